@@ -1,0 +1,1 @@
+//! The small portable no_std CPU backend of kronfleet, on nalgebra.

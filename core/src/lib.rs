@@ -1,0 +1,19 @@
+//! Second-order (K-FAC) training of neural networks among nodes that drop out and come back.
+//!
+//! The algorithm is written once, here, over small traits: a compute backend implements
+//! `backend::Backend`, a transport implements [`transport::Transport`]; neither knows the other. This crate is
+//! `no_std` + `alloc` and has no clock, thread, lock, hash map or randomness of its own.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(clippy::std_instead_of_core, clippy::std_instead_of_alloc, clippy::alloc_instead_of_core)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod error;
+pub mod process;
+pub mod scalar;
+pub mod seed;
+pub mod time;
+pub mod transport;

@@ -1,0 +1,81 @@
+//! What a driver drives: a state machine that talks in frames, and work that takes time.
+//!
+//! A [`Process`] never waits, reads no clock and owns no socket. [`drive`] runs one over a real
+//! [`Transport`]; the simulator of `kronfleet-lossy` runs many in virtual time. A process that also has
+//! something to compute (a training step) is [`Work`].
+
+use crate::time::{Duration, Instant};
+use crate::transport::{Event, NodeId, Sent, Transport, TransportError};
+
+/// A protocol participant as a state machine.
+///
+/// After every [`handle`](Self::handle) and [`wake`](Self::wake) the driver sends what
+/// [`poll`](Self::poll) names until it names nothing, then waits for the next event or
+/// [`timeout`](Self::timeout), whichever is first.
+pub trait Process {
+    /// Takes in what the transport reports.
+    fn handle(&mut self, now: Instant, event: Event<'_>);
+
+    /// Acts on every deadline that is not later than `now`. Calling it early changes nothing.
+    fn wake(&mut self, now: Instant);
+
+    /// When [`wake`](Self::wake) wants to be called next; [`Instant::FAR`] if nothing is pending.
+    fn timeout(&self) -> Instant;
+
+    /// Receiver and length of the next frame to send, at most `max_frame` bytes; `None` if there is none.
+    ///
+    /// Asking again without [`fill`](Self::fill) or [`discard`](Self::discard) gives the same answer.
+    fn poll(&mut self, now: Instant, max_frame: usize) -> Option<(NodeId, usize)>;
+
+    /// Writes the frame [`poll`](Self::poll) named into `target`, of exactly the named length, and moves on.
+    fn fill(&mut self, target: &mut [u8]);
+
+    /// Drops the frame [`poll`](Self::poll) named, because its receiver cannot be reached, and moves on.
+    fn discard(&mut self);
+}
+
+/// Something a process computes between protocol events, such as a training step.
+pub trait Work {
+    /// How long the next piece of work takes, if there is one to be done now.
+    ///
+    /// The simulator lets this much virtual time pass; it is an option of the run, never a measurement.
+    fn pending(&self) -> Option<Duration>;
+
+    /// Does that piece of work. May run on any thread, at any real time between its virtual start and end;
+    /// it must neither read nor change anything that [`Process`] calls touch meanwhile.
+    fn perform(&mut self);
+
+    /// Takes note at `now` that the work is done; only then do its results become visible to the process.
+    fn complete(&mut self, now: Instant);
+}
+
+/// Runs `process` over `transport` until `done` says so or the transport fails.
+///
+/// `done` is asked after every event with the process and the time, and may hand work in and results out.
+///
+/// # Errors
+/// If the transport itself fails; an unreachable peer only loses its frame.
+pub fn drive<P: Process, T: Transport + ?Sized>(
+    process: &mut P,
+    transport: &mut T,
+    idle: Duration,
+    mut done: impl FnMut(&mut P, Instant) -> bool,
+) -> Result<(), TransportError> {
+    loop {
+        let now = transport.now();
+        process.wake(now);
+        let finished = done(process, now);
+        while let Some((to, len)) = process.poll(now, transport.max_frame()) {
+            match transport.send(to, len, &mut |target| process.fill(target)) {
+                Ok(Sent::Accepted) => {}
+                Ok(Sent::Full) => break,
+                Err(_) => process.discard(),
+            }
+        }
+        if finished {
+            return Ok(());
+        }
+        let deadline = process.timeout().min(transport.now() + idle);
+        transport.recv(deadline, &mut |event| process.handle(now, event))?;
+    }
+}

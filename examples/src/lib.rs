@@ -1,0 +1,1 @@
+//! The kronfleet trainers: models, data, command lines, plots and reports.
