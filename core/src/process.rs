@@ -2,7 +2,7 @@
 //!
 //! A [`Process`] never waits, reads no clock and owns no socket. [`drive`] runs one over a real
 //! [`Transport`]; the simulator of `kronfleet-lossy` runs many in virtual time. A process that also has
-//! something to compute (a training step) is [`Work`].
+//! something to compute (a training step) is [`Work`]: the driver takes each piece out as a [`Task`].
 
 use crate::time::{Duration, Instant};
 use crate::transport::{Event, NodeId, Sent, Transport, TransportError};
@@ -34,19 +34,29 @@ pub trait Process {
     fn discard(&mut self);
 }
 
-/// Something a process computes between protocol events, such as a training step.
+/// A process that computes something between protocol events, such as training steps.
+///
+/// The piece of work is a value: the driver takes it out, performs it wherever and whenever it likes
+/// before the work's end, and hands it back. What the task owns meanwhile (model, backend) the process
+/// cannot touch, so that a long step never holds up the protocol and never races with it.
 pub trait Work {
-    /// How long the next piece of work takes, if there is one to be done now.
+    /// One piece of work, owning all it needs.
+    type Task: Task;
+
+    /// Hands out the next piece of work and how long it takes, if there is one to be done now.
     ///
+    /// At most one piece is out at a time: until [`complete`](Self::complete) the driver does not ask again.
     /// The simulator lets this much virtual time pass; it is an option of the run, never a measurement.
-    fn pending(&self) -> Option<Duration>;
+    fn begin(&mut self) -> Option<(Duration, Self::Task)>;
 
-    /// Does that piece of work. May run on any thread, at any real time between its virtual start and end;
-    /// it must neither read nor change anything that [`Process`] calls touch meanwhile.
+    /// Takes the task back at `now`; only then do its results become visible to the process.
+    fn complete(&mut self, now: Instant, task: Self::Task);
+}
+
+/// A piece of [`Work`] that is out of its process.
+pub trait Task: Send + 'static {
+    /// Does the work. May take long; runs on any thread.
     fn perform(&mut self);
-
-    /// Takes note at `now` that the work is done; only then do its results become visible to the process.
-    fn complete(&mut self, now: Instant);
 }
 
 /// Runs `process` over `transport` until `done` says so or the transport fails.
