@@ -1,7 +1,7 @@
 //! Second-order (K-FAC) training of neural networks among nodes that drop out and come back.
 //!
 //! The algorithm is written once, here, over small traits: a compute backend implements
-//! `backend::Backend`, a transport implements [`transport::Transport`]; neither knows the other. This crate is
+//! [`backend::Backend`], a transport implements [`transport::Transport`]; neither knows the other. This crate is
 //! `no_std` + `alloc` and has no clock, thread, lock, hash map or randomness of its own.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -11,7 +11,10 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod backend;
 pub mod error;
+pub mod layer;
+pub mod matrix;
 pub mod process;
 pub mod scalar;
 pub mod seed;

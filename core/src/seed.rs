@@ -29,12 +29,7 @@ impl Seed {
     /// The stream itself, from its beginning.
     pub fn random(self) -> Random {
         let mut state = self.0;
-        Random([
-            split_mix(&mut state),
-            split_mix(&mut state),
-            split_mix(&mut state),
-            split_mix(&mut state),
-        ])
+        Random([split_mix(&mut state), split_mix(&mut state), split_mix(&mut state), split_mix(&mut state)])
     }
 }
 

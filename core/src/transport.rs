@@ -79,12 +79,7 @@ pub trait Transport {
     ///
     /// # Panics
     /// If `len` exceeds [`max_frame`](Self::max_frame) or `to` is [`local`](Self::local).
-    fn send(
-        &mut self,
-        to: NodeId,
-        len: usize,
-        fill: &mut dyn FnMut(&mut [u8]),
-    ) -> Result<Sent, TransportError>;
+    fn send(&mut self, to: NodeId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<Sent, TransportError>;
 
     /// Waits until there is an event or `deadline` has come, and gives at most one event to `sink`.
     ///
@@ -92,11 +87,7 @@ pub trait Transport {
     ///
     /// # Errors
     /// If the transport itself has failed; a dead peer is an [`Event::Down`], not an error.
-    fn recv(
-        &mut self,
-        deadline: Instant,
-        sink: &mut dyn FnMut(Event<'_>),
-    ) -> Result<bool, TransportError>;
+    fn recv(&mut self, deadline: Instant, sink: &mut dyn FnMut(Event<'_>)) -> Result<bool, TransportError>;
 }
 
 /// Why a transport could not do something: the kind, the peer if there is one, and what happened.

@@ -1,0 +1,154 @@
+//! What a network is made of: the [`Layer`] trait.
+//!
+//! A layer owns neither parameters nor activations. All parameters of a network live in one flat buffer, their
+//! gradients in another of the same layout, the running statistics of normalisation layers in a third, and the
+//! Kronecker statistics of one batch in a fourth; a layer holds *ranges* of them, assigned when the network is built.
+//!
+//! Activations are `channels × (samples · height · width)` matrices at offset 0 of buffers of their own
+//! ([`Extent`] per sample), so flattening moves nothing.
+
+use crate::backend::{Backend, Extent};
+use crate::matrix::Region;
+use alloc::string::String;
+
+/// Whether batch statistics or running ones normalise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Use the batch's statistics and update the running ones.
+    Train,
+    /// Use the running statistics and change nothing.
+    Evaluate,
+}
+
+/// What a forward pass works with.
+#[derive(Debug)]
+pub struct Forward<'a, B: Backend> {
+    /// The device.
+    pub backend: &'a mut B,
+    /// Samples in the batch.
+    pub batch: usize,
+    /// Training or evaluation.
+    pub mode: Mode,
+    /// All parameters.
+    pub parameters: &'a B::Buffer,
+    /// All running statistics.
+    pub running: &'a mut B::Buffer,
+    /// Where input statistics `Σ a aᵀ / N` are *added*, if they are wanted now.
+    pub statistics: Option<&'a mut B::Buffer>,
+    /// Memory of unspecified content, as long as the longest [`Layer::scratch`].
+    pub scratch: &'a mut B::Buffer,
+}
+
+/// What a backward pass works with.
+#[derive(Debug)]
+pub struct Backward<'a, B: Backend> {
+    /// The device.
+    pub backend: &'a mut B,
+    /// Samples in the batch.
+    pub batch: usize,
+    /// All parameters.
+    pub parameters: &'a B::Buffer,
+    /// All gradients of the *mean* loss: **overwritten** in each layer's range. `None` computes only `dx` and
+    /// statistics (the true Fisher's second pass).
+    pub gradient: Option<&'a mut B::Buffer>,
+    /// Where output statistics `Σ D Dᵀ / (N·S)` are *added*, if they are wanted now; `D` is N times the gradient of
+    /// the mean loss, `S` the number of positions.
+    pub statistics: Option<&'a mut B::Buffer>,
+    /// Memory of unspecified content, as long as the longest [`Layer::scratch`].
+    pub scratch: &'a mut B::Buffer,
+}
+
+/// What a range of the flat parameter buffer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name as in PyTorch's `state_dict`, such as `layer1.conv1.weight`.
+    pub name: String,
+    /// Where it lies: `out × in` for weights (patches channel fastest), `n × 1` for vectors.
+    pub region: Region,
+    /// What it is, and how its PyTorch form is laid out.
+    pub kind: ParameterKind,
+}
+
+/// The role of a parameter, which decides initialisation, weight decay and layout at the boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// Weights of a dense layer whose input has this extent per sample (flattened channel-major in PyTorch).
+    Dense(Extent),
+    /// Weights of a convolution: input channels, kernel height and width.
+    Convolution {
+        /// Input channels.
+        channels: usize,
+        /// Kernel height and width.
+        kernel: [usize; 2],
+    },
+    /// A bias, initialised from the fan-in of its weights.
+    Bias {
+        /// Inputs of one output.
+        fan_in: usize,
+    },
+    /// A scale of a normalisation layer: initialised to 1.
+    Scale,
+    /// A shift of a normalisation layer: initialised to 0.
+    Shift,
+}
+
+/// A block of curvature: one weight matrix with its bias, `F ≈ A ⊗ G`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The layer's name, such as `layer1.conv1`.
+    pub name: String,
+    /// `[W | b]` in the flat parameters and gradients: `out × (in + 1)`, or `out × in` without bias; packed.
+    pub parameters: Region,
+    /// The statistic `Ω = Σ a aᵀ / N` in the flat statistics: `columns × columns`.
+    pub a: Region,
+    /// The statistic `Γ = Σ D Dᵀ / (N·S)`: `out × out`.
+    pub g: Region,
+    /// Spatial positions `S` per sample; 1 for a dense layer.
+    pub positions: usize,
+}
+
+/// A differentiable operation with ranges of the flat buffers.
+///
+/// [`forward`](Self::forward) and [`backward`](Self::backward) neither allocate nor wait.
+pub trait Layer<B: Backend>: Send {
+    /// The extent of one output sample.
+    fn output(&self) -> Extent;
+
+    /// Scalars of scratch the layer asks for at this batch size.
+    fn scratch(&self, backend: &B, batch: usize) -> usize {
+        let _ = (backend, batch);
+        0
+    }
+
+    /// Allocates what the layer keeps between the passes (saved statistics, inner activations) for batches of up to
+    /// `batch` samples.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    fn reserve(&mut self, backend: &mut B, batch: usize) -> Result<(), B::Error> {
+        let _ = (backend, batch);
+        Ok(())
+    }
+
+    /// `y ← f(x)`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn forward(&mut self, pass: &mut Forward<'_, B>, x: &B::Buffer, y: &mut B::Buffer) -> Result<(), B::Error>;
+
+    /// `dx ← (∂f/∂x)ᵀ dy` if asked for, and the layer's range of the gradient, at the `x` and `y` of the last forward
+    /// pass.
+    ///
+    /// `dy` may be overwritten, except by layers with a [`Block`]: its content is what low-rank preconditioning uses.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn backward(
+        &mut self,
+        pass: &mut Backward<'_, B>,
+        x: &B::Buffer,
+        y: &B::Buffer,
+        dy: &mut B::Buffer,
+        dx: Option<&mut B::Buffer>,
+    ) -> Result<(), B::Error>;
+}
