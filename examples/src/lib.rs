@@ -1,1 +1,3 @@
 //! The kronfleet trainers: models, data, command lines, plots and reports.
+
+pub mod data;
