@@ -103,8 +103,6 @@ pub trait Backend: Sized {
     /// What can go wrong.
     type Error: Error;
 
-    // ------------------------------------------------------------------------------------ memory
-
     /// A new buffer of `len` zeros. Not for hot loops.
     ///
     /// # Errors
@@ -137,8 +135,6 @@ pub trait Backend: Sized {
     /// # Panics
     /// If `target` has another length than the snapshot.
     fn finish(&mut self, ticket: Self::Download, target: &mut [Self::Scalar]) -> Result<(), Self::Error>;
-
-    // ------------------------------------------------------------------------------------ algebra
 
     /// `c ← α·a·b + β·c` for every job; `a: m × k`, `b: k × n`, `c: m × n`.
     ///
@@ -237,8 +233,6 @@ pub trait Backend: Sized {
     /// What has been done so far, counted where it is done.
     fn counters(&mut self) -> &mut Counters;
 
-    // ------------------------------------------------------------------------------------ provided: host
-
     /// Runs `work` on the contents of `inputs` and `outputs` in host memory. **Waits**, unless overridden.
     ///
     /// The default downloads all of them, calls `work` and uploads the outputs. A backend in host memory overrides
@@ -285,8 +279,6 @@ pub trait Backend: Sized {
         self.finish(ticket, &mut target)?;
         Ok(target)
     }
-
-    // ------------------------------------------------------------------------------------ provided: algebra
 
     /// `out[region] ← value`.
     ///
@@ -388,9 +380,7 @@ pub trait Backend: Sized {
         })
     }
 
-    // ------------------------------------------------------------------------------------ provided: convolution
-
-    /// How many samples of a batch one tile of patches holds; see [`Convolution::scratch`].
+    /// How many samples of a batch one tile of patches holds; see [`convolution_scratch`](Self::convolution_scratch).
     ///
     /// The default is the whole batch: fewest calls. Backends in host memory choose what stays in cache.
     fn tile(&self, shape: &Convolution, batch: usize) -> usize {
@@ -529,8 +519,6 @@ pub trait Backend: Sized {
         }
         Ok(())
     }
-
-    // ------------------------------------------------------------------------------------ provided: other layers
 
     /// Pools every sample of the batch; maximum or mean as `shape` says.
     ///
