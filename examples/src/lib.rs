@@ -1,3 +1,4 @@
 //! The kronfleet trainers: models, data, command lines, plots and reports.
 
 pub mod data;
+pub mod report;
