@@ -1,0 +1,205 @@
+//! Who can reach whom, over which links, and what travelled: the model under both drivers.
+//!
+//! Links come into being when they are first used, so that thousands of nodes cost no more than what they
+//! say to each other.
+
+use crate::fault::{Change, Fault, FaultSchedule};
+use crate::link::{Fate, Link, LinkOptions};
+use kronfleet_core::seed::Seed;
+use kronfleet_core::time::Instant;
+use kronfleet_core::transport::NodeId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::AddAssign;
+
+/// What connects the nodes of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetworkOptions {
+    /// Derives the random stream of every link.
+    pub seed: Seed,
+    /// How many nodes there are: `n0` up to `nodes − 1`.
+    pub nodes: u32,
+    /// How every link behaves.
+    pub link: LinkOptions,
+    /// What goes wrong, and when.
+    pub faults: FaultSchedule,
+    /// Whether outages and crashes are reported to the nodes as `Down` and `Up`.
+    ///
+    /// Without it, as on a datagram network, a silent peer is all a node notices.
+    pub reports: bool,
+}
+
+impl NetworkOptions {
+    /// `nodes` nodes, perfect links, no faults, no reports.
+    pub fn new(nodes: u32, seed: Seed) -> Self {
+        Self { seed, nodes, link: LinkOptions::default(), faults: FaultSchedule::default(), reports: false }
+    }
+}
+
+/// What is cut and who is dead at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Connectivity {
+    faults: FaultSchedule,
+    /// Outages may overlap: a node is back when the last of its outages is over.
+    outages: BTreeMap<NodeId, u32>,
+    cuts: BTreeSet<usize>,
+    dead: BTreeSet<NodeId>,
+}
+
+impl Connectivity {
+    /// Everything connected, under this schedule.
+    pub fn new(faults: FaultSchedule) -> Self {
+        Self { faults, ..Self::default() }
+    }
+
+    /// Takes a change of the schedule into account; answers whose reachability changed, and to what.
+    pub fn apply(&mut self, change: &Change) -> Option<(NodeId, bool)> {
+        match *change {
+            Change::Offline(node) => {
+                let outages = self.outages.entry(node).or_insert(0);
+                *outages += 1;
+                (*outages == 1).then_some((node, false))
+            }
+            Change::Online(node) => {
+                let outages = self.outages.get_mut(&node)?;
+                *outages -= 1;
+                if *outages > 0 {
+                    return None;
+                }
+                self.outages.remove(&node);
+                Some((node, true))
+            }
+            Change::Cut(number) => {
+                self.cuts.insert(number);
+                None
+            }
+            Change::Healed(number) => {
+                self.cuts.remove(&number);
+                None
+            }
+            Change::Crash(node) => self.dead.insert(node).then_some((node, false)),
+            Change::Restart(node) => self.dead.remove(&node).then_some((node, true)),
+        }
+    }
+
+    /// Whether the node is in an outage.
+    pub fn offline(&self, node: NodeId) -> bool {
+        self.outages.contains_key(&node)
+    }
+
+    /// Whether the node has crashed and not been started again.
+    pub fn dead(&self, node: NodeId) -> bool {
+        self.dead.contains(&node)
+    }
+
+    /// Whether frames from `from` reach `to`.
+    pub fn connected(&self, from: NodeId, to: NodeId) -> bool {
+        !self.dead(from) && self.carries(from, to)
+    }
+
+    /// Whether a frame under way from `from` still reaches `to`: a sender's death does not call it back.
+    pub fn carries(&self, from: NodeId, to: NodeId) -> bool {
+        !self.offline(from) && !self.offline(to) && !self.dead(to) && !self.cut(from, to)
+    }
+
+    fn cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cuts.iter().any(|&number| match &self.faults.faults[number] {
+            Fault::Cut { sources, targets, .. } => sources.contains(&from) && targets.contains(&to),
+            Fault::Outage { .. } | Fault::Crash { .. } => false,
+        })
+    }
+}
+
+/// What the links carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Frames the links took.
+    pub frames: u64,
+    /// Bytes of those frames.
+    pub bytes: u64,
+    /// Frames that arrived, copies included.
+    pub delivered: u64,
+    /// Frames lost by a link's own loss.
+    pub lost: u64,
+    /// Frames lost because of a cut, an outage or a dead receiver.
+    pub cut: u64,
+    /// Frames a link doubled.
+    pub doubled: u64,
+    /// Times a link was full.
+    pub full: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        self.delivered += other.delivered;
+        self.lost += other.lost;
+        self.cut += other.cut;
+        self.doubled += other.doubled;
+        self.full += other.full;
+    }
+}
+
+/// The links that have been used so far.
+#[derive(Clone, Debug)]
+pub(crate) struct Links {
+    seed: Seed,
+    options: LinkOptions,
+    used: BTreeMap<(NodeId, NodeId), Link>,
+}
+
+impl Links {
+    pub(crate) fn new(seed: Seed, options: LinkOptions) -> Self {
+        Self { seed, options, used: BTreeMap::new() }
+    }
+
+    pub(crate) fn options(&self) -> &LinkOptions {
+        &self.options
+    }
+
+    pub(crate) fn offer(&mut self, from: NodeId, to: NodeId, now: Instant, len: usize) -> Fate {
+        let seed = self.seed;
+        self.used.entry((from, to)).or_insert_with(|| Link::new(seed, from, to)).offer(&self.options, now, len)
+    }
+
+    pub(crate) fn release(&mut self, from: NodeId, to: NodeId, len: usize) {
+        let link = self.used.get_mut(&(from, to));
+        link.expect("only frames that were offered are released").release(len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(0);
+    const B: NodeId = NodeId(1);
+
+    #[test]
+    fn overlapping_outages_end_with_the_last() {
+        let mut network = Connectivity::default();
+        assert_eq!(network.apply(&Change::Offline(A)), Some((A, false)));
+        assert_eq!(network.apply(&Change::Offline(A)), None);
+        assert_eq!(network.apply(&Change::Online(A)), None);
+        assert!(!network.connected(A, B) && !network.connected(B, A));
+        assert_eq!(network.apply(&Change::Online(A)), Some((A, true)));
+        assert!(network.connected(A, B) && network.connected(B, A));
+    }
+
+    #[test]
+    fn a_cut_works_one_way() {
+        let faults = FaultSchedule {
+            faults: vec![Fault::Cut {
+                sources: [A].into(),
+                targets: [B].into(),
+                from: Instant::ORIGIN,
+                until: Instant::FAR,
+            }],
+        };
+        let mut network = Connectivity::new(faults);
+        network.apply(&Change::Cut(0));
+        assert!(!network.connected(A, B) && network.connected(B, A));
+        network.apply(&Change::Healed(0));
+        assert!(network.connected(A, B));
+    }
+}
