@@ -16,3 +16,5 @@ pub mod fault;
 pub mod link;
 pub mod network;
 pub mod outage;
+pub mod simulation;
+pub mod trace;

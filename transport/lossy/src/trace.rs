@@ -1,0 +1,396 @@
+//! What happened in a run: hashed always, written down on request, compared on replay.
+//!
+//! # For users
+//! A trace file is text: a header with the run's options (lines the caller can read back) and its fault
+//! schedule, then one line per event with the virtual time in nanoseconds first and the low half of the
+//! running hash last, then `end` and the hash. Frames are always hashed, content included; they get lines
+//! of their own only if asked for.
+//!
+//! [`Recording::read`] gives options and faults back; a run made from them with [`Trace::compared`] fails at
+//! [`finish`](Trace::finish) with the first line that differs. Because every line carries the running hash, a
+//! difference in frames that were not written down shows in the next line that was.
+
+use crate::fault::{FaultError, FaultSchedule};
+use kronfleet_core::time::Instant;
+use kronfleet_core::transport::NodeId;
+use std::fmt::{self, Write as _};
+use std::io::{self, BufRead, Write};
+use std::str::FromStr;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+const MAGIC: &str = "kronfleet-trace 1";
+
+/// The hash of everything that happened in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TraceHash(pub u64);
+
+impl fmt::Display for TraceHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What happened to a frame, as the trace knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameEvent {
+    /// A link took it and will deliver it.
+    Sent,
+    /// A link took it and delivers it twice.
+    Doubled,
+    /// A link took it and loses it.
+    Lost,
+    /// It met a cut, an outage or a dead node.
+    Cut,
+    /// It arrived.
+    Delivered,
+}
+
+impl FrameEvent {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Doubled => "doubled",
+            Self::Lost => "lost",
+            Self::Cut => "cut",
+            Self::Delivered => "delivered",
+        }
+    }
+}
+
+/// The running trace of a run.
+pub struct Trace {
+    hash: Xxh3,
+    target: Target,
+    frames: bool,
+    options: String,
+    /// The number of the line being written or compared, from 1.
+    line: u64,
+    text: String,
+}
+
+enum Target {
+    Nothing,
+    File(Box<dyn Write + Send>),
+    Recording(Lines),
+    Failed(TraceError),
+}
+
+type Lines = io::Lines<Box<dyn BufRead + Send>>;
+
+impl Trace {
+    /// A trace that is only hashed. `options` is whatever text tells runs apart; it is part of the hash.
+    pub fn hashed(options: impl Into<String>) -> Self {
+        Self::new(Target::Nothing, options.into(), false)
+    }
+
+    /// A trace written to `file`; with `frames`, every frame has lines of its own.
+    pub fn written(file: impl Write + Send + 'static, options: impl Into<String>, frames: bool) -> Self {
+        Self::new(Target::File(Box::new(file)), options.into(), frames)
+    }
+
+    /// A trace compared with a recorded one; its options are the recorded ones.
+    pub fn compared(recording: Recording) -> Self {
+        let Recording { options, frames, lines, header, .. } = recording;
+        let mut trace = Self::new(Target::Recording(lines), options, frames);
+        trace.line = header;
+        trace
+    }
+
+    fn new(target: Target, options: String, frames: bool) -> Self {
+        Self { hash: Xxh3::new(), target, frames, options, line: 0, text: String::new() }
+    }
+
+    /// Opens the trace of a run under these faults; drivers call it once, first.
+    pub(crate) fn begin(&mut self, faults: &FaultSchedule) {
+        let mut header = String::new();
+        for option in self.options.lines() {
+            header.push_str("option ");
+            header.push_str(option);
+            header.push('\n');
+        }
+        for fault in faults.to_string().lines() {
+            header.push_str("fault ");
+            header.push_str(fault);
+            header.push('\n');
+        }
+        header.push_str("begin\n");
+        self.hash.update(header.as_bytes());
+        if let Target::File(file) = &mut self.target {
+            let frames = if self.frames { "yes" } else { "no" };
+            let written = write!(file, "{MAGIC}\nframes {frames}\n{header}");
+            if let Err(error) = written {
+                self.target = Target::Failed(error.into());
+            }
+        }
+    }
+
+    /// Takes down an event that has its own line, such as a record of a node.
+    pub fn line(&mut self, now: Instant, what: fmt::Arguments<'_>) {
+        self.text.clear();
+        write!(self.text, "{} {what}", now.as_nanos()).expect("strings take any text");
+        // A line break would make two lines of one event.
+        while let Some(position) = self.text.find('\n') {
+            self.text.replace_range(position..=position, " ");
+        }
+        self.hash.update(self.text.as_bytes());
+        self.hash.update(b"\n");
+        self.put();
+    }
+
+    /// Takes down what happened to a frame.
+    pub(crate) fn frame(&mut self, now: Instant, event: FrameEvent, from: NodeId, to: NodeId, bytes: &[u8]) {
+        let digest = xxh3_64(bytes);
+        let mut record = [0_u8; 33];
+        record[0] = event as u8;
+        record[1..9].copy_from_slice(&now.as_nanos().to_le_bytes());
+        record[9..13].copy_from_slice(&from.0.to_le_bytes());
+        record[13..17].copy_from_slice(&to.0.to_le_bytes());
+        record[17..25].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+        record[25..].copy_from_slice(&digest.to_le_bytes());
+        self.hash.update(&record);
+        if self.frames {
+            self.text.clear();
+            write!(self.text, "{} {} {from} {to} {} {digest:016x}", now.as_nanos(), event.name(), bytes.len())
+                .expect("strings take any text");
+            self.put();
+        }
+    }
+
+    /// Writes or compares `self.text`, the running hash after it.
+    fn put(&mut self) {
+        self.line += 1;
+        let stamp = self.hash.digest() as u32;
+        match &mut self.target {
+            Target::Nothing | Target::Failed(_) => {}
+            Target::File(file) => {
+                if let Err(error) = writeln!(file, "{} #{stamp:08x}", self.text) {
+                    self.target = Target::Failed(error.into());
+                }
+            }
+            Target::Recording(lines) => {
+                let found = format!("{} #{stamp:08x}", self.text);
+                if let Err(error) = expect_line(lines, self.line, &found) {
+                    self.target = Target::Failed(error);
+                }
+            }
+        }
+    }
+
+    /// The hash of everything so far.
+    pub fn hash(&self) -> TraceHash {
+        TraceHash(self.hash.digest())
+    }
+
+    /// Ends the trace: writes or compares the hash.
+    ///
+    /// # Errors
+    /// If the file could not be written, or the run differs from the recorded one.
+    pub fn finish(mut self) -> Result<TraceHash, TraceError> {
+        let hash = self.hash();
+        let last = format!("end {hash}");
+        match &mut self.target {
+            Target::Nothing => {}
+            Target::File(file) => {
+                writeln!(file, "{last}")?;
+                file.flush()?;
+            }
+            Target::Recording(lines) => expect_line(lines, self.line + 1, &last)?,
+            Target::Failed(_) => {}
+        }
+        match self.target {
+            Target::Failed(error) => Err(error),
+            _ => Ok(hash),
+        }
+    }
+}
+
+/// Compares the next recorded line with `found`.
+fn expect_line(lines: &mut Lines, line: u64, found: &str) -> Result<(), TraceError> {
+    let expected = lines.next().transpose()?;
+    let expected = expected.unwrap_or_else(|| "(the end of the file)".into());
+    if expected == found {
+        return Ok(());
+    }
+    Err(TraceError::Differs { line, expected, found: found.into() })
+}
+
+/// A recorded trace, opened at its header.
+pub struct Recording {
+    /// The options the run was started with, as the caller wrote them.
+    pub options: String,
+    /// What went wrong in it, and when.
+    pub faults: FaultSchedule,
+    frames: bool,
+    header: u64,
+    lines: Lines,
+}
+
+impl Recording {
+    /// Reads the header of a trace file.
+    ///
+    /// # Errors
+    /// If it cannot be read or is no trace.
+    pub fn read(file: impl BufRead + Send + 'static) -> Result<Self, TraceError> {
+        let file: Box<dyn BufRead + Send> = Box::new(file);
+        let mut lines = file.lines();
+        let (mut options, mut faults, mut frames) = (String::new(), String::new(), false);
+        let mut number = 0;
+        loop {
+            number += 1;
+            let line = lines.next().transpose()?;
+            let format = |line: Option<String>| TraceError::Format {
+                line: number,
+                found: line.unwrap_or_else(|| "(the end of the file)".into()),
+            };
+            let Some(line) = line else {
+                return Err(format(None));
+            };
+            match line.split_once(' ').unwrap_or((&line, "")) {
+                ("kronfleet-trace", "1") if number == 1 => {}
+                _ if number == 1 => return Err(format(Some(line))),
+                ("frames", yes_or_no) => frames = yes_or_no == "yes",
+                ("option", option) => {
+                    options.push_str(option);
+                    options.push('\n');
+                }
+                ("fault", fault) => {
+                    faults.push_str(fault);
+                    faults.push('\n');
+                }
+                ("begin", "") => {
+                    return Ok(Self {
+                        options,
+                        faults: FaultSchedule::from_str(&faults)?,
+                        frames,
+                        header: number,
+                        lines,
+                    });
+                }
+                _ => return Err(format(Some(line))),
+            }
+        }
+    }
+}
+
+/// Why a trace could not be written, read or repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The file could not be written or read.
+    #[error("trace: {0}")]
+    File(#[from] io::Error),
+    /// The header is none.
+    #[error("trace line {line}: `{found}` is no header of a trace; expected `{MAGIC}`, options, faults, `begin`")]
+    Format {
+        /// The line, from 1.
+        line: u64,
+        /// What stands there.
+        found: String,
+    },
+    /// The header names a fault that cannot be read.
+    #[error("trace: {0}")]
+    Fault(#[from] FaultError),
+    /// The run did something else than the recorded one.
+    #[error("the run differs from its trace at line {line}\n  recorded: {expected}\n  now:      {found}")]
+    Differs {
+        /// The first line that differs, from 1.
+        line: u64,
+        /// What was recorded.
+        expected: String,
+        /// What happened now.
+        found: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn play(mut trace: Trace, faults: &FaultSchedule, payload: &[u8]) -> Result<TraceHash, TraceError> {
+        trace.begin(faults);
+        let now = Instant::from_nanos(5);
+        trace.line(now, format_args!("n0 started\nwell"));
+        trace.frame(now, FrameEvent::Sent, NodeId(0), NodeId(1), payload);
+        trace.line(now, format_args!("n1 stopped"));
+        trace.finish()
+    }
+
+    fn recorded(frames: bool) -> (Vec<u8>, TraceHash, FaultSchedule) {
+        let faults: FaultSchedule = "outage n1 3 9\n".parse().unwrap();
+        let file = Shared::default();
+        let trace = Trace::written(file.clone(), "seed=1\nnodes=2\n", frames);
+        let hash = play(trace, &faults, b"payload").unwrap();
+        let bytes = file.0.lock().unwrap().clone();
+        (bytes, hash, faults)
+    }
+
+    #[test]
+    fn a_trace_replays_and_its_header_comes_back() {
+        for frames in [false, true] {
+            let (file, hash, faults) = recorded(frames);
+            let recording = Recording::read(io::Cursor::new(file)).unwrap();
+            assert_eq!(recording.options, "seed=1\nnodes=2\n");
+            assert_eq!(recording.faults, faults);
+            let again = play(Trace::compared(recording), &faults, b"payload").unwrap();
+            assert_eq!(again, hash);
+            let quiet = play(Trace::hashed("seed=1\nnodes=2\n"), &faults, b"payload");
+            assert_eq!(quiet.unwrap(), hash);
+        }
+    }
+
+    #[test]
+    fn a_changed_frame_is_found_even_if_frames_were_not_written() {
+        // Line 8 is the frame's own, or the next event where frames have none.
+        for frames in [false, true] {
+            let (file, _, faults) = recorded(frames);
+            let recording = Recording::read(io::Cursor::new(file)).unwrap();
+            let error = play(Trace::compared(recording), &faults, b"pAyload").unwrap_err();
+            assert!(matches!(&error, TraceError::Differs { line, .. } if *line == 8), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_written_form_is_pinned() {
+        let (file, hash, _) = recorded(true);
+        let text = String::from_utf8(file).unwrap();
+        let bare: Vec<&str> = text.lines().map(|line| line.split(" #").next().unwrap()).collect();
+        let digest = format!("5 sent n0 n1 7 {:016x}", xxh3_64(b"payload"));
+        let last = format!("end {hash}");
+        assert_eq!(
+            bare,
+            [
+                "kronfleet-trace 1",
+                "frames yes",
+                "option seed=1",
+                "option nodes=2",
+                "fault outage n1 3 9",
+                "begin",
+                "5 n0 started well",
+                &digest,
+                "5 n1 stopped",
+                &last,
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_trace_is_refused_with_its_line() {
+        for (text, place) in [("", 1), ("hello\n", 1), ("kronfleet-trace 1\nframes no\n", 3)] {
+            let error = Recording::read(io::Cursor::new(text.as_bytes())).err().unwrap();
+            assert!(matches!(&error, TraceError::Format { line, .. } if *line == place), "{error}");
+        }
+    }
+}
