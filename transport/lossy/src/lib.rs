@@ -12,9 +12,11 @@
 //! verifies that a replay does the same.
 #![forbid(unsafe_code)]
 
+pub mod endpoint;
 pub mod fault;
 pub mod link;
 pub mod network;
 pub mod outage;
 pub mod simulation;
+pub mod threads;
 pub mod trace;
