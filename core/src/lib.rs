@@ -5,16 +5,23 @@
 //! `no_std` + `alloc` and has no clock, thread, lock, hash map or randomness of its own.
 #![no_std]
 #![forbid(unsafe_code)]
-#![warn(clippy::std_instead_of_core, clippy::std_instead_of_alloc, clippy::alloc_instead_of_core)]
+#![warn(
+    clippy::std_instead_of_core,
+    clippy::std_instead_of_alloc,
+    clippy::alloc_instead_of_core
+)]
 
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
 pub mod backend;
+pub mod cluster;
 pub mod error;
 pub mod layer;
 pub mod matrix;
+pub mod participant;
+pub mod policy;
 pub mod process;
 pub mod scalar;
 pub mod seed;

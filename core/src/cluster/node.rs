@@ -1,0 +1,312 @@
+//! A node: membership, reliable messages, rounds and healing behind one face.
+
+use crate::cluster::budget::Budget;
+use crate::cluster::certificate::{Certificate, CertificateId, Incarnation};
+use crate::cluster::contribution::Contribution;
+use crate::cluster::counters::Counters;
+use crate::cluster::membership::{Identity, Links, Liveness, Peer};
+use crate::cluster::message::Message;
+use crate::cluster::record::{AbandonReason, Occurrence, Record};
+use crate::cluster::round::Rounds;
+use crate::cluster::wire::{RunId, Status};
+use crate::process::Process;
+use crate::scalar::Scalar;
+use crate::time::Instant;
+use crate::transport::{Event, NodeId};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// What a node needs to know before it begins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Which run it belongs to.
+    pub run: RunId,
+    /// Who it is.
+    pub node: NodeId,
+    /// Which start of it; larger than that of any earlier start, and above 0.
+    pub incarnation: Incarnation,
+    /// Everybody who may take part; this node itself may be among them.
+    pub peers: Vec<NodeId>,
+    /// The time budget.
+    pub budget: Budget,
+    /// How many nodes a round needs, at least 1; 2 unless set.
+    pub minimum: usize,
+    /// Whether a node that was away is healed before it contributes; set by the policy.
+    pub heal_first: bool,
+    /// Values in one piece of a reduction at most.
+    pub chunk: usize,
+    /// Bytes of the longest message accepted.
+    pub largest_message: usize,
+}
+
+impl Settings {
+    /// Settings with the usual values for everything that can be left out.
+    ///
+    /// # Panics
+    /// If `incarnation` is 0.
+    #[track_caller]
+    pub fn new(
+        run: RunId,
+        node: NodeId,
+        incarnation: Incarnation,
+        peers: Vec<NodeId>,
+        budget: Budget,
+    ) -> Self {
+        assert!(incarnation > Incarnation(0), "incarnation 0 is nobody's");
+        Self {
+            run,
+            node,
+            incarnation,
+            peers,
+            budget,
+            minimum: 2,
+            heal_first: false,
+            chunk: 16 * 1024,
+            largest_message: 1 << 20,
+        }
+    }
+}
+
+/// What became of a contribution.
+#[derive(Clone, Debug)]
+pub enum Outcome<S> {
+    /// It is part of a committed average.
+    Committed {
+        /// What the average is made of.
+        certificate: Arc<Certificate>,
+        /// The average; a segment of weight 0 has no values that mean anything.
+        average: Arc<Contribution<S>>,
+    },
+    /// The node had fallen behind; here is the newest committed state instead of its own.
+    Healed {
+        /// What the state is made of.
+        certificate: Arc<Certificate>,
+        /// The state.
+        state: Arc<Contribution<S>>,
+    },
+    /// Nothing; the node goes on with what it has.
+    Abandoned(AbandonReason),
+}
+
+/// A node of the cluster, as a state machine; see [`Process`] for how it is driven.
+///
+/// - [`contribute`](Self::contribute) begins to take part in a round; exactly one [`Outcome`] follows,
+///   within the budget unless values are moving.
+/// - Between contributions the node answers others, and is the proposer if it is the lowest that is up.
+#[derive(Debug)]
+pub struct Node<S: Scalar> {
+    links: Links<S>,
+    rounds: Rounds<S>,
+}
+
+impl<S: Scalar> Node<S> {
+    /// A node that begins at `now`.
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        let identity = Identity {
+            run: settings.run,
+            node: settings.node,
+            incarnation: settings.incarnation,
+        };
+        let mut links = Links::new(
+            identity,
+            settings.budget,
+            &settings.peers,
+            settings.largest_message,
+            now,
+        );
+        links.record(now, Occurrence::Started);
+        Self {
+            links,
+            rounds: Rounds::new(&settings),
+        }
+    }
+
+    /// Who this node is.
+    pub fn id(&self) -> NodeId {
+        self.links.identity.node
+    }
+
+    /// Which start of it this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.links.identity.incarnation
+    }
+
+    /// The time budget.
+    pub fn budget(&self) -> Budget {
+        self.links.budget
+    }
+
+    /// What it knows of the others, in the order of their ids.
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.links.peers()
+    }
+
+    /// What it tells others that it does.
+    pub fn status(&self) -> Status {
+        self.links.status
+    }
+
+    /// Changes what it tells others that it does.
+    pub fn set_status(&mut self, status: Status) {
+        self.links.status = status;
+    }
+
+    /// What it counted.
+    pub fn counters(&self) -> &Counters {
+        &self.links.counters
+    }
+
+    /// The next record, oldest first.
+    pub fn poll_record(&mut self) -> Option<Record> {
+        self.links.records.pop_front()
+    }
+
+    /// The last certificate it committed or was healed to; `None` before the first.
+    pub fn last_certificate(&self) -> Option<&Arc<Certificate>> {
+        self.rounds.last_certificate()
+    }
+
+    /// The name of that certificate; the default before the first.
+    pub fn last(&self) -> CertificateId {
+        self.links.last
+    }
+
+    /// The result of the last committed round, or the state it was healed to.
+    pub fn last_state(&self) -> Option<&Arc<Contribution<S>>> {
+        self.rounds.last_state()
+    }
+
+    /// All its training samples, and the range of those that no commit it knows of counts.
+    pub fn samples(&self) -> (u64, (u64, u64)) {
+        let range = self.rounds.samples();
+        (range.1, range)
+    }
+
+    /// Takes note of samples trained on since the last call.
+    pub fn count_samples(&mut self, samples: u64) {
+        self.rounds.count_samples(samples);
+    }
+
+    /// A contribution to be filled in, if possible with memory of an earlier one.
+    pub fn spare(&mut self) -> Contribution<S> {
+        self.rounds.spare()
+    }
+
+    /// Takes part in the next round with `contribution`; an earlier one without outcome is withdrawn.
+    pub fn contribute(&mut self, now: Instant, contribution: Contribution<S>) {
+        self.rounds.contribute(now, &mut self.links, contribution);
+        self.settle(now);
+    }
+
+    /// Gives up the contribution that has no outcome yet, without one.
+    pub fn withdraw(&mut self, now: Instant) {
+        self.rounds.withdraw(now, &mut self.links);
+        self.settle(now);
+    }
+
+    /// What became of a contribution.
+    pub fn poll_outcome(&mut self) -> Option<Outcome<S>> {
+        self.rounds.poll_outcome()
+    }
+
+    /// Tells others that this node has done its iterations; it goes on answering.
+    pub fn finish(&mut self, now: Instant, iteration: u64) {
+        self.links.status = Status::Finished;
+        let uncommitted = self.rounds.samples();
+        self.links.record(
+            now,
+            Occurrence::Finished {
+                iteration,
+                samples: uncommitted.1,
+                uncommitted,
+            },
+        );
+        self.links.announce(now);
+    }
+
+    /// Withdraws, and says goodbye to everybody; the frames of that still have to be sent.
+    pub fn leave(&mut self, now: Instant) {
+        self.rounds.withdraw(now, &mut self.links);
+        self.links.record(now, Occurrence::Left);
+        self.links.leave();
+    }
+
+    /// Whether it has left and all goodbyes are sent.
+    pub fn has_left(&self) -> bool {
+        self.links.has_left()
+    }
+
+    /// Whether another start of this node has taken its place.
+    pub fn is_zombie(&self) -> bool {
+        self.links.zombie
+    }
+
+    /// Whether no peer that can be reached is still training.
+    pub fn nobody_needs_this_node(&self) -> bool {
+        self.links.peers().all(|peer| match peer.liveness {
+            Liveness::Up | Liveness::Suspect => peer.status == Status::Finished,
+            Liveness::Unknown | Liveness::Down | Liveness::Left => true,
+        })
+    }
+
+    /// Lets changes and messages to itself have their effect.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            if let Some(change) = self.links.changes.pop_front() {
+                self.rounds.changed(now, &mut self.links, change);
+            } else if let Some(bytes) = self.links.own.pop_front() {
+                let own = self.links.identity.node;
+                self.take(now, own, &bytes);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn take(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
+        match Message::decode(bytes) {
+            Ok(message) => self.rounds.handle(now, &mut self.links, from, message),
+            Err(_) => self.links.counters.malformed += 1,
+        }
+    }
+}
+
+impl<S: Scalar> Process for Node<S> {
+    fn handle(&mut self, now: Instant, event: Event<'_>) {
+        match event {
+            Event::Frame { from, bytes } => {
+                if let Some(message) = self.links.receive(now, from, bytes) {
+                    // What happened to the sender before it said this comes first.
+                    self.settle(now);
+                    self.take(now, from, &message);
+                }
+            }
+            Event::Up(node) => self.links.report(now, node, true),
+            Event::Down(node) => self.links.report(now, node, false),
+        }
+        self.settle(now);
+    }
+
+    fn wake(&mut self, now: Instant) {
+        self.links.wake(now);
+        self.settle(now);
+        self.rounds.wake(now, &mut self.links);
+        self.settle(now);
+    }
+
+    fn timeout(&self) -> Instant {
+        self.links.timeout().min(self.rounds.timeout())
+    }
+
+    fn poll(&mut self, now: Instant, max_frame: usize) -> Option<(NodeId, usize)> {
+        self.links.poll(now, max_frame)
+    }
+
+    fn fill(&mut self, target: &mut [u8]) {
+        self.links.fill(target);
+    }
+
+    fn discard(&mut self) {
+        self.links.discard();
+    }
+}

@@ -1,0 +1,353 @@
+//! A training node: training, averaging policy and cluster node in one state machine.
+//!
+//! A [`Participant`] is a [`Process`] towards the network and [`Work`] towards whoever computes. It trains
+//! until its policy wants a round, contributes, waits for the outcome, adopts it and trains on; when it has
+//! done its iterations it goes on answering others until all are finished.
+//!
+//! # For users
+//! The simulator calls [`Work::perform`] in place. A driver with real threads takes the training out with
+//! [`Participant::lend`] while [`pending`](Work::pending) says there is work, makes the step on another
+//! thread, and gives it back with [`Participant::give_back`]; frames are answered meanwhile.
+//!
+//! # For implementers
+//! [`Training`] is what a trainer implements; it never hears of frames or peers.
+
+use crate::cluster::{AbandonReason, Contribution, Node, Outcome, Settings, Status};
+use crate::error::ErrorKind;
+use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Rejoin, Request};
+use crate::process::{Process, Work};
+use crate::scalar::Scalar;
+use crate::time::{Duration, Instant};
+use crate::transport::{Event, NodeId};
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::fmt;
+
+/// What one training step did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// How many training samples it used.
+    pub samples: u64,
+    /// The mean loss over them.
+    pub loss: f64,
+}
+
+/// Why training cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrainingError {
+    /// What can be done about it.
+    pub kind: ErrorKind,
+    /// What happened.
+    pub reason: String,
+}
+
+impl fmt::Display for TrainingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl core::error::Error for TrainingError {}
+
+/// One node's training, as a participant drives it.
+pub trait Training<S: Scalar>: Send {
+    /// How many steps have been made, those of an adopted state included.
+    fn iteration(&self) -> u64;
+
+    /// Makes one step. This is the heavy call.
+    ///
+    /// # Errors
+    /// If training cannot go on; the participant then leaves.
+    fn step(&mut self) -> Result<Summary, TrainingError>;
+
+    /// Puts what is to be averaged into the empty `contribution`: parameters and batch statistics with
+    /// weight `request.weight`, and what else `request` names.
+    ///
+    /// The segments' names, order and lengths must be the same on all nodes for the same request.
+    fn contribute(&mut self, request: &Request, contribution: &mut Contribution<S>);
+
+    /// Takes over the segments of `average` that have a weight above 0; keeps its own for the others.
+    ///
+    /// `healed` says that the average replaces a state that had fallen behind; the iteration count and
+    /// everything derived from it are then taken from `average.iteration`.
+    fn adopt(&mut self, average: &Contribution<S>, healed: bool);
+}
+
+/// How long a participant trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Until [`Training::iteration`] reaches this.
+    pub iterations: u64,
+    /// What [`Work::pending`] says a step takes.
+    pub step: Duration,
+}
+
+/// A training node.
+pub struct Participant<T, S: Scalar> {
+    node: Node<S>,
+    training: Option<T>,
+    policy: Box<dyn AveragingPolicy>,
+    schedule: Schedule,
+    state: State,
+    stepped: Option<Result<Summary, TrainingError>>,
+    failure: Option<TrainingError>,
+    last: Option<Summary>,
+    iteration: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Training,
+    Waiting,
+    Finished,
+    Leaving,
+}
+
+impl<T: Training<S>, S: Scalar> Participant<T, S> {
+    /// A participant that begins at `now`.
+    pub fn new(
+        mut settings: Settings,
+        now: Instant,
+        training: T,
+        policy: Box<dyn AveragingPolicy>,
+        schedule: Schedule,
+    ) -> Self {
+        settings.heal_first = policy.rejoin() == Rejoin::HealFirst;
+        let mut node = Node::new(settings, now);
+        node.set_status(if policy.averages() {
+            Status::Training
+        } else {
+            Status::Observing
+        });
+        let iteration = training.iteration();
+        let mut participant = Self {
+            node,
+            training: Some(training),
+            policy,
+            schedule,
+            state: State::Training,
+            stepped: None,
+            failure: None,
+            last: None,
+            iteration,
+        };
+        participant.finish_if_done(now);
+        participant
+    }
+
+    /// The cluster node: its records, counters, view and last certificate.
+    pub fn node(&self) -> &Node<S> {
+        &self.node
+    }
+
+    /// The cluster node, to take records from it.
+    pub fn node_mut(&mut self) -> &mut Node<S> {
+        &mut self.node
+    }
+
+    /// The training; `None` while it is lent.
+    pub fn training(&self) -> Option<&T> {
+        self.training.as_ref()
+    }
+
+    /// The training, to look into its model; `None` while it is lent.
+    pub fn training_mut(&mut self) -> Option<&mut T> {
+        self.training.as_mut()
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &dyn AveragingPolicy {
+        &*self.policy
+    }
+
+    /// Iterations done, as of the last completed step.
+    pub fn iteration(&self) -> u64 {
+        self.iteration
+    }
+
+    /// What the last completed step did.
+    pub fn last(&self) -> Option<Summary> {
+        self.last
+    }
+
+    /// Whether all iterations are done.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state, State::Finished | State::Leaving)
+    }
+
+    /// Whether it waits for the outcome of a round.
+    pub fn is_waiting(&self) -> bool {
+        self.state == State::Waiting
+    }
+
+    /// Why training stopped before its time, if it did.
+    pub fn failure(&self) -> Option<&TrainingError> {
+        self.failure.as_ref()
+    }
+
+    /// Whether nothing is left to be done: this node is finished and so is everybody it can reach, or it
+    /// was told to leave and has said goodbye.
+    pub fn is_over(&self) -> bool {
+        match self.state {
+            State::Training | State::Waiting => false,
+            State::Finished => self.node.nobody_needs_this_node(),
+            State::Leaving => self.node.has_left(),
+        }
+    }
+
+    /// Gives up a round that is under way and says goodbye; frames still have to be sent after that.
+    pub fn leave(&mut self, now: Instant) {
+        self.state = State::Leaving;
+        self.node.leave(now);
+    }
+
+    /// Takes the training out to make its step elsewhere; `None` if it is lent already or must not step now.
+    pub fn lend(&mut self) -> Option<T> {
+        if self.state == State::Training && self.stepped.is_none() {
+            self.training.take()
+        } else {
+            None
+        }
+    }
+
+    /// Takes the training back with the result of its step; [`Work::complete`] must follow.
+    pub fn give_back(&mut self, training: T, result: Result<Summary, TrainingError>) {
+        self.training = Some(training);
+        self.stepped = Some(result);
+    }
+
+    fn finish_if_done(&mut self, now: Instant) {
+        if self.state == State::Training && self.iteration >= self.schedule.iterations {
+            self.state = State::Finished;
+            self.node.finish(now, self.iteration);
+        }
+    }
+
+    /// Lets the policy act and takes in outcomes, until neither has anything more.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            while let Some(action) = self.policy.poll() {
+                match action {
+                    PolicyAction::Contribute(request) => self.contribute(now, &request),
+                    PolicyAction::Withdraw => self.node.withdraw(now),
+                }
+            }
+            let Some(outcome) = self.node.poll_outcome() else {
+                break;
+            };
+            if self.state != State::Waiting {
+                continue;
+            }
+            self.state = State::Training;
+            self.take(now, outcome);
+        }
+        self.finish_if_done(now);
+    }
+
+    fn contribute(&mut self, now: Instant, request: &Request) {
+        if self.state != State::Training {
+            return;
+        }
+        let Some(training) = &mut self.training else {
+            return;
+        };
+        let mut contribution = self.node.spare();
+        contribution.clear();
+        training.contribute(request, &mut contribution);
+        contribution.iteration = self.iteration;
+        self.state = State::Waiting;
+        self.node.contribute(now, contribution);
+    }
+
+    fn take(&mut self, now: Instant, outcome: Outcome<S>) {
+        let Some(training) = &mut self.training else {
+            return;
+        };
+        match outcome {
+            Outcome::Committed {
+                certificate,
+                average,
+            } => {
+                training.adopt(&average, false);
+                self.policy
+                    .handle(now, PolicyInput::Committed(&certificate));
+            }
+            Outcome::Healed { certificate, state } => {
+                training.adopt(&state, true);
+                self.policy.handle(now, PolicyInput::Healed(&certificate));
+            }
+            Outcome::Abandoned(why) => {
+                self.policy.handle(now, PolicyInput::Abandoned(why));
+                if why == AbandonReason::Zombie {
+                    self.state = State::Leaving;
+                }
+            }
+        }
+        self.iteration = training.iteration();
+    }
+}
+
+impl<T: Training<S>, S: Scalar> Process for Participant<T, S> {
+    fn handle(&mut self, now: Instant, event: Event<'_>) {
+        self.node.handle(now, event);
+        self.settle(now);
+    }
+
+    fn wake(&mut self, now: Instant) {
+        self.node.wake(now);
+        self.policy.wake(now);
+        self.settle(now);
+    }
+
+    fn timeout(&self) -> Instant {
+        self.node.timeout().min(self.policy.timeout())
+    }
+
+    fn poll(&mut self, now: Instant, max_frame: usize) -> Option<(NodeId, usize)> {
+        self.node.poll(now, max_frame)
+    }
+
+    fn fill(&mut self, target: &mut [u8]) {
+        self.node.fill(target);
+    }
+
+    fn discard(&mut self) {
+        self.node.discard();
+    }
+}
+
+impl<T: Training<S>, S: Scalar> Work for Participant<T, S> {
+    fn pending(&self) -> Option<Duration> {
+        (self.state == State::Training).then_some(self.schedule.step)
+    }
+
+    fn perform(&mut self) {
+        if let Some(mut training) = self.lend() {
+            let result = training.step();
+            self.give_back(training, result);
+        }
+    }
+
+    fn complete(&mut self, now: Instant) {
+        let (Some(result), Some(training)) = (self.stepped.take(), &self.training) else {
+            return;
+        };
+        match result {
+            Ok(summary) => {
+                self.iteration = training.iteration();
+                self.last = Some(summary);
+                self.node.count_samples(summary.samples);
+                let input = PolicyInput::Stepped {
+                    iteration: self.iteration,
+                    summary: &summary,
+                };
+                self.policy.handle(now, input);
+                self.settle(now);
+            }
+            Err(error) => {
+                self.failure = Some(error);
+                self.leave(now);
+            }
+        }
+    }
+}
