@@ -27,9 +27,7 @@ mod round;
 pub mod wire;
 
 pub use budget::{Budget, BudgetError};
-pub use certificate::{
-    Algorithm, Attempt, Certificate, CertificateId, Incarnation, Member, Parent, Round,
-};
+pub use certificate::{Algorithm, Attempt, Certificate, CertificateId, Incarnation, Member, Parent, Round};
 pub use contribution::{Contribution, Segment};
 pub use counters::{Counters, Traffic};
 pub use digest::{Digest, Digester};

@@ -5,11 +5,7 @@
 //! `no_std` + `alloc` and has no clock, thread, lock, hash map or randomness of its own.
 #![no_std]
 #![forbid(unsafe_code)]
-#![warn(
-    clippy::std_instead_of_core,
-    clippy::std_instead_of_alloc,
-    clippy::alloc_instead_of_core
-)]
+#![warn(clippy::std_instead_of_core, clippy::std_instead_of_alloc, clippy::alloc_instead_of_core)]
 
 extern crate alloc;
 #[cfg(test)]

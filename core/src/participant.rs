@@ -5,9 +5,8 @@
 //! done its iterations it goes on answering others until all are finished.
 //!
 //! # For users
-//! The simulator calls [`Work::perform`] in place. A driver with real threads takes the training out with
-//! [`Participant::lend`] while [`pending`](Work::pending) says there is work, makes the step on another
-//! thread, and gives it back with [`Participant::give_back`]; frames are answered meanwhile.
+//! A driver takes each step out with [`Work::begin`], performs it on any thread and gives it back with
+//! [`Work::complete`]; frames are answered meanwhile.
 //!
 //! # For implementers
 //! [`Training`] is what a trainer implements; it never hears of frames or peers.
@@ -15,7 +14,7 @@
 use crate::cluster::{AbandonReason, Contribution, Node, Outcome, Settings, Status};
 use crate::error::ErrorKind;
 use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Rejoin, Request};
-use crate::process::{Process, Work};
+use crate::process::{Process, Task, Work};
 use crate::scalar::Scalar;
 use crate::time::{Duration, Instant};
 use crate::transport::{Event, NodeId};
@@ -78,7 +77,7 @@ pub trait Training<S: Scalar>: Send {
 pub struct Schedule {
     /// Until [`Training::iteration`] reaches this.
     pub iterations: u64,
-    /// What [`Work::pending`] says a step takes.
+    /// What [`Work::begin`] says a step takes.
     pub step: Duration,
 }
 
@@ -89,7 +88,6 @@ pub struct Participant<T, S: Scalar> {
     policy: Box<dyn AveragingPolicy>,
     schedule: Schedule,
     state: State,
-    stepped: Option<Result<Summary, TrainingError>>,
     failure: Option<TrainingError>,
     last: Option<Summary>,
     iteration: u64,
@@ -114,11 +112,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     ) -> Self {
         settings.heal_first = policy.rejoin() == Rejoin::HealFirst;
         let mut node = Node::new(settings, now);
-        node.set_status(if policy.averages() {
-            Status::Training
-        } else {
-            Status::Observing
-        });
+        node.set_status(if policy.averages() { Status::Training } else { Status::Observing });
         let iteration = training.iteration();
         let mut participant = Self {
             node,
@@ -126,7 +120,6 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             policy,
             schedule,
             state: State::Training,
-            stepped: None,
             failure: None,
             last: None,
             iteration,
@@ -145,12 +138,12 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         &mut self.node
     }
 
-    /// The training; `None` while it is lent.
+    /// The training; `None` while a step is under way.
     pub fn training(&self) -> Option<&T> {
         self.training.as_ref()
     }
 
-    /// The training, to look into its model; `None` while it is lent.
+    /// The training, to look into its model; `None` while a step is under way.
     pub fn training_mut(&mut self) -> Option<&mut T> {
         self.training.as_mut()
     }
@@ -201,21 +194,6 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         self.node.leave(now);
     }
 
-    /// Takes the training out to make its step elsewhere; `None` if it is lent already or must not step now.
-    pub fn lend(&mut self) -> Option<T> {
-        if self.state == State::Training && self.stepped.is_none() {
-            self.training.take()
-        } else {
-            None
-        }
-    }
-
-    /// Takes the training back with the result of its step; [`Work::complete`] must follow.
-    pub fn give_back(&mut self, training: T, result: Result<Summary, TrainingError>) {
-        self.training = Some(training);
-        self.stepped = Some(result);
-    }
-
     fn finish_if_done(&mut self, now: Instant) {
         if self.state == State::Training && self.iteration >= self.schedule.iterations {
             self.state = State::Finished;
@@ -264,13 +242,9 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             return;
         };
         match outcome {
-            Outcome::Committed {
-                certificate,
-                average,
-            } => {
+            Outcome::Committed { certificate, average } => {
                 training.adopt(&average, false);
-                self.policy
-                    .handle(now, PolicyInput::Committed(&certificate));
+                self.policy.handle(now, PolicyInput::Committed(&certificate));
             }
             Outcome::Healed { certificate, state } => {
                 training.adopt(&state, true);
@@ -316,38 +290,54 @@ impl<T: Training<S>, S: Scalar> Process for Participant<T, S> {
     }
 }
 
-impl<T: Training<S>, S: Scalar> Work for Participant<T, S> {
-    fn pending(&self) -> Option<Duration> {
-        (self.state == State::Training).then_some(self.schedule.step)
-    }
+impl<T: Training<S> + 'static, S: Scalar> Work for Participant<T, S> {
+    type Task = Step<T>;
 
-    fn perform(&mut self) {
-        if let Some(mut training) = self.lend() {
-            let result = training.step();
-            self.give_back(training, result);
+    fn begin(&mut self) -> Option<(Duration, Step<T>)> {
+        if self.state != State::Training {
+            return None;
         }
+        let training = self.training.take()?;
+        let make = T::step;
+        Some((self.schedule.step, Step { training, make, result: None }))
     }
 
-    fn complete(&mut self, now: Instant) {
-        let (Some(result), Some(training)) = (self.stepped.take(), &self.training) else {
-            return;
-        };
+    fn complete(&mut self, now: Instant, step: Step<T>) {
+        let Step { training, result, .. } = step;
+        let iteration = training.iteration();
+        self.training = Some(training);
         match result {
-            Ok(summary) => {
-                self.iteration = training.iteration();
+            Some(Ok(summary)) => {
+                self.iteration = iteration;
                 self.last = Some(summary);
                 self.node.count_samples(summary.samples);
-                let input = PolicyInput::Stepped {
-                    iteration: self.iteration,
-                    summary: &summary,
-                };
-                self.policy.handle(now, input);
-                self.settle(now);
+                if self.state == State::Training {
+                    let input = PolicyInput::Stepped { iteration, summary: &summary };
+                    self.policy.handle(now, input);
+                    self.settle(now);
+                }
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 self.failure = Some(error);
                 self.leave(now);
             }
+            None => {}
+        }
+    }
+}
+
+/// One training step, on its way through whoever computes it; it owns the training meanwhile.
+#[derive(Debug)]
+pub struct Step<T> {
+    training: T,
+    make: fn(&mut T) -> Result<Summary, TrainingError>,
+    result: Option<Result<Summary, TrainingError>>,
+}
+
+impl<T: Send + 'static> Task for Step<T> {
+    fn perform(&mut self) {
+        if self.result.is_none() {
+            self.result = Some((self.make)(&mut self.training));
         }
     }
 }

@@ -64,11 +64,7 @@ pub struct Request {
 impl Default for Request {
     /// Parameters and batch statistics with weight 1, nothing else.
     fn default() -> Self {
-        Self {
-            weight: 1.0,
-            factors: false,
-            optimiser: false,
-        }
+        Self { weight: 1.0, factors: false, optimiser: false }
     }
 }
 

@@ -122,10 +122,7 @@ mod tests {
             counts[random.below(7) as usize] += 1;
         }
         // Six standard deviations of a binomial (n = 70 000, p = 1/7) are 555.
-        assert!(
-            counts.iter().all(|&count| count.abs_diff(10_000) < 555),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&count| count.abs_diff(10_000) < 555), "{counts:?}");
     }
 
     #[test]

@@ -64,11 +64,6 @@ impl Sub for Instant {
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let microseconds = self.0 / 1_000;
-        write!(
-            f,
-            "{}.{:06}s",
-            microseconds / 1_000_000,
-            microseconds % 1_000_000
-        )
+        write!(f, "{}.{:06}s", microseconds / 1_000_000, microseconds % 1_000_000)
     }
 }

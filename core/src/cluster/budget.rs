@@ -32,11 +32,7 @@ impl Budget {
     /// # Errors
     /// If `total` is not between [`SHORTEST`](Self::SHORTEST) and [`LONGEST`](Self::LONGEST).
     pub fn new(total: Duration) -> Result<Self, BudgetError> {
-        if (Self::SHORTEST..=Self::LONGEST).contains(&total) {
-            Ok(Self(total))
-        } else {
-            Err(BudgetError { total })
-        }
+        if (Self::SHORTEST..=Self::LONGEST).contains(&total) { Ok(Self(total)) } else { Err(BudgetError { total }) }
     }
 
     /// The whole budget; also how long a node waits for a round before it goes on without one.

@@ -39,11 +39,7 @@ pub struct Attempt {
 
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}/{}",
-            self.sequence, self.proposer, self.incarnation
-        )
+        write!(f, "{}/{}/{}", self.sequence, self.proposer, self.incarnation)
     }
 }
 
@@ -157,27 +153,18 @@ impl Certificate {
     pub fn id(&self) -> CertificateId {
         let mut bytes = Vec::new();
         self.encode(&mut bytes);
-        CertificateId {
-            round: self.round,
-            digest: Digest::of(&bytes),
-        }
+        CertificateId { round: self.round, digest: Digest::of(&bytes) }
     }
 
     /// The entry of `node`, if it contributed.
     pub fn member(&self, node: NodeId) -> Option<&Member> {
-        let index = self
-            .members
-            .binary_search_by_key(&node, |member| member.node)
-            .ok()?;
+        let index = self.members.binary_search_by_key(&node, |member| member.node).ok()?;
         Some(&self.members[index])
     }
 
     /// What all members together count in segment `index`.
     pub fn weight(&self, index: usize) -> f64 {
-        self.members
-            .iter()
-            .map(|member| member.weights.get(index).copied().unwrap_or(0.0))
-            .sum()
+        self.members.iter().map(|member| member.weights.get(index).copied().unwrap_or(0.0)).sum()
     }
 
     /// Whether this average merges histories that had parted.
@@ -193,11 +180,7 @@ impl fmt::Display for Certificate {
             let comma = if index == 0 { ' ' } else { ',' };
             write!(f, "{comma}{}", member.node)?;
         }
-        write!(
-            f,
-            " {} {} result {} parents",
-            self.algorithm, self.wire, self.result
-        )?;
+        write!(f, " {} {} result {} parents", self.algorithm, self.wire, self.result)?;
         for (index, parent) in self.parents.iter().enumerate() {
             let comma = if index == 0 { ' ' } else { ',' };
             let stale = if parent.stale { "(stale)" } else { "" };

@@ -53,16 +53,9 @@ impl<S: Scalar> Contribution<S> {
     /// If `weight` is negative or not finite.
     #[track_caller]
     pub fn segment(&mut self, name: &str, len: usize, weight: f64) -> &mut [S] {
-        assert!(
-            weight >= 0.0 && weight.is_finite(),
-            "segment {name} has weight {weight}"
-        );
+        assert!(weight >= 0.0 && weight.is_finite(), "segment {name} has weight {weight}");
         if self.used == self.segments.len() {
-            self.segments.push(Segment {
-                name: String::new(),
-                values: Vec::new(),
-                weight: 0.0,
-            });
+            self.segments.push(Segment { name: String::new(), values: Vec::new(), weight: 0.0 });
         }
         let segment = &mut self.segments[self.used];
         self.used += 1;
@@ -92,10 +85,7 @@ impl<S: Scalar> Contribution<S> {
 
     /// How many values there are in all segments together.
     pub fn values(&self) -> usize {
-        self.segments()
-            .iter()
-            .map(|segment| segment.values.len())
-            .sum()
+        self.segments().iter().map(|segment| segment.values.len()).sum()
     }
 
     /// The digest of the values of all segments that count something.
@@ -103,11 +93,7 @@ impl<S: Scalar> Contribution<S> {
     /// Segments of weight 0 are left out: in an average, their values differ between nodes.
     pub fn digest(&self) -> Digest {
         let mut digester = Digester::new();
-        for segment in self
-            .segments()
-            .iter()
-            .filter(|segment| segment.weight > 0.0)
-        {
+        for segment in self.segments().iter().filter(|segment| segment.weight > 0.0) {
             digester.update_values(&segment.values);
         }
         digester.finish()

@@ -64,10 +64,8 @@ impl Counters {
 }
 
 fn total(traffic: &[Traffic]) -> Traffic {
-    traffic
-        .iter()
-        .fold(Traffic::default(), |sum, item| Traffic {
-            frames: sum.frames + item.frames,
-            bytes: sum.bytes + item.bytes,
-        })
+    traffic.iter().fold(Traffic::default(), |sum, item| Traffic {
+        frames: sum.frames + item.frames,
+        bytes: sum.bytes + item.bytes,
+    })
 }

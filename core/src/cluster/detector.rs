@@ -17,12 +17,7 @@ pub(crate) struct Detector {
 
 impl Detector {
     pub(crate) fn new(budget: Budget) -> Self {
-        Self {
-            budget,
-            heard: None,
-            mean: budget.heartbeat().as_secs_f64(),
-            deviation: 0.0,
-        }
+        Self { budget, heard: None, mean: budget.heartbeat().as_secs_f64(), deviation: 0.0 }
     }
 
     /// Takes note of a frame.

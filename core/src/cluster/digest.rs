@@ -49,12 +49,7 @@ impl Default for Digester {
 impl Digester {
     /// The digest of nothing so far.
     pub fn new() -> Self {
-        Self {
-            lanes: [P1.wrapping_add(P2), P2, 0, 0_u64.wrapping_sub(P1)],
-            rest: [0; 32],
-            held: 0,
-            length: 0,
-        }
+        Self { lanes: [P1.wrapping_add(P2), P2, 0, 0_u64.wrapping_sub(P1)], rest: [0; 32], held: 0, length: 0 }
     }
 
     /// Takes in further bytes.
@@ -138,9 +133,7 @@ impl Digester {
 
 #[inline(always)]
 fn round(lane: u64, word: u64) -> u64 {
-    lane.wrapping_add(word.wrapping_mul(P2))
-        .rotate_left(31)
-        .wrapping_mul(P1)
+    lane.wrapping_add(word.wrapping_mul(P2)).rotate_left(31).wrapping_mul(P1)
 }
 
 #[cfg(test)]
@@ -152,10 +145,7 @@ mod tests {
         assert_eq!(Digest::of(b"").0, 0xef46_db37_51d8_e999);
         assert_eq!(Digest::of(b"a").0, 0xd24e_c4f1_a98c_6e5b);
         assert_eq!(Digest::of(b"abc").0, 0x44bc_2cf5_ad77_0999);
-        assert_eq!(
-            Digest::of(b"Nobody inspects the spammish repetition").0,
-            0xfbce_a83c_8a37_8bf1
-        );
+        assert_eq!(Digest::of(b"Nobody inspects the spammish repetition").0, 0xfbce_a83c_8a37_8bf1);
     }
 
     #[test]

@@ -73,11 +73,7 @@ impl Inbox {
 
     /// What to tell the peer of its stream.
     pub(crate) fn acknowledged(&self) -> Acknowledged {
-        Acknowledged {
-            epoch: self.epoch,
-            next: self.next,
-            beyond: self.beyond,
-        }
+        Acknowledged { epoch: self.epoch, next: self.next, beyond: self.beyond }
     }
 
     /// When an acknowledgement is due.
@@ -121,18 +117,9 @@ impl Inbox {
         }
         if !known {
             self.held += total;
-            self.partial.insert(
-                place.message,
-                Partial {
-                    bytes: vec![0; total],
-                    there: 0,
-                },
-            );
+            self.partial.insert(place.message, Partial { bytes: vec![0; total], there: 0 });
         }
-        let partial = self
-            .partial
-            .get_mut(&place.message)
-            .expect("inserted above");
+        let partial = self.partial.get_mut(&place.message).expect("inserted above");
         if partial.bytes.len() != total {
             return Arrival::Taken;
         }
@@ -165,15 +152,11 @@ impl Inbox {
 
     fn doubled(&mut self, now: Instant, place: Place) -> bool {
         if place.epoch > self.epoch {
-            *self = Self {
-                epoch: place.epoch,
-                ..self.anew()
-            };
+            *self = Self { epoch: place.epoch, ..self.anew() };
         }
         let ahead = self.ahead(place.sequence);
-        let doubled = place.epoch < self.epoch
-            || ahead < 0
-            || ((1..=64).contains(&ahead) && self.beyond >> (ahead - 1) & 1 == 1);
+        let doubled =
+            place.epoch < self.epoch || ahead < 0 || ((1..=64).contains(&ahead) && self.beyond >> (ahead - 1) & 1 == 1);
         if doubled && place.epoch == self.epoch {
             // Our acknowledgement must have been lost.
             self.due = now;
@@ -204,8 +187,7 @@ impl Inbox {
             ahead => self.beyond |= 1 << (ahead - 1),
         }
         let next = self.next;
-        self.cancelled
-            .retain(|_, last| last.wrapping_sub(next) as i32 >= 0);
+        self.cancelled.retain(|_, last| last.wrapping_sub(next) as i32 >= 0);
         let gap = self.beyond != 0;
         self.waiting += 1;
         let together = if gap { TOGETHER_WITH_GAP } else { TOGETHER };

@@ -119,37 +119,28 @@ pub(crate) struct Links<S> {
 }
 
 impl<S: Scalar> Links<S> {
-    pub(crate) fn new(
-        identity: Identity,
-        budget: Budget,
-        peers: &[NodeId],
-        largest: usize,
-        now: Instant,
-    ) -> Self {
-        let links = peers
-            .iter()
-            .filter(|peer| **peer != identity.node)
-            .map(|&node| {
-                let peer = Peer {
-                    node,
-                    incarnation: Incarnation(0),
-                    liveness: Liveness::Unknown,
-                    status: Status::Observing,
-                    last: CertificateId::default(),
-                };
-                let link = Link {
-                    peer,
-                    detector: Detector::new(budget),
-                    outbox: Outbox::new(budget),
-                    inbox: Inbox::new(budget, largest),
-                    beat: now,
-                    refuse: None,
-                    goodbyes: 0,
-                    strange: false,
-                    zombie: false,
-                };
-                (node, link)
-            });
+    pub(crate) fn new(identity: Identity, budget: Budget, peers: &[NodeId], largest: usize, now: Instant) -> Self {
+        let links = peers.iter().filter(|peer| **peer != identity.node).map(|&node| {
+            let peer = Peer {
+                node,
+                incarnation: Incarnation(0),
+                liveness: Liveness::Unknown,
+                status: Status::Observing,
+                last: CertificateId::default(),
+            };
+            let link = Link {
+                peer,
+                detector: Detector::new(budget),
+                outbox: Outbox::new(budget),
+                inbox: Inbox::new(budget, largest),
+                beat: now,
+                refuse: None,
+                goodbyes: 0,
+                strange: false,
+                zombie: false,
+            };
+            (node, link)
+        });
         Self {
             links: links.collect(),
             cursor: identity.node,
@@ -177,10 +168,7 @@ impl<S: Scalar> Links<S> {
 
     /// Whether `node` is up, or this node itself.
     pub(crate) fn is_up(&self, node: NodeId) -> bool {
-        node == self.identity.node
-            || self
-                .peer(node)
-                .is_some_and(|peer| peer.liveness == Liveness::Up)
+        node == self.identity.node || self.peer(node).is_some_and(|peer| peer.liveness == Liveness::Up)
     }
 
     /// Whether frames to `node` may still arrive: it is up, suspected, or this node itself.
@@ -192,21 +180,12 @@ impl<S: Scalar> Links<S> {
     pub(crate) fn stream(&self, node: NodeId) -> (Incarnation, u32) {
         self.links
             .get(&node)
-            .map_or((self.identity.incarnation, 0), |link| {
-                (link.peer.incarnation, link.outbox.epoch())
-            })
+            .map_or((self.identity.incarnation, 0), |link| (link.peer.incarnation, link.outbox.epoch()))
     }
 
     pub(crate) fn record(&mut self, at: Instant, what: Occurrence) {
-        let Identity {
-            node, incarnation, ..
-        } = self.identity;
-        self.records.push_back(Record {
-            at,
-            node,
-            incarnation,
-            what,
-        });
+        let Identity { node, incarnation, .. } = self.identity;
+        self.records.push_back(Record { at, node, incarnation, what });
     }
 
     /// Sends a message; to a peer that cannot be reached it is dropped.
@@ -253,12 +232,7 @@ impl<S: Scalar> Links<S> {
     }
 
     /// Takes in a frame; answers with the message it completes.
-    pub(crate) fn receive<'a>(
-        &mut self,
-        now: Instant,
-        from: NodeId,
-        bytes: &'a [u8],
-    ) -> Option<Cow<'a, [u8]>> {
+    pub(crate) fn receive<'a>(&mut self, now: Instant, from: NodeId, bytes: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         let frame = match wire::decode(bytes) {
             Ok(frame) => frame,
             Err(wire::WireError::Version { .. }) => {
@@ -275,8 +249,7 @@ impl<S: Scalar> Links<S> {
             self.stranger(now, from);
             return None;
         }
-        if header.from != from || header.to != self.identity.node || !self.links.contains_key(&from)
-        {
+        if header.from != from || header.to != self.identity.node || !self.links.contains_key(&from) {
             self.counters.refused += 1;
             return None;
         }
@@ -312,13 +285,7 @@ impl<S: Scalar> Links<S> {
         let link = self.links.get_mut(&from).expect("checked above");
         link.outbox.acknowledge(now, header.acknowledged);
         let arrival = match body {
-            Body::Segment {
-                place,
-                offset,
-                total,
-                data,
-                ..
-            } => link.inbox.segment(now, place, offset, total, data),
+            Body::Segment { place, offset, total, data, .. } => link.inbox.segment(now, place, offset, total, data),
             Body::Cancel { place } => link.inbox.cancel(now, place),
             _ => return None,
         };
@@ -346,23 +313,13 @@ impl<S: Scalar> Links<S> {
     /// Compares incarnations: refuses an earlier start, takes over a later one.
     fn admit(&mut self, now: Instant, header: &Header) -> bool {
         let from = header.from;
-        let link = self
-            .links
-            .get_mut(&from)
-            .expect("the caller has checked it");
+        let link = self.links.get_mut(&from).expect("the caller has checked it");
         let known = link.peer.incarnation;
         if header.incarnation < known {
             link.refuse = Some(header.incarnation);
             if !core::mem::replace(&mut link.zombie, true) {
                 let incarnation = header.incarnation;
-                self.record(
-                    now,
-                    Occurrence::ZombieRefused {
-                        peer: from,
-                        incarnation,
-                        known,
-                    },
-                );
+                self.record(now, Occurrence::ZombieRefused { peer: from, incarnation, known });
             }
             return false;
         }
@@ -397,10 +354,7 @@ impl<S: Scalar> Links<S> {
 
     /// Judges by what the peer says it has heard whether frames reach it.
     fn judge_contact(&mut self, now: Instant, from: NodeId, heard: u32) {
-        let link = self
-            .links
-            .get_mut(&from)
-            .expect("the caller has checked it");
+        let link = self.links.get_mut(&from).expect("the caller has checked it");
         let silence = core::time::Duration::from_micros(u64::from(heard));
         match link.peer.liveness {
             Liveness::Up | Liveness::Suspect if silence > self.budget.down() => {
@@ -411,13 +365,7 @@ impl<S: Scalar> Links<S> {
                 link.peer.liveness = Liveness::Up;
                 link.beat = now;
                 let incarnation = link.peer.incarnation;
-                self.record(
-                    now,
-                    Occurrence::Up {
-                        peer: from,
-                        incarnation,
-                    },
-                );
+                self.record(now, Occurrence::Up { peer: from, incarnation });
                 self.changes.push_back(Change::Up(from));
             }
             _ => {}
@@ -429,11 +377,7 @@ impl<S: Scalar> Links<S> {
             return;
         };
         let was = link.peer.liveness;
-        link.peer.liveness = if why == Loss::Left {
-            Liveness::Left
-        } else {
-            Liveness::Down
-        };
+        link.peer.liveness = if why == Loss::Left { Liveness::Left } else { Liveness::Down };
         if !matches!(was, Liveness::Up | Liveness::Suspect) {
             return;
         }
@@ -463,9 +407,7 @@ impl<S: Scalar> Links<S> {
             };
             if now >= heard + link.detector.down_after() {
                 silent.push((node, None));
-            } else if link.peer.liveness == Liveness::Up
-                && now >= heard + link.detector.suspect_after()
-            {
+            } else if link.peer.liveness == Liveness::Up && now >= heard + link.detector.suspect_after() {
                 link.peer.liveness = Liveness::Suspect;
                 silent.push((node, Some(now.since(heard))));
             }
@@ -496,10 +438,7 @@ impl<S: Scalar> Links<S> {
                 } else {
                     link.detector.down_after()
                 };
-                earliest = earliest
-                    .min(heard + silence)
-                    .min(link.inbox.due())
-                    .min(link.outbox.timeout());
+                earliest = earliest.min(heard + silence).min(link.inbox.due()).min(link.outbox.timeout());
             }
         }
         earliest
@@ -508,10 +447,7 @@ impl<S: Scalar> Links<S> {
     pub(crate) fn poll(&mut self, now: Instant, max_frame: usize) -> Option<(NodeId, usize)> {
         self.planned = None;
         // Peers take turns, so that a long message to one does not hold up the others.
-        let after = self.links.range((
-            core::ops::Bound::Excluded(self.cursor),
-            core::ops::Bound::Unbounded,
-        ));
+        let after = self.links.range((core::ops::Bound::Excluded(self.cursor), core::ops::Bound::Unbounded));
         let before = self.links.range(..=self.cursor);
         for (&node, link) in after.chain(before) {
             if let Some(planned) = self.plan(now, link, max_frame) {
@@ -559,47 +495,23 @@ impl<S: Scalar> Links<S> {
         };
         let status = self.status;
         let last = self.last;
-        let Identity {
-            run,
-            node: from,
-            incarnation,
-        } = self.identity;
+        let Identity { run, node: from, incarnation } = self.identity;
         let Some(link) = self.links.get_mut(&node) else {
             return;
         };
-        let heard = link.detector.heard().map_or(u32::MAX, |heard| {
-            u32::try_from(now.since(heard).as_micros()).unwrap_or(u32::MAX - 1)
-        });
+        let heard = link
+            .detector
+            .heard()
+            .map_or(u32::MAX, |heard| u32::try_from(now.since(heard).as_micros()).unwrap_or(u32::MAX - 1));
         let (kind, body, len) = match planned {
-            Planned::Refuse(_) => (
-                Kind::Refuse,
-                Body::Refuse {
-                    known: link.peer.incarnation,
-                },
-                0,
-            ),
+            Planned::Refuse(_) => (Kind::Refuse, Body::Refuse { known: link.peer.incarnation }, 0),
             Planned::Goodbye => (Kind::Goodbye, Body::Goodbye, 0),
             Planned::Acknowledge => (Kind::Acknowledge, Body::Acknowledge, 0),
             Planned::Heartbeat => (Kind::Heartbeat, Body::Heartbeat { last }, 0),
             Planned::Data(Plan { len: 0, place, .. }) => (Kind::Cancel, Body::Cancel { place }, 0),
-            Planned::Data(Plan {
-                place,
-                offset,
-                len,
-                total,
-                attempt,
-                ..
-            }) => (
-                Kind::Segment,
-                Body::Segment {
-                    place,
-                    offset,
-                    total,
-                    attempt,
-                    data: &[],
-                },
-                len,
-            ),
+            Planned::Data(Plan { place, offset, len, total, attempt, .. }) => {
+                (Kind::Segment, Body::Segment { place, offset, total, attempt, data: &[] }, len)
+            }
         };
         let to_incarnation = match planned {
             // The zombie believes only what names it.
@@ -652,11 +564,6 @@ impl<S: Scalar> Links<S> {
             Planned::Acknowledge | Planned::Heartbeat => {}
         }
         link.inbox.told();
-        link.beat = now
-            + if link.reachable() {
-                heartbeat
-            } else {
-                2 * heartbeat
-            };
+        link.beat = now + if link.reachable() { heartbeat } else { 2 * heartbeat };
     }
 }

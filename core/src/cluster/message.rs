@@ -1,8 +1,6 @@
 //! What nodes say to each other reliably, as bytes.
 
-use crate::cluster::certificate::{
-    Algorithm, Attempt, Certificate, CertificateId, Member, Parent, Round,
-};
+use crate::cluster::certificate::{Algorithm, Attempt, Certificate, CertificateId, Member, Parent, Round};
 use crate::cluster::digest::Digest;
 use crate::cluster::record::{AbandonReason, AbortReason};
 use crate::cluster::wire::{Reader, WireError};
@@ -51,71 +49,22 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Message<'a> {
     Ready(Ready),
-    Withdraw {
-        turn: u64,
-    },
+    Withdraw { turn: u64 },
     Propose(Proposal),
-    Decline {
-        attempt: Attempt,
-        heard: Attempt,
-    },
-    Piece {
-        attempt: Attempt,
-        reduced: bool,
-        index: u32,
-        values: &'a [u8],
-    },
-    Progress {
-        attempt: Attempt,
-        missing: Vec<NodeId>,
-    },
-    Done {
-        attempt: Attempt,
-        result: Digest,
-    },
-    Failed {
-        attempt: Attempt,
-        who: NodeId,
-    },
-    Commit {
-        certificate: Certificate,
-    },
-    Abort {
-        attempt: Attempt,
-        why: AbortReason,
-        who: Vec<NodeId>,
-    },
-    Abandon {
-        turn: u64,
-        why: AbandonReason,
-    },
-    Inquire {
-        attempt: Attempt,
-    },
-    Answer {
-        attempt: Attempt,
-        verdict: Verdict,
-    },
-    Heal {
-        newest: CertificateId,
-        donors: Vec<NodeId>,
-    },
-    HealRequest {
-        have: CertificateId,
-        from: u32,
-    },
-    HealOffer {
-        certificate: Certificate,
-        iteration: u64,
-        lengths: Vec<u32>,
-        weights: Vec<f64>,
-        chunk: u32,
-    },
-    HealPiece {
-        certificate: CertificateId,
-        index: u32,
-        values: &'a [u8],
-    },
+    Decline { attempt: Attempt, heard: Attempt },
+    Piece { attempt: Attempt, reduced: bool, index: u32, values: &'a [u8] },
+    Progress { attempt: Attempt, missing: Vec<NodeId> },
+    Done { attempt: Attempt, result: Digest },
+    Failed { attempt: Attempt, who: NodeId },
+    Commit { certificate: Certificate },
+    Abort { attempt: Attempt, why: AbortReason, who: Vec<NodeId> },
+    Abandon { turn: u64, why: AbandonReason },
+    Inquire { attempt: Attempt },
+    Answer { attempt: Attempt, verdict: Verdict },
+    Heal { newest: CertificateId, donors: Vec<NodeId> },
+    HealRequest { have: CertificateId, from: u32 },
+    HealOffer { certificate: Certificate, iteration: u64, lengths: Vec<u32>, weights: Vec<f64>, chunk: u32 },
+    HealPiece { certificate: CertificateId, index: u32, values: &'a [u8] },
     HealRefuse,
 }
 
@@ -177,51 +126,30 @@ impl<'a> Message<'a> {
                 ancestors: reader.list(16, Reader::certificate_id)?,
                 unreachable: nodes(reader)?,
             }),
-            WITHDRAW => Self::Withdraw {
-                turn: reader.u64()?,
-            },
+            WITHDRAW => Self::Withdraw { turn: reader.u64()? },
             PROPOSE => Self::Propose(Proposal {
                 certificate: certificate(reader)?,
                 lengths: reader.list(4, Reader::u32)?,
                 chunk: reader.u32()?,
             }),
-            DECLINE => Self::Decline {
-                attempt: reader.attempt()?,
-                heard: reader.attempt()?,
-            },
+            DECLINE => Self::Decline { attempt: reader.attempt()?, heard: reader.attempt()? },
             PIECE => Self::Piece {
                 attempt: reader.attempt()?,
                 reduced: flag(reader)?,
                 index: reader.u32()?,
                 values: reader.rest(),
             },
-            PROGRESS => Self::Progress {
-                attempt: reader.attempt()?,
-                missing: nodes(reader)?,
-            },
-            DONE => Self::Done {
-                attempt: reader.attempt()?,
-                result: reader.digest()?,
-            },
-            FAILED => Self::Failed {
-                attempt: reader.attempt()?,
-                who: NodeId(reader.u32()?),
-            },
-            COMMIT => Self::Commit {
-                certificate: certificate(reader)?,
-            },
+            PROGRESS => Self::Progress { attempt: reader.attempt()?, missing: nodes(reader)? },
+            DONE => Self::Done { attempt: reader.attempt()?, result: reader.digest()? },
+            FAILED => Self::Failed { attempt: reader.attempt()?, who: NodeId(reader.u32()?) },
+            COMMIT => Self::Commit { certificate: certificate(reader)? },
             ABORT => Self::Abort {
                 attempt: reader.attempt()?,
                 why: choice(reader, &ABORTS, "abort reason")?,
                 who: nodes(reader)?,
             },
-            ABANDON => Self::Abandon {
-                turn: reader.u64()?,
-                why: choice(reader, &ABANDONS, "abandon reason")?,
-            },
-            INQUIRE => Self::Inquire {
-                attempt: reader.attempt()?,
-            },
+            ABANDON => Self::Abandon { turn: reader.u64()?, why: choice(reader, &ABANDONS, "abandon reason")? },
+            INQUIRE => Self::Inquire { attempt: reader.attempt()? },
             ANSWER => Self::Answer {
                 attempt: reader.attempt()?,
                 verdict: match reader.u8()? {
@@ -231,14 +159,8 @@ impl<'a> Message<'a> {
                     _ => return Err(WireError::Field("verdict")),
                 },
             },
-            HEAL => Self::Heal {
-                newest: reader.certificate_id()?,
-                donors: nodes(reader)?,
-            },
-            HEAL_REQUEST => Self::HealRequest {
-                have: reader.certificate_id()?,
-                from: reader.u32()?,
-            },
+            HEAL => Self::Heal { newest: reader.certificate_id()?, donors: nodes(reader)? },
+            HEAL_REQUEST => Self::HealRequest { have: reader.certificate_id()?, from: reader.u32()? },
             HEAL_OFFER => Self::HealOffer {
                 certificate: certificate(reader)?,
                 iteration: reader.u64()?,
@@ -246,11 +168,9 @@ impl<'a> Message<'a> {
                 weights: reader.list(8, Reader::f64)?,
                 chunk: reader.u32()?,
             },
-            HEAL_PIECE => Self::HealPiece {
-                certificate: reader.certificate_id()?,
-                index: reader.u32()?,
-                values: reader.rest(),
-            },
+            HEAL_PIECE => {
+                Self::HealPiece { certificate: reader.certificate_id()?, index: reader.u32()?, values: reader.rest() }
+            }
             HEAL_REFUSE => Self::HealRefuse,
             _ => return Err(WireError::Field("message")),
         })
@@ -282,9 +202,7 @@ impl<'a> Message<'a> {
             Self::Propose(proposal) => {
                 out.push(PROPOSE);
                 proposal.certificate.encode(out);
-                put_list(out, &proposal.lengths, |out, len| {
-                    put(out, &len.to_le_bytes())
-                });
+                put_list(out, &proposal.lengths, |out, len| put(out, &len.to_le_bytes()));
                 put(out, &proposal.chunk.to_le_bytes());
             }
             Self::Decline { attempt, heard } => {
@@ -292,12 +210,7 @@ impl<'a> Message<'a> {
                 put_attempt(out, attempt);
                 put_attempt(out, heard);
             }
-            Self::Piece {
-                attempt,
-                reduced,
-                index,
-                values,
-            } => {
+            Self::Piece { attempt, reduced, index, values } => {
                 out.push(PIECE);
                 put_attempt(out, attempt);
                 out.push(u8::from(*reduced));
@@ -360,13 +273,7 @@ impl<'a> Message<'a> {
                 put_id(out, have);
                 put(out, &from.to_le_bytes());
             }
-            Self::HealOffer {
-                certificate,
-                iteration,
-                lengths,
-                weights,
-                chunk,
-            } => {
+            Self::HealOffer { certificate, iteration, lengths, weights, chunk } => {
                 out.push(HEAL_OFFER);
                 certificate.encode(out);
                 put(out, &iteration.to_le_bytes());
@@ -374,11 +281,7 @@ impl<'a> Message<'a> {
                 put_list(out, weights, |out, weight| put(out, &weight.to_le_bytes()));
                 put(out, &chunk.to_le_bytes());
             }
-            Self::HealPiece {
-                certificate,
-                index,
-                values,
-            } => {
+            Self::HealPiece { certificate, index, values } => {
                 out.push(HEAL_PIECE);
                 put_id(out, certificate);
                 put(out, &index.to_le_bytes());
@@ -399,9 +302,7 @@ impl Member {
         put(out, &self.samples.1.to_le_bytes());
         put(out, &self.contribution.0.to_le_bytes());
         put_id(out, &self.parent);
-        put_list(out, &self.weights, |out, weight| {
-            put(out, &weight.to_le_bytes())
-        });
+        put_list(out, &self.weights, |out, weight| put(out, &weight.to_le_bytes()));
     }
 }
 
@@ -433,11 +334,7 @@ fn member(reader: &mut Reader<'_>) -> Result<Member, WireError> {
         weights: reader.list(8, |reader| {
             let weight = reader.f64()?;
             // A negative or infinite weight would make the average something other than a mean.
-            if weight.is_finite() && weight >= 0.0 {
-                Ok(weight)
-            } else {
-                Err(WireError::Field("weight"))
-            }
+            if weight.is_finite() && weight >= 0.0 { Ok(weight) } else { Err(WireError::Field("weight")) }
         })?,
     })
 }
@@ -450,12 +347,8 @@ fn certificate(reader: &mut Reader<'_>) -> Result<Certificate, WireError> {
         algorithm: Algorithm::from_code(reader.u8()?).ok_or(WireError::Field("algorithm"))?,
         wire: name(reader)?,
         result: reader.digest()?,
-        parents: reader.list(17, |reader| {
-            Ok(Parent {
-                certificate: reader.certificate_id()?,
-                stale: flag(reader)?,
-            })
-        })?,
+        parents: reader
+            .list(17, |reader| Ok(Parent { certificate: reader.certificate_id()?, stale: flag(reader)? }))?,
     };
     if !certificate.members.is_sorted_by(|a, b| a.node < b.node) {
         return Err(WireError::Field("member order"));
@@ -481,15 +374,8 @@ fn nodes(reader: &mut Reader<'_>) -> Result<Vec<NodeId>, WireError> {
     reader.list(4, |reader| reader.u32().map(NodeId))
 }
 
-fn choice<T: Copy>(
-    reader: &mut Reader<'_>,
-    choices: &[T],
-    field: &'static str,
-) -> Result<T, WireError> {
-    choices
-        .get(usize::from(reader.u8()?))
-        .copied()
-        .ok_or(WireError::Field(field))
+fn choice<T: Copy>(reader: &mut Reader<'_>, choices: &[T], field: &'static str) -> Result<T, WireError> {
+    choices.get(usize::from(reader.u8()?)).copied().ok_or(WireError::Field(field))
 }
 
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -45,13 +45,7 @@ impl Settings {
     /// # Panics
     /// If `incarnation` is 0.
     #[track_caller]
-    pub fn new(
-        run: RunId,
-        node: NodeId,
-        incarnation: Incarnation,
-        peers: Vec<NodeId>,
-        budget: Budget,
-    ) -> Self {
+    pub fn new(run: RunId, node: NodeId, incarnation: Incarnation, peers: Vec<NodeId>, budget: Budget) -> Self {
         assert!(incarnation > Incarnation(0), "incarnation 0 is nobody's");
         Self {
             run,
@@ -102,23 +96,10 @@ pub struct Node<S: Scalar> {
 impl<S: Scalar> Node<S> {
     /// A node that begins at `now`.
     pub fn new(settings: Settings, now: Instant) -> Self {
-        let identity = Identity {
-            run: settings.run,
-            node: settings.node,
-            incarnation: settings.incarnation,
-        };
-        let mut links = Links::new(
-            identity,
-            settings.budget,
-            &settings.peers,
-            settings.largest_message,
-            now,
-        );
+        let identity = Identity { run: settings.run, node: settings.node, incarnation: settings.incarnation };
+        let mut links = Links::new(identity, settings.budget, &settings.peers, settings.largest_message, now);
         links.record(now, Occurrence::Started);
-        Self {
-            links,
-            rounds: Rounds::new(&settings),
-        }
+        Self { links, rounds: Rounds::new(&settings) }
     }
 
     /// Who this node is.
@@ -213,14 +194,7 @@ impl<S: Scalar> Node<S> {
     pub fn finish(&mut self, now: Instant, iteration: u64) {
         self.links.status = Status::Finished;
         let uncommitted = self.rounds.samples();
-        self.links.record(
-            now,
-            Occurrence::Finished {
-                iteration,
-                samples: uncommitted.1,
-                uncommitted,
-            },
-        );
+        self.links.record(now, Occurrence::Finished { iteration, samples: uncommitted.1, uncommitted });
         self.links.announce(now);
     }
 

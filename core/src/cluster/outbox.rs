@@ -31,11 +31,7 @@ pub(crate) struct Post<S> {
 
 impl<S> Post<S> {
     pub(crate) fn urgent(head: Vec<u8>) -> Self {
-        Self {
-            head,
-            tail: Tail::None,
-            attempt: None,
-        }
+        Self { head, tail: Tail::None, attempt: None }
     }
 }
 
@@ -43,11 +39,7 @@ impl<S> Post<S> {
 #[derive(Clone, Debug)]
 pub(crate) enum Tail<S> {
     None,
-    Part {
-        source: Arc<Contribution<S>>,
-        segment: usize,
-        range: Range<usize>,
-    },
+    Part { source: Arc<Contribution<S>>, segment: usize, range: Range<usize> },
     Whole(Arc<Vec<S>>),
 }
 
@@ -55,11 +47,7 @@ impl<S: Scalar> Tail<S> {
     fn values(&self) -> &[S] {
         match self {
             Self::None => &[],
-            Self::Part {
-                source,
-                segment,
-                range,
-            } => &source.segments()[*segment].values[range.clone()],
+            Self::Part { source, segment, range } => &source.segments()[*segment].values[range.clone()],
             Self::Whole(values) => values,
         }
     }
@@ -130,10 +118,7 @@ impl<S: Scalar> Outbox<S> {
 
     /// Drops everything and begins a new epoch.
     pub(crate) fn reset(&mut self) {
-        *self = Self {
-            epoch: self.epoch.wrapping_add(1).max(1),
-            ..Self::new(self.budget)
-        };
+        *self = Self { epoch: self.epoch.wrapping_add(1).max(1), ..Self::new(self.budget) };
     }
 
     /// Which epoch this is.
@@ -147,30 +132,15 @@ impl<S: Scalar> Outbox<S> {
         let total = u32::try_from(total).expect("messages are cut far below 4 GiB");
         let id = self.next_message;
         self.next_message = id.wrapping_add(1);
-        let queue = if post.attempt.is_some() {
-            &mut self.bulk
-        } else {
-            &mut self.urgent
-        };
+        let queue = if post.attempt.is_some() { &mut self.bulk } else { &mut self.urgent };
         queue.push_back(id);
-        let message = Message {
-            post,
-            total,
-            sent: 0,
-            flying: 0,
-            cancelled: false,
-        };
+        let message = Message { post, total, sent: 0, flying: 0, cancelled: false };
         self.messages.insert(id, message);
     }
 
     /// Gives up all messages of attempts up to `attempt`.
     pub(crate) fn cancel(&mut self, attempt: Attempt) {
-        let Self {
-            messages,
-            bulk,
-            urgent,
-            ..
-        } = self;
+        let Self { messages, bulk, urgent, .. } = self;
         messages.retain(|id, message| {
             if message.cancelled || message.post.attempt.is_none_or(|other| other > attempt) {
                 return true;
@@ -212,11 +182,7 @@ impl<S: Scalar> Outbox<S> {
     fn describe(&self, sequence: u32, id: u32, offset: u32, len: u32, again: bool) -> Plan {
         let message = &self.messages[&id];
         Plan {
-            place: Place {
-                epoch: self.epoch,
-                sequence,
-                message: id,
-            },
+            place: Place { epoch: self.epoch, sequence, message: id },
             offset,
             len: if message.cancelled { 0 } else { len },
             total: message.total,
@@ -256,10 +222,7 @@ impl<S: Scalar> Outbox<S> {
             flight.times
         } else {
             let id = plan.place.message;
-            let message = self
-                .messages
-                .get_mut(&id)
-                .expect("planned from this message");
+            let message = self.messages.get_mut(&id).expect("planned from this message");
             message.sent += plan.len;
             message.flying += 1;
             if message.cancelled || message.sent == message.total {
@@ -268,13 +231,7 @@ impl<S: Scalar> Outbox<S> {
                     self.bulk.pop_front();
                 }
             }
-            self.flights.push_back(Some(Flight {
-                message: id,
-                offset: plan.offset,
-                len: plan.len,
-                at: now,
-                times: 1,
-            }));
+            self.flights.push_back(Some(Flight { message: id, offset: plan.offset, len: plan.len, at: now, times: 1 }));
             1
         };
         self.deadline = self.deadline.min(now + self.patience(times));
@@ -290,9 +247,7 @@ impl<S: Scalar> Outbox<S> {
         let mut highest = None;
         for index in 0..flying {
             let there = index < passed
-                || (index > passed
-                    && index - passed <= 64
-                    && there.beyond >> (index - passed - 1) & 1 == 1);
+                || (index > passed && index - passed <= 64 && there.beyond >> (index - passed - 1) & 1 == 1);
             if there && let Some(flight) = self.flights[index as usize].take() {
                 self.land(now, self.base.wrapping_add(index), flight);
                 highest = Some(index);
@@ -320,10 +275,7 @@ impl<S: Scalar> Outbox<S> {
                 None => (sample, sample / 2.0),
                 Some((mean, deviation)) => {
                     let difference = sample - mean;
-                    (
-                        mean + difference / 8.0,
-                        deviation + (libm::fabs(difference) - deviation) / 4.0,
-                    )
+                    (mean + difference / 8.0, deviation + (libm::fabs(difference) - deviation) / 4.0)
                 }
             });
         }
@@ -342,9 +294,7 @@ impl<S: Scalar> Outbox<S> {
         let longest = self.budget.retransmit_longest();
         let usual = match self.round_trip {
             None => self.budget.retransmit(),
-            Some((mean, deviation)) => {
-                Duration::from_secs_f64(mean + 4.0 * deviation) + 2 * self.budget.acknowledge()
-            }
+            Some((mean, deviation)) => Duration::from_secs_f64(mean + 4.0 * deviation) + 2 * self.budget.acknowledge(),
         };
         usual.saturating_mul(1 << (times - 1).min(4)).min(longest)
     }

@@ -237,11 +237,7 @@ pub enum Occurrence {
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {}.{} {}",
-            self.at, self.node, self.incarnation, self.what
-        )
+        write!(f, "{} {}.{} {}", self.at, self.node, self.incarnation, self.what)
     }
 }
 
@@ -254,21 +250,12 @@ impl fmt::Display for Occurrence {
                 write!(f, "suspect {peer} silent {}us", silent.as_micros())
             }
             Self::Down { peer, why } => write!(f, "down {peer} {why}"),
-            Self::ZombieRefused {
-                peer,
-                incarnation,
-                known,
-            } => {
+            Self::ZombieRefused { peer, incarnation, known } => {
                 write!(f, "zombie {peer} {incarnation} known {known}")
             }
             Self::Refused { by, known } => write!(f, "refused by {by} known {known}"),
             Self::Stranger { peer } => write!(f, "stranger {peer}"),
-            Self::Ready {
-                turn,
-                iteration,
-                samples,
-                contribution,
-            } => write!(
+            Self::Ready { turn, iteration, samples, contribution } => write!(
                 f,
                 "ready turn {turn} iteration {iteration} samples {}..{} contribution {contribution}",
                 samples.0, samples.1
@@ -279,11 +266,7 @@ impl fmt::Display for Occurrence {
             Self::Slow { nodes, waited } => {
                 write!(f, "slow {} waited {}us", List(nodes), waited.as_micros())
             }
-            Self::Lacking {
-                ready,
-                minimum,
-                missing,
-            } => {
+            Self::Lacking { ready, minimum, missing } => {
                 write!(f, "lacking {ready} of {minimum} missing {}", List(missing))
             }
             Self::Done { attempt, result } => write!(f, "done {attempt} result {result}"),
@@ -295,34 +278,13 @@ impl fmt::Display for Occurrence {
             Self::Forked { ours, theirs } => write!(f, "forked ours {ours} theirs {theirs}"),
             Self::Merged { parents } => write!(f, "merged {}", List(parents)),
             Self::Healing { donor } => write!(f, "healing from {donor}"),
-            Self::Healed {
-                certificate,
-                donor,
-                lost,
-            } => {
-                write!(
-                    f,
-                    "healed {} from {donor} lost {}..{}",
-                    certificate.id(),
-                    lost.0,
-                    lost.1
-                )
+            Self::Healed { certificate, donor, lost } => {
+                write!(f, "healed {} from {donor} lost {}..{}", certificate.id(), lost.0, lost.1)
             }
-            Self::HealRejected {
-                donor,
-                expected,
-                found,
-            } => {
-                write!(
-                    f,
-                    "heal rejected from {donor} expected {expected} found {found}"
-                )
+            Self::HealRejected { donor, expected, found } => {
+                write!(f, "heal rejected from {donor} expected {expected} found {found}")
             }
-            Self::Finished {
-                iteration,
-                samples,
-                uncommitted,
-            } => write!(
+            Self::Finished { iteration, samples, uncommitted } => write!(
                 f,
                 "finished iteration {iteration} samples {samples} uncommitted {}..{}",
                 uncommitted.0, uncommitted.1
@@ -382,10 +344,6 @@ impl<T: fmt::Display> fmt::Display for List<'_, T> {
             }
             write!(f, "{item}")?;
         }
-        if self.0.is_empty() {
-            f.write_str("-")
-        } else {
-            Ok(())
-        }
+        if self.0.is_empty() { f.write_str("-") } else { Ok(()) }
     }
 }

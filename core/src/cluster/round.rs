@@ -21,12 +21,7 @@ pub(crate) struct Rounds<S> {
 
 impl<S: Scalar> Rounds<S> {
     pub(crate) fn new(_: &Settings) -> Self {
-        Self {
-            turn: 0,
-            samples: (0, 0),
-            last: None,
-            outcomes: VecDeque::new(),
-        }
+        Self { turn: 0, samples: (0, 0), last: None, outcomes: VecDeque::new() }
     }
     pub(crate) fn last_certificate(&self) -> Option<&Arc<Certificate>> {
         self.last.as_ref().map(|last| &last.0)

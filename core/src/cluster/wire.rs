@@ -61,14 +61,8 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of their codes.
-    pub const ALL: [Self; 6] = [
-        Self::Heartbeat,
-        Self::Acknowledge,
-        Self::Segment,
-        Self::Cancel,
-        Self::Refuse,
-        Self::Goodbye,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Heartbeat, Self::Acknowledge, Self::Segment, Self::Cancel, Self::Refuse, Self::Goodbye];
 }
 
 /// What a node is doing, as far as others need to know.
@@ -87,12 +81,7 @@ pub enum Status {
 }
 
 impl Status {
-    const ALL: [Self; 4] = [
-        Self::Observing,
-        Self::Training,
-        Self::Finished,
-        Self::Healing,
-    ];
+    const ALL: [Self; 4] = [Self::Observing, Self::Training, Self::Finished, Self::Healing];
 }
 
 /// What every frame says.
@@ -213,10 +202,7 @@ impl fmt::Display for WireError {
             Self::Oversized => f.write_str("the frame is longer than it says"),
             Self::Magic => f.write_str("the frame is not of this protocol"),
             Self::Version { found } => {
-                write!(
-                    f,
-                    "the frame is of version {found}; this node speaks version {VERSION} only"
-                )
+                write!(f, "the frame is of version {found}; this node speaks version {VERSION} only")
             }
             Self::Checksum => f.write_str("the frame was damaged on the way"),
             Self::Field(name) => write!(f, "the frame's {name} has no meaning"),
@@ -246,12 +232,8 @@ pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, WireError> {
     if checksum != check(&bytes[CHECKED_FROM..]) {
         return Err(WireError::Checksum);
     }
-    let kind = *Kind::ALL
-        .get(usize::from(reader.u8()?))
-        .ok_or(WireError::Field("kind"))?;
-    let status = *Status::ALL
-        .get(usize::from(reader.u8()?))
-        .ok_or(WireError::Field("status"))?;
+    let kind = *Kind::ALL.get(usize::from(reader.u8()?)).ok_or(WireError::Field("kind"))?;
+    let status = *Status::ALL.get(usize::from(reader.u8()?)).ok_or(WireError::Field("status"))?;
     let length = reader.u32()? as usize;
     match length.cmp(&(bytes.len() - HEADER)) {
         core::cmp::Ordering::Greater => return Err(WireError::Truncated),
@@ -267,19 +249,13 @@ pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, WireError> {
         incarnation: Incarnation(reader.u64()?),
         to_incarnation: Incarnation(reader.u64()?),
         heard: reader.u32()?,
-        acknowledged: Acknowledged {
-            epoch: reader.u32()?,
-            next: reader.u32()?,
-            beyond: reader.u64()?,
-        },
+        acknowledged: Acknowledged { epoch: reader.u32()?, next: reader.u32()?, beyond: reader.u64()? },
     };
     if header.incarnation == Incarnation(0) {
         return Err(WireError::Field("incarnation"));
     }
     let body = match kind {
-        Kind::Heartbeat => Body::Heartbeat {
-            last: reader.certificate_id()?,
-        },
+        Kind::Heartbeat => Body::Heartbeat { last: reader.certificate_id()? },
         Kind::Acknowledge => Body::Acknowledge,
         Kind::Segment => Body::Segment {
             place: reader.place()?,
@@ -288,21 +264,11 @@ pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, WireError> {
             attempt: reader.attempt()?,
             data: reader.rest(),
         },
-        Kind::Cancel => Body::Cancel {
-            place: reader.place()?,
-        },
-        Kind::Refuse => Body::Refuse {
-            known: reader.incarnation()?,
-        },
+        Kind::Cancel => Body::Cancel { place: reader.place()? },
+        Kind::Refuse => Body::Refuse { known: reader.incarnation()? },
         Kind::Goodbye => Body::Goodbye,
     };
-    if let Body::Segment {
-        offset,
-        total,
-        data,
-        ..
-    } = body
-    {
+    if let Body::Segment { offset, total, data, .. } = body {
         let end = u64::from(offset) + data.len() as u64;
         if data.is_empty() || end > u64::from(total) {
             return Err(WireError::Field("segment"));
@@ -330,24 +296,13 @@ pub fn length(body: &Body<'_>) -> usize {
 /// If `target` has another length.
 #[track_caller]
 pub fn encode(frame: &Frame<'_>, target: &mut [u8]) {
-    let data = if let Body::Segment { data, .. } = frame.body {
-        data
-    } else {
-        &[]
-    };
-    encode_with(frame, data.len(), target, |place| {
-        place.copy_from_slice(data)
-    });
+    let data = if let Body::Segment { data, .. } = frame.body { data } else { &[] };
+    encode_with(frame, data.len(), target, |place| place.copy_from_slice(data));
 }
 
 /// Writes `frame`, whose segment has `len` bytes of data that `fill` writes in place.
 #[track_caller]
-pub(crate) fn encode_with(
-    frame: &Frame<'_>,
-    len: usize,
-    target: &mut [u8],
-    fill: impl FnOnce(&mut [u8]),
-) {
+pub(crate) fn encode_with(frame: &Frame<'_>, len: usize, target: &mut [u8], fill: impl FnOnce(&mut [u8])) {
     let Frame { header, body } = frame;
     let total = target.len();
     let mut writer = Slot { target, at: 0 };
@@ -371,13 +326,7 @@ pub(crate) fn encode_with(
             writer.put(&last.digest.0.to_le_bytes());
         }
         Body::Acknowledge | Body::Goodbye => {}
-        Body::Segment {
-            place,
-            offset,
-            total,
-            attempt,
-            ..
-        } => {
+        Body::Segment { place, offset, total, attempt, .. } => {
             writer.place(place);
             writer.put(&offset.to_le_bytes());
             writer.put(&total.to_le_bytes());
@@ -390,11 +339,7 @@ pub(crate) fn encode_with(
         Body::Cancel { place } => writer.place(place),
         Body::Refuse { known } => writer.put(&known.0.to_le_bytes()),
     }
-    assert_eq!(
-        writer.at, total,
-        "a frame of {} bytes was given {total}",
-        writer.at
-    );
+    assert_eq!(writer.at, total, "a frame of {} bytes was given {total}", writer.at);
     let checksum = check(&target[CHECKED_FROM..]);
     target[4..8].copy_from_slice(&checksum.to_le_bytes());
 }
@@ -435,10 +380,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
-        let (taken, rest) = self
-            .bytes
-            .split_at_checked(len)
-            .ok_or(WireError::Truncated)?;
+        let (taken, rest) = self.bytes.split_at_checked(len).ok_or(WireError::Truncated)?;
         self.bytes = rest;
         Ok(taken)
     }
@@ -448,18 +390,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn end(&self) -> Result<(), WireError> {
-        if self.bytes.is_empty() {
-            Ok(())
-        } else {
-            Err(WireError::Oversized)
-        }
+        if self.bytes.is_empty() { Ok(()) } else { Err(WireError::Oversized) }
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (taken, rest) = self
-            .bytes
-            .split_first_chunk::<N>()
-            .ok_or(WireError::Truncated)?;
+        let (taken, rest) = self.bytes.split_first_chunk::<N>().ok_or(WireError::Truncated)?;
         self.bytes = rest;
         Ok(*taken)
     }
@@ -493,26 +428,15 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn certificate_id(&mut self) -> Result<CertificateId, WireError> {
-        Ok(CertificateId {
-            round: Round(self.u64()?),
-            digest: self.digest()?,
-        })
+        Ok(CertificateId { round: Round(self.u64()?), digest: self.digest()? })
     }
 
     pub(crate) fn attempt(&mut self) -> Result<Attempt, WireError> {
-        Ok(Attempt {
-            sequence: self.u64()?,
-            proposer: NodeId(self.u32()?),
-            incarnation: self.incarnation()?,
-        })
+        Ok(Attempt { sequence: self.u64()?, proposer: NodeId(self.u32()?), incarnation: self.incarnation()? })
     }
 
     fn place(&mut self) -> Result<Place, WireError> {
-        Ok(Place {
-            epoch: self.u32()?,
-            sequence: self.u32()?,
-            message: self.u32()?,
-        })
+        Ok(Place { epoch: self.u32()?, sequence: self.u32()?, message: self.u32()? })
     }
 
     /// As many items as the leading count says, each at least `least` bytes: the count is checked first, so

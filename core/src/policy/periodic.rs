@@ -25,16 +25,8 @@ impl Periodic {
     /// If `interval` is 0.
     #[track_caller]
     pub fn new(interval: u64) -> Self {
-        assert!(
-            interval > 0,
-            "an averaging interval of 0 iterations leaves no time to train"
-        );
-        Self {
-            interval,
-            request: Request::default(),
-            rejoin: Rejoin::FullWeight,
-            due: false,
-        }
+        assert!(interval > 0, "an averaging interval of 0 iterations leaves no time to train");
+        Self { interval, request: Request::default(), rejoin: Rejoin::FullWeight, due: false }
     }
 }
 
@@ -69,13 +61,7 @@ mod tests {
         let mut due = std::vec::Vec::new();
         for iteration in 1..=9 {
             let summary = Summary::default();
-            policy.handle(
-                Instant::ORIGIN,
-                PolicyInput::Stepped {
-                    iteration,
-                    summary: &summary,
-                },
-            );
+            policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration, summary: &summary });
             if policy.poll().is_some() {
                 due.push(iteration);
             }
