@@ -63,7 +63,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 /// Device memory: a line of scalars.
-pub trait Buffer {
+pub trait Buffer: Send {
     /// How many scalars it holds; never waits.
     fn len(&self) -> usize;
 
@@ -91,7 +91,7 @@ pub struct Statistic<'a, B: Backend> {
 }
 
 /// One in-order queue on one device. The [module](self) states the contract common to all methods.
-pub trait Backend: Sized {
+pub trait Backend: Sized + 'static {
     /// What is computed with.
     type Scalar: Scalar;
     /// Device memory.

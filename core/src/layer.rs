@@ -7,9 +7,29 @@
 //! Activations are `channels × (samples · height · width)` matrices at offset 0 of buffers of their own
 //! ([`Extent`] per sample), so flattening moves nothing.
 
+mod activation;
+mod batch_norm;
+mod convolution;
+mod dense;
+mod evo_norm;
+mod pooling;
+mod residual;
+mod sequence;
+
+pub use activation::{Relu, Tanh};
+pub use batch_norm::BatchNormLayer;
+pub use convolution::ConvolutionLayer;
+pub use dense::Dense;
+pub use evo_norm::EvoNormLayer;
+pub use pooling::PoolingLayer;
+pub(crate) use residual::subsample_fits;
+pub use residual::{Residual, Shortcut};
+pub use sequence::Sequence;
+
 use crate::backend::{Backend, Extent};
 use crate::matrix::Region;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 /// Whether batch statistics or running ones normalise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +57,9 @@ pub struct Forward<'a, B: Backend> {
     pub statistics: Option<&'a mut B::Buffer>,
     /// Memory of unspecified content, as long as the longest [`Layer::scratch`].
     pub scratch: &'a mut B::Buffer,
+    /// A stack of [`Layer::spares`] buffers of unspecified content, each [`Layer::widest`] scalars per sample: who
+    /// takes one puts it back. Empty for a layer that asks for none.
+    pub spare: &'a mut Vec<B::Buffer>,
 }
 
 /// What a backward pass works with.
@@ -56,6 +79,8 @@ pub struct Backward<'a, B: Backend> {
     pub statistics: Option<&'a mut B::Buffer>,
     /// Memory of unspecified content, as long as the longest [`Layer::scratch`].
     pub scratch: &'a mut B::Buffer,
+    /// As in [`Forward::spare`].
+    pub spare: &'a mut Vec<B::Buffer>,
 }
 
 /// What a range of the flat parameter buffer is.
@@ -120,6 +145,31 @@ pub trait Layer<B: Backend>: Send {
         0
     }
 
+    /// How many spare buffers the layer takes at once.
+    fn spares(&self) -> usize {
+        0
+    }
+
+    /// Scalars per sample that a spare buffer of this layer holds.
+    fn widest(&self) -> usize {
+        0
+    }
+
+    /// Whether [`backward`](Self::backward) reads `x`.
+    fn reads_input(&self) -> bool {
+        true
+    }
+
+    /// Whether [`backward`](Self::backward) reads `y`. What neither the layer before nor the one after reads is not kept.
+    fn reads_output(&self) -> bool {
+        true
+    }
+
+    /// Turns the statistics of block number `block` on or off, if the layer has that block; they are on at first.
+    fn observe(&mut self, block: usize, wanted: bool) {
+        let _ = (block, wanted);
+    }
+
     /// Allocates what the layer keeps between the passes (saved statistics, inner activations) for batches of up to
     /// `batch` samples.
     ///
@@ -137,9 +187,7 @@ pub trait Layer<B: Backend>: Send {
     fn forward(&mut self, pass: &mut Forward<'_, B>, x: &B::Buffer, y: &mut B::Buffer) -> Result<(), B::Error>;
 
     /// `dx ← (∂f/∂x)ᵀ dy` if asked for, and the layer's range of the gradient, at the `x` and `y` of the last forward
-    /// pass.
-    ///
-    /// `dy` may be overwritten, except by layers with a [`Block`]: its content is what low-rank preconditioning uses.
+    /// pass in training mode. `x` and `y` have unspecified content where the layer says that it does not read them.
     ///
     /// # Errors
     /// If the device fails.
@@ -148,7 +196,7 @@ pub trait Layer<B: Backend>: Send {
         pass: &mut Backward<'_, B>,
         x: &B::Buffer,
         y: &B::Buffer,
-        dy: &mut B::Buffer,
+        dy: &B::Buffer,
         dx: Option<&mut B::Buffer>,
     ) -> Result<(), B::Error>;
 }

@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod error;
 pub mod layer;
 pub mod matrix;
+pub mod network;
 pub mod participant;
 pub mod policy;
 pub mod process;

@@ -1,0 +1,313 @@
+//! Networks: what a [`Spec`] describes, built on a backend.
+//!
+//! # For users
+//! Describe the layers as a list of [`Spec`]s, [`build`](Network::build) them for a largest batch, load a batch and run
+//! [`forward`](Network::forward), [`loss`](Network::loss), [`backward`](Network::backward), in this order. The results
+//! stay in device memory: [`parameters`](Network::parameters), [`gradient`](Network::gradient),
+//! [`loss_value`](Network::loss_value), [`logits`](Network::logits). None of the passes allocates or waits.
+//!
+//! The true Fisher's statistics come from a pass of their own, [`backward_sampled`](Network::backward_sampled), run
+//! *before* [`loss`](Network::loss) and [`backward`](Network::backward), since the cotangents of the last pass are what
+//! [`low_rank`](Network::low_rank) shows.
+//!
+//! # For implementers
+//! Parameters, gradients, running statistics and Kronecker statistics each lie in one flat buffer. Every block `[W | b]`
+//! and every normalisation's parameters start on a 256-byte boundary; the gaps hold zeros and stay zero.
+
+mod build;
+mod initialisation;
+mod spec;
+
+pub use build::BuildError;
+pub use initialisation::Initialisation;
+pub use spec::{Shape, ShortcutSpec, Spec};
+
+use crate::backend::{Backend, Buffer, Extent, Softmax};
+use crate::layer::{Backward, Block, Forward, Layer, Mode, Parameter, Sequence};
+use crate::matrix::Region;
+use crate::scalar::Scalar;
+use crate::seed::Random;
+use alloc::vec::Vec;
+
+/// A network with its memory on one backend.
+#[derive(Debug)]
+pub struct Network<B: Backend> {
+    /// All parameters; [`table`](Self::table) says what lies where.
+    pub parameters: B::Buffer,
+    /// The gradient of the mean loss, laid out as the parameters.
+    pub gradient: B::Buffer,
+    /// Running statistics of normalisation layers; [`running_table`](Self::running_table) says what lies where.
+    pub running: B::Buffer,
+    layers: Sequence<B>,
+    table: Vec<Parameter>,
+    running_table: Vec<Parameter>,
+    blocks: Vec<Block>,
+    /// For every block the index of its dense layer in `layers`, if that is where it lies.
+    dense: Vec<Option<usize>>,
+    parameters_len: usize,
+    running_len: usize,
+    statistics_len: usize,
+    input_extent: Extent,
+    classes: usize,
+    capacity: usize,
+    input: B::Buffer,
+    labels: B::Buffer,
+    /// Uniform numbers for drawing labels, and the labels drawn.
+    uniform: B::Buffer,
+    drawn: B::Buffer,
+    logits: B::Buffer,
+    /// Gradient of the mean loss with respect to the logits.
+    cotangent: B::Buffer,
+    /// `[mean loss; correct answers]`.
+    loss: B::Buffer,
+    /// The same for drawn labels: read by nobody.
+    drawn_loss: B::Buffer,
+    scratch: B::Buffer,
+    spare: Vec<B::Buffer>,
+    /// Host memory in which labels become scalars.
+    staging: Vec<B::Scalar>,
+}
+
+impl<B: Backend> Network<B> {
+    /// What lies where in the flat parameters, in the order of the layers.
+    pub fn table(&self) -> &[Parameter] {
+        &self.table
+    }
+
+    /// What lies where in the running statistics. A mean is a [`Shift`](crate::layer::ParameterKind::Shift) (at first 0),
+    /// a variance a [`Scale`](crate::layer::ParameterKind::Scale) (at first 1).
+    pub fn running_table(&self) -> &[Parameter] {
+        &self.running_table
+    }
+
+    /// The blocks of curvature, in the order of the layers.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// Scalars in the flat parameters and the gradient, gaps included.
+    pub fn parameters_len(&self) -> usize {
+        self.parameters_len
+    }
+
+    /// Scalars in the running statistics.
+    pub fn running_len(&self) -> usize {
+        self.running_len
+    }
+
+    /// Scalars in a statistics buffer that the blocks' regions fit into.
+    pub fn statistics_len(&self) -> usize {
+        self.statistics_len
+    }
+
+    /// The extent of one input sample.
+    pub fn input_extent(&self) -> Extent {
+        self.input_extent
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The largest batch.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The network's answer to the last forward pass: `classes × batch`.
+    pub fn logits(&self) -> &B::Buffer {
+        &self.logits
+    }
+
+    /// `[mean loss; number of correct answers]` of the last [`loss`](Self::loss).
+    pub fn loss_value(&self) -> &B::Buffer {
+        &self.loss
+    }
+
+    /// Turns the statistics of one block on or off, for blocks opted out and for blocks that another node owns.
+    ///
+    /// All are on at first. An unobserved block's regions are left as they are.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    #[track_caller]
+    pub fn observe(&mut self, block: usize, wanted: bool) {
+        assert!(block < self.blocks.len(), "block {block} of {}", self.blocks.len());
+        self.layers.observe(block, wanted);
+    }
+
+    /// What the gradient of a dense block was made of: `x: in × batch` of the last forward pass (without the bias's 1)
+    /// and `dy: out × batch` of the last backward pass, so that `∇ = [dy·xᵀ | Σ dy]`.
+    ///
+    /// `None` for convolutions and for dense layers inside residual blocks.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    #[track_caller]
+    pub fn low_rank(&self, block: usize) -> Option<(&B::Buffer, &B::Buffer)> {
+        let index = self.dense[block]?;
+        Some((self.layers.input(index, &self.input)?, self.layers.cotangent(index, &self.cotangent)?))
+    }
+
+    /// Uploads a batch: `x` channel fastest (`channels × (samples · height · width)`), one label per sample.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If the lengths do not fit each other, the batch is larger than reserved, or a label is no class.
+    #[track_caller]
+    pub fn load(&mut self, backend: &mut B, x: &[B::Scalar], labels: &[u32]) -> Result<(), B::Error> {
+        let (batch, sample) = (labels.len(), self.input_extent.len());
+        assert_eq!(x.len(), batch * sample, "{batch} labels, samples of {sample} scalars and inputs");
+        self.check(batch);
+        for &label in labels {
+            assert!((label as usize) < self.classes, "label {label} is not one of {} classes", self.classes);
+        }
+        backend.upload(x, &mut self.input, 0)?;
+        self.staging.clear();
+        self.staging.extend(labels.iter().map(|&label| B::Scalar::of(f64::from(label))));
+        backend.upload(&self.staging, &mut self.labels, 0)
+    }
+
+    /// Computes the logits of the first `batch` loaded samples, and adds every block's `Ω` where `statistics` are given.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If the batch is larger than reserved or the statistics do not fit.
+    #[track_caller]
+    pub fn forward(
+        &mut self,
+        backend: &mut B,
+        batch: usize,
+        mode: Mode,
+        statistics: Option<&mut B::Buffer>,
+    ) -> Result<(), B::Error> {
+        self.check(batch);
+        self.check_statistics(statistics.as_deref());
+        let mut pass = Forward {
+            backend,
+            batch,
+            mode,
+            parameters: &self.parameters,
+            running: &mut self.running,
+            statistics,
+            scratch: &mut self.scratch,
+            spare: &mut self.spare,
+        };
+        self.layers.forward(&mut pass, &self.input, &mut self.logits)
+    }
+
+    /// Compares the logits with the labels: [`loss_value`](Self::loss_value), and what [`backward`](Self::backward) starts from.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If the batch is larger than reserved.
+    #[track_caller]
+    pub fn loss(&mut self, backend: &mut B, batch: usize, smoothing: f64) -> Result<(), B::Error> {
+        self.check(batch);
+        let shape = Softmax { classes: self.classes, smoothing: B::Scalar::of(smoothing) };
+        backend.softmax_cross_entropy(&shape, batch, &self.logits, &self.labels, &mut self.cotangent, &mut self.loss)
+    }
+
+    /// Computes the gradient of the loss, and adds every block's `Γ` (empirical Fisher) where `statistics` are given.
+    ///
+    /// Follows [`forward`](Self::forward) in training mode and [`loss`](Self::loss).
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If the batch is larger than reserved or the statistics do not fit.
+    #[track_caller]
+    pub fn backward(
+        &mut self,
+        backend: &mut B,
+        batch: usize,
+        statistics: Option<&mut B::Buffer>,
+    ) -> Result<(), B::Error> {
+        self.check(batch);
+        self.check_statistics(statistics.as_deref());
+        let mut pass = Backward {
+            backend,
+            batch,
+            parameters: &self.parameters,
+            gradient: Some(&mut self.gradient),
+            statistics,
+            scratch: &mut self.scratch,
+            spare: &mut self.spare,
+        };
+        self.layers.backward(&mut pass, &self.input, &self.logits, &self.cotangent, None)
+    }
+
+    /// Adds every block's `Γ` for labels drawn from the model's own softmax (the true Fisher); computes no gradient.
+    ///
+    /// Follows [`forward`](Self::forward) in training mode and precedes [`loss`](Self::loss), whose result it would overwrite.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If the batch is larger than reserved or the statistics do not fit.
+    #[track_caller]
+    pub fn backward_sampled(
+        &mut self,
+        backend: &mut B,
+        batch: usize,
+        random: &mut Random,
+        statistics: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        self.check(batch);
+        self.check_statistics(Some(statistics));
+        self.staging.clear();
+        self.staging.extend((0..batch).map(|_| B::Scalar::of(random.uniform())));
+        backend.upload(&self.staging, &mut self.uniform, 0)?;
+        backend.sample_labels(self.classes, batch, &self.logits, &self.uniform, &mut self.drawn)?;
+        let shape = Softmax { classes: self.classes, smoothing: B::Scalar::of(0.0) };
+        let (cotangent, loss) = (&mut self.cotangent, &mut self.drawn_loss);
+        backend.softmax_cross_entropy(&shape, batch, &self.logits, &self.drawn, cotangent, loss)?;
+        let mut pass = Backward {
+            backend,
+            batch,
+            parameters: &self.parameters,
+            gradient: None,
+            statistics: Some(statistics),
+            scratch: &mut self.scratch,
+            spare: &mut self.spare,
+        };
+        self.layers.backward(&mut pass, &self.input, &self.logits, &self.cotangent, None)
+    }
+
+    #[track_caller]
+    fn check(&self, batch: usize) {
+        assert!(batch <= self.capacity, "a batch of {batch} samples, memory for {}", self.capacity);
+    }
+
+    #[track_caller]
+    fn check_statistics(&self, statistics: Option<&B::Buffer>) {
+        let len = statistics.map_or(self.statistics_len, Buffer::len);
+        assert!(len >= self.statistics_len, "{len} scalars for {} of statistics", self.statistics_len);
+    }
+}
+
+/// Fills gaps and values: uploads `value(parameter, element)` for every element of every parameter of `table`.
+fn upload_table<B: Backend>(
+    backend: &mut B,
+    table: &[Parameter],
+    target: &mut B::Buffer,
+    mut values: impl FnMut(&Parameter, &mut [f64]),
+) -> Result<(), B::Error> {
+    for parameter in table {
+        let Region { offset, .. } = parameter.region;
+        let mut wide = alloc::vec![0.0; parameter.region.len()];
+        values(parameter, &mut wide);
+        let narrow: Vec<B::Scalar> = wide.into_iter().map(B::Scalar::of).collect();
+        backend.upload(&narrow, target, offset)?;
+    }
+    Ok(())
+}
