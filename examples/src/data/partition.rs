@@ -80,8 +80,8 @@ impl Partition {
         match *self {
             Self::Iid => Ok(sorted(labels, 0, nodes, &mut random)),
             Self::Sorted { percent } => {
-                // At most all of them: the factor is at most 1.
-                let count = (labels.len() as f64 * (percent / 100.0)).floor() as usize;
+                // Multiplied first: `percent / 100` is rounded, and 57 % of 100 samples would be 56.
+                let count = (labels.len() as f64 * percent / 100.0).floor() as usize;
                 Ok(sorted(labels, count.min(labels.len()), nodes, &mut random))
             }
             Self::Label(label) => label_first(labels, label, nodes, &mut random),
@@ -177,7 +177,7 @@ fn dirichlet(labels: &[u8], concentration: f64, nodes: usize, random: &mut Rando
             // Rounding the running sum, not each part, leaves nobody out and counts nobody twice.
             let end = match node + 1 == nodes {
                 true => class.len(),
-                false => ((cumulative * class.len() as f64).round() as usize).clamp(given, class.len()),
+                false => ((cumulative * class.len() as f64).round() as usize).min(class.len()),
             };
             share.extend(&class[given..end]);
             given = end;
