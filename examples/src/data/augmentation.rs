@@ -4,6 +4,7 @@
 
 use crate::data::set::Shape;
 use kronfleet_core::seed::Seed;
+use std::ops::Range;
 
 /// A random crop of the image padded by black pixels, mirrored with probability ½.
 ///
@@ -51,9 +52,11 @@ impl View {
         row.checked_add_signed(self.down).filter(|&row| row < shape.height)
     }
 
-    /// The column of the image at output column `column`; `None` outside.
-    pub fn column(&self, column: usize, shape: Shape) -> Option<usize> {
-        let column = if self.mirrored { shape.width - 1 - column } else { column };
-        column.checked_add_signed(self.right).filter(|&column| column < shape.width)
+    /// The output columns before mirroring that lie inside the image; those of the image begin at
+    /// `start + right`. Empty if there are none.
+    pub fn columns(&self, shape: Shape) -> Range<usize> {
+        let left = self.right.saturating_neg();
+        let [start, end] = [0, shape.width].map(|column| column.saturating_add_signed(left).min(shape.width));
+        start..end.max(start)
     }
 }

@@ -87,20 +87,21 @@ impl<S: Scalar> Feed<S> {
 
     fn write_view(&self, image: &[u8], view: View, target: &mut [S]) {
         let (channels, row) = (self.shape.channels, self.scale.len());
+        let columns = view.columns(self.shape);
+        let source_start = columns.start.saturating_add_signed(view.right) * channels;
+        let (start, end) = (columns.start * channels, columns.end * channels);
         for (h, target) in target.chunks_exact_mut(row).enumerate() {
-            // A black pixel is `shift`.
-            let Some(source) = view.row(h, self.shape) else {
+            // Outside of the image all is black, and a black pixel is `shift`.
+            let Some(source_row) = view.row(h, self.shape).filter(|_| !columns.is_empty()) else {
                 target.copy_from_slice(&self.shift);
                 continue;
             };
-            let source = &image[source * row..][..row];
-            for (w, target) in target.chunks_exact_mut(channels).enumerate() {
-                let Some(column) = view.column(w, self.shape) else {
-                    target.copy_from_slice(&self.shift[..channels]);
-                    continue;
-                };
-                let pixel = &source[column * channels..][..channels];
-                self.write_row(pixel, target);
+            target[..start].copy_from_slice(&self.shift[..start]);
+            self.write_row(&image[source_row * row + source_start..][..end - start], &mut target[start..end]);
+            target[end..].copy_from_slice(&self.shift[end..]);
+            if view.mirrored {
+                target.reverse();
+                target.chunks_exact_mut(channels).for_each(<[S]>::reverse);
             }
         }
     }
