@@ -295,7 +295,7 @@ impl<B: Backend> Network<B> {
     }
 }
 
-/// Fills gaps and values: uploads `value(parameter, element)` for every element of every parameter of `table`.
+/// Uploads what `values` writes for every parameter of `table`; the gaps stay as they are.
 fn upload_table<B: Backend>(
     backend: &mut B,
     table: &[Parameter],
