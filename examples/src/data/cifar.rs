@@ -53,7 +53,7 @@ impl<'a> Records<'a> {
 
 /// Reads the records of one file.
 ///
-/// It neither copies nor allocates.
+/// It copies nothing.
 ///
 /// # Errors
 /// If `bytes` is empty, ends within a record, or a label is not below [`CLASSES`].
@@ -69,24 +69,22 @@ pub fn parse(bytes: &[u8]) -> Result<Records<'_>, FormatError> {
     let (records, rest) = bytes.as_chunks::<RECORD>();
     // A damaged beginning is worth more to the reader than a missing end.
     if let Some(record) = records.iter().position(|record| usize::from(record[0]) >= CLASSES) {
-        return Err(FormatError {
-            fault: Fault::WrongValue,
-            offset: (record * RECORD) as u64,
-            decompressed: false,
-            expected: format!("a label below {CLASSES} at the start of record {record}"),
-            found: records[record][0].to_string(),
-            remedy: REMEDY,
-        });
+        return Err(FormatError::new(
+            Fault::WrongValue,
+            (record * RECORD) as u64,
+            format!("a label below {CLASSES} at the start of record {record}"),
+            records[record][0].to_string(),
+            REMEDY,
+        ));
     }
     if records.is_empty() || !rest.is_empty() {
-        return Err(FormatError {
-            fault: Fault::Truncated,
-            offset: bytes.len() as u64,
-            decompressed: false,
-            expected: format!("whole records of {RECORD} bytes, one at least"),
-            found: format!("{} whole records and {} more bytes", records.len(), rest.len()),
-            remedy: REMEDY,
-        });
+        return Err(FormatError::new(
+            Fault::Truncated,
+            bytes.len() as u64,
+            format!("whole records of {RECORD} bytes, one at least"),
+            format!("{} whole records and {} more bytes", records.len(), rest.len()),
+            REMEDY,
+        ));
     }
     Ok(Records(records))
 }

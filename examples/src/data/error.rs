@@ -51,6 +51,24 @@ pub struct FormatError {
     pub remedy: &'static str,
 }
 
+impl FormatError {
+    /// A fault at byte `offset` of the file itself.
+    pub(crate) fn new(
+        fault: Fault,
+        offset: u64,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+        remedy: &'static str,
+    ) -> Self {
+        Self { fault, offset, decompressed: false, expected: expected.into(), found: found.into(), remedy }
+    }
+
+    /// The same fault, of bytes that were decompressed before.
+    pub(crate) fn after_decompression(self) -> Self {
+        Self { decompressed: true, ..self }
+    }
+}
+
 impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { fault, offset, decompressed, expected, found, remedy } = self;

@@ -15,7 +15,8 @@ use flate2::bufread::MultiGzDecoder;
 use std::borrow::Cow;
 use std::io::{ErrorKind, Read};
 
-/// A compressed file that says it is larger is not unpacked; the full training set of Fashion-MNIST has 47 MB.
+/// A compressed file that says it is larger than so many bytes is not unpacked; the images of the full
+/// Fashion-MNIST have 47 million.
 pub const LARGEST_UNPACKED: u64 = 1 << 30;
 
 /// The most dimensions an array may have here.
@@ -23,7 +24,7 @@ pub const MAX_RANK: usize = 4;
 
 const UNSIGNED_BYTES: u8 = 0x08;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// Deflate spends at least one bit on each of two codes per 258 bytes, so it never does better than this.
+/// Deflate spends at least two bits, a length and a distance, on 258 bytes: it never does better than this.
 const DEFLATE_LARGEST_RATIO: u128 = 1032;
 const LONGEST_HEADER: u64 = 4 + 4 * MAX_RANK as u64;
 const AGAIN: &str = "the file is damaged or incomplete: fetch it again";
@@ -52,7 +53,7 @@ impl<'a> Array<'a> {
 
 /// Reads a plain (not compressed) IDX array.
 ///
-/// It neither copies nor allocates, whatever the header says.
+/// It copies nothing, whatever the header says.
 ///
 /// # Errors
 /// If `bytes` is not exactly one array of unsigned bytes of 1 to [`MAX_RANK`] dimensions.
@@ -68,37 +69,25 @@ pub fn parse(bytes: &[u8]) -> Result<Array<'_>, FormatError> {
     let end = header.len as u128 + header.elements();
     let found = bytes.len() as u128;
     if found < end {
-        return Err(FormatError {
-            fault: Fault::Truncated,
-            offset: bytes.len() as u64,
-            decompressed: false,
-            expected: format!("{end} bytes for sizes {}", header.describe_sizes()),
-            found: format!("{found} bytes"),
-            remedy: AGAIN,
-        });
+        return Err(FormatError::new(
+            Fault::Truncated,
+            bytes.len() as u64,
+            format!("{end} bytes for sizes {}", header.describe_sizes()),
+            format!("{found} bytes"),
+            AGAIN,
+        ));
     }
     if found > end {
-        return Err(FormatError {
-            fault: Fault::TrailingBytes,
-            offset: end as u64,
-            decompressed: false,
-            expected: format!("the end after {end} bytes, for sizes {}", header.describe_sizes()),
-            found: format!("{} more bytes", found - end),
-            remedy: AGAIN,
-        });
+        return Err(FormatError::new(
+            Fault::TrailingBytes,
+            end as u64,
+            format!("the end after {end} bytes, for sizes {}", header.describe_sizes()),
+            format!("{} more bytes", found - end),
+            AGAIN,
+        ));
     }
-    // Every size divides into what is really there, unless another size is 0; then it may be any u32.
-    let mut sizes = [0; MAX_RANK];
-    for (axis, (size, &claimed)) in sizes.iter_mut().zip(header.sizes()).enumerate() {
-        *size = usize::try_from(claimed).map_err(|_| FormatError {
-            fault: Fault::SizeMismatch,
-            offset: 4 + 4 * axis as u64,
-            decompressed: false,
-            expected: format!("a size of at most {}", usize::MAX),
-            found: claimed.to_string(),
-            remedy: AGAIN,
-        })?;
-    }
+    // The standard library knows no machine whose `usize` is shorter than 32 bits.
+    let sizes = header.sizes.map(|size| size as usize);
     Ok(Array { rank: header.rank, sizes, bytes: &bytes[header.len..] })
 }
 
@@ -109,14 +98,13 @@ pub fn parse(bytes: &[u8]) -> Result<Array<'_>, FormatError> {
 pub fn parse_rank(bytes: &[u8], rank: usize) -> Result<Array<'_>, FormatError> {
     let header = Header::parse(bytes)?;
     if header.rank != rank {
-        return Err(FormatError {
-            fault: Fault::WrongMagic,
-            offset: 0,
-            decompressed: false,
-            expected: format!("{} ({})", magic(UNSIGNED_BYTES, rank as u8), contents(rank)),
-            found: format!("{} ({})", magic(UNSIGNED_BYTES, header.rank as u8), contents(header.rank)),
-            remedy: "the files of images and labels may have been swapped or misnamed: check their names",
-        });
+        return Err(FormatError::new(
+            Fault::WrongMagic,
+            0,
+            format!("{} ({})", magic(rank), contents(rank)),
+            format!("{} ({})", magic(header.rank), contents(header.rank)),
+            "the files of images and labels may have been swapped or misnamed: check their names",
+        ));
     }
     parse(bytes)
 }
@@ -145,7 +133,7 @@ pub fn read(file: Cow<'_, [u8]>, rank: usize) -> Result<(Vec<usize>, Vec<u8>), F
 /// As [`read`].
 pub fn check(file: &[u8]) -> Result<(), FormatError> {
     match unpack(file)? {
-        Some(bytes) => parse(&bytes).map(drop).map_err(|fault| FormatError { decompressed: true, ..fault }),
+        Some(bytes) => parse(&bytes).map(drop).map_err(FormatError::after_decompression),
         None => parse(file).map(drop),
     }
 }
@@ -178,40 +166,33 @@ struct Header {
 impl Header {
     fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let Some(&[zero, null, kind, rank]) = bytes.first_chunk::<4>() else {
-            return Err(FormatError {
-                fault: Fault::Truncated,
-                offset: bytes.len() as u64,
-                decompressed: false,
-                expected: "4 bytes of magic number".into(),
-                found: format!("{} bytes", bytes.len()),
-                remedy: AGAIN,
-            });
+            return Err(FormatError::new(
+                Fault::Truncated,
+                bytes.len() as u64,
+                "4 bytes of magic number",
+                format!("{} bytes", bytes.len()),
+                AGAIN,
+            ));
         };
         let rank = usize::from(rank);
         if [zero, null, kind] != [0, 0, UNSIGNED_BYTES] || !(1..=MAX_RANK).contains(&rank) {
-            return Err(FormatError {
-                fault: Fault::WrongMagic,
-                offset: 0,
-                decompressed: false,
-                expected: format!(
-                    "{} to {} (unsigned bytes, 1 to {MAX_RANK} dimensions)",
-                    magic(UNSIGNED_BYTES, 1),
-                    magic(UNSIGNED_BYTES, MAX_RANK as u8),
-                ),
-                found: format!("0x{zero:02x}{null:02x}{kind:02x}{rank:02x}"),
-                remedy: NOT_IDX,
-            });
+            return Err(FormatError::new(
+                Fault::WrongMagic,
+                0,
+                format!("{} to {} (unsigned bytes, 1 to {MAX_RANK} dimensions)", magic(1), magic(MAX_RANK),),
+                format!("0x{zero:02x}{null:02x}{kind:02x}{rank:02x}"),
+                NOT_IDX,
+            ));
         }
         let len = 4 + 4 * rank;
         if bytes.len() < len {
-            return Err(FormatError {
-                fault: Fault::Truncated,
-                offset: bytes.len() as u64,
-                decompressed: false,
-                expected: format!("{len} bytes of header for {rank} dimensions"),
-                found: format!("{} bytes", bytes.len()),
-                remedy: AGAIN,
-            });
+            return Err(FormatError::new(
+                Fault::Truncated,
+                bytes.len() as u64,
+                format!("{len} bytes of header for {rank} dimensions"),
+                format!("{} bytes", bytes.len()),
+                AGAIN,
+            ));
         }
         let mut sizes = [1; MAX_RANK];
         let (words, _) = bytes[4..len].as_chunks::<4>();
@@ -244,7 +225,7 @@ fn unpack(file: &[u8]) -> Result<Option<Vec<u8>>, FormatError> {
     let mut decoder = MultiGzDecoder::new(file);
     let mut bytes = Vec::new();
     inflate(&mut decoder, file.len(), LONGEST_HEADER, &mut bytes)?;
-    let header = Header::parse(&bytes).map_err(|fault| FormatError { decompressed: true, ..fault })?;
+    let header = Header::parse(&bytes).map_err(FormatError::after_decompression)?;
     let promised = header.len as u128 + header.elements();
     let possible = DEFLATE_LARGEST_RATIO * file.len() as u128;
     let largest = u128::from(LARGEST_UNPACKED);
@@ -256,14 +237,14 @@ fn unpack(file: &[u8]) -> Result<Option<Vec<u8>>, FormatError> {
             let expected = format!("at most {largest} bytes");
             (expected, "decompress the file with gunzip and give the plain one")
         };
-        return Err(FormatError {
-            fault: Fault::SizeMismatch,
-            offset: 4,
-            decompressed: true,
+        return Err(FormatError::new(
+            Fault::SizeMismatch,
+            4,
             expected,
-            found: format!("sizes {}, together {promised} bytes", header.describe_sizes()),
+            format!("sizes {}, together {promised} bytes", header.describe_sizes()),
             remedy,
-        });
+        )
+        .after_decompression());
     }
     // One byte more than promised shows whether the stream ends there, and makes gzip compare its check sum.
     let missing = (promised as u64 + 1).saturating_sub(bytes.len() as u64);
@@ -283,18 +264,17 @@ fn inflate(
     };
     let offset = (compressed - decoder.get_ref().len()) as u64;
     let fault = if error.kind() == ErrorKind::UnexpectedEof { Fault::Truncated } else { Fault::Corrupt };
-    Err(FormatError {
+    Err(FormatError::new(
         fault,
         offset,
-        decompressed: false,
-        expected: "a whole gzip stream".into(),
-        found: format!("{error} after {} decompressed bytes", target.len()),
-        remedy: AGAIN,
-    })
+        "a whole gzip stream",
+        format!("{error} after {} decompressed bytes", target.len()),
+        AGAIN,
+    ))
 }
 
-fn magic(kind: u8, rank: u8) -> String {
-    format!("0x0000{kind:02x}{rank:02x}")
+fn magic(rank: usize) -> String {
+    format!("0x0000{UNSIGNED_BYTES:02x}{rank:02x}")
 }
 
 fn contents(rank: usize) -> &'static str {

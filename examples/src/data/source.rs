@@ -236,14 +236,13 @@ fn read_idx(images: File<'_>, labels: File<'_>) -> Result<Parts, DataError> {
     }
     let classes = labels.iter().max().map_or(0, |&largest| usize::from(largest) + 1);
     if pixels.is_empty() || classes == 0 {
-        let fault = FormatError {
-            fault: Fault::SizeMismatch,
-            offset: 4,
-            decompressed: false,
-            expected: "at least one image with at least one pixel".into(),
-            found: format!("{} images of {} × {} pixels", sizes[0], sizes[1], sizes[2]),
-            remedy: "give files that hold images",
-        };
+        let fault = FormatError::new(
+            Fault::SizeMismatch,
+            4,
+            "at least one image with at least one pixel",
+            format!("{} images of {} × {} pixels", sizes[0], sizes[1], sizes[2]),
+            "give files that hold images",
+        );
         return Err(DataError::Format { path: image_path, fault });
     }
     let shape = Shape { channels: 1, height: sizes[1], width: sizes[2] };
