@@ -1,0 +1,138 @@
+//! Sums.
+
+use crate::scalar::Real;
+use kronfleet_core::backend::ReduceJob;
+use kronfleet_core::matrix::Region;
+
+/// Elements summed in the scalar's own precision before the sum goes on in double precision: short enough that
+/// single precision loses nothing to speak of, long enough that vectors pay.
+const BLOCK: usize = 64;
+/// Partial sums side by side.
+const LANES: usize = 16;
+
+/// See [`Backend::reduce`](kronfleet_core::backend::Backend::reduce).
+pub(crate) fn reduce<S: Real>(jobs: &[ReduceJob<S>], x: &[S], y: Option<&[S]>, out: &mut [S]) {
+    for job in jobs {
+        job.check();
+        if !job.out.is_empty() {
+            one(job, x, y, out);
+        }
+    }
+}
+
+fn one<S: Real>(job: &ReduceJob<S>, x: &[S], y: Option<&[S]>, out: &mut [S]) {
+    let mut put = |row: usize, column: usize, sum: f64| {
+        let target = &mut out[job.out.index(row, column)];
+        let old = if job.beta == S::of(0.0) { 0.0 } else { job.beta.wide() * target.wide() };
+        *target = S::of(job.alpha.wide() * sum + old);
+    };
+    let (rows, columns) = (job.x.rows, job.x.columns);
+    match (job.out.rows == rows, job.out.columns == columns) {
+        (true, true) => {
+            for column in 0..columns {
+                for row in 0..rows {
+                    put(row, column, element(job, x, y, row, column).wide());
+                }
+            }
+        }
+        (false, true) => {
+            for column in 0..columns {
+                put(0, column, down(job, x, y, column));
+            }
+        }
+        (true, false) => across(job, x, y, |row, sum| put(row, 0, sum)),
+        (false, false) => {
+            let packed = |region: Region| region.is_packed() && region.row_step == 1;
+            let second = y.is_none() || packed(job.y);
+            let sum = if packed(job.x) && second && !job.x.is_empty() {
+                let long = |region: Region| Region { rows: region.len(), columns: 1, ..region };
+                down(&ReduceJob { x: long(job.x), y: long(job.y), ..*job }, x, y, 0)
+            } else {
+                (0..columns).map(|column| down(job, x, y, column)).sum()
+            };
+            put(0, 0, sum);
+        }
+    }
+}
+
+#[inline(always)]
+fn element<S: Real>(job: &ReduceJob<S>, x: &[S], y: Option<&[S]>, row: usize, column: usize) -> S {
+    let x = x[job.x.index(row, column)];
+    y.map_or(x, |y| x * y[job.y.index(row, column)])
+}
+
+/// The sum of one column.
+fn down<S: Real>(job: &ReduceJob<S>, x: &[S], y: Option<&[S]>, column: usize) -> f64 {
+    let slice = |region: Region| region.row_step == 1 && region.rows > 0;
+    let range = |region: Region| region.index(0, column)..region.index(0, column) + region.rows;
+    match y {
+        None if slice(job.x) => sum(&x[range(job.x)]),
+        Some(y) if slice(job.x) && slice(job.y) => dot(&x[range(job.x)], &y[range(job.y)]),
+        _ => (0..job.x.rows).map(|row| element(job, x, y, row, column).wide()).sum(),
+    }
+}
+
+/// `Σ x`.
+pub(crate) fn sum<S: Real>(x: &[S]) -> f64 {
+    let mut total = 0.0;
+    for block in x.chunks(BLOCK * LANES) {
+        let mut lanes = [S::of(0.0); LANES];
+        let (body, tail) = block.as_chunks::<LANES>();
+        for chunk in body {
+            for (lane, &value) in lanes.iter_mut().zip(chunk) {
+                *lane += value;
+            }
+        }
+        total += lanes.iter().map(|lane| lane.wide()).sum::<f64>();
+        total += tail.iter().map(|value| value.wide()).sum::<f64>();
+    }
+    total
+}
+
+/// `Σ x⊙y`.
+pub(crate) fn dot<S: Real>(x: &[S], y: &[S]) -> f64 {
+    let mut total = 0.0;
+    for (x, y) in x.chunks(BLOCK * LANES).zip(y.chunks(BLOCK * LANES)) {
+        let mut lanes = [S::of(0.0); LANES];
+        let (x_body, x_tail) = x.as_chunks::<LANES>();
+        let (y_body, y_tail) = y.as_chunks::<LANES>();
+        for (x, y) in x_body.iter().zip(y_body) {
+            for ((lane, &x), &y) in lanes.iter_mut().zip(x).zip(y) {
+                *lane += x * y;
+            }
+        }
+        total += lanes.iter().map(|lane| lane.wide()).sum::<f64>();
+        total += x_tail.iter().zip(y_tail).map(|(&x, &y)| x.wide() * y.wide()).sum::<f64>();
+    }
+    total
+}
+
+/// The sums of all rows, a strip of rows at a time.
+fn across<S: Real>(job: &ReduceJob<S>, x: &[S], y: Option<&[S]>, mut put: impl FnMut(usize, f64)) {
+    const STRIP: usize = 64;
+    for top in (0..job.x.rows).step_by(STRIP) {
+        let rows = STRIP.min(job.x.rows - top);
+        let mut wide = [0.0; STRIP];
+        for left in (0..job.x.columns).step_by(BLOCK) {
+            let mut narrow = [S::of(0.0); STRIP];
+            for column in left..(left + BLOCK).min(job.x.columns) {
+                let start = job.x.index(top, column);
+                if job.x.row_step == 1 && y.is_none() {
+                    for (sum, &value) in narrow.iter_mut().zip(&x[start..start + rows]) {
+                        *sum += value;
+                    }
+                } else {
+                    for (row, sum) in narrow.iter_mut().enumerate().take(rows) {
+                        *sum += element(job, x, y, top + row, column);
+                    }
+                }
+            }
+            for (wide, narrow) in wide.iter_mut().zip(&narrow) {
+                *wide += narrow.wide();
+            }
+        }
+        for (row, &sum) in wide.iter().enumerate().take(rows) {
+            put(top + row, sum);
+        }
+    }
+}
