@@ -2,3 +2,5 @@
 
 pub mod data;
 pub mod report;
+pub mod run;
+pub mod settings;

@@ -26,58 +26,42 @@ pub struct Outage {
 
 /// Accuracy over iterations, and below it one strip per node with its outages shaded.
 ///
-/// `main` are drawn strong, `faint` thin (the nodes' own models). Returns the SVG text.
+/// Returns the SVG text.
 ///
 /// # Errors
 /// If the plot cannot be drawn.
 pub fn accuracy_over_iterations(
     title: &str,
-    main: &[Curve],
-    faint: &[Curve],
+    curves: &[Curve],
     nodes: u32,
     outages: &[Outage],
     target: Option<f64>,
 ) -> Result<String> {
     let mut svg = String::new();
-    draw(&mut svg, title, main, faint, nodes, outages, target).map_err(|error| anyhow!("cannot draw: {error}"))?;
+    draw(&mut svg, title, curves, nodes, outages, target).map_err(|error| anyhow!("cannot draw: {error}"))?;
     Ok(svg)
 }
 
 type Plot<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-fn draw(
-    svg: &mut String,
-    title: &str,
-    main: &[Curve],
-    faint: &[Curve],
-    nodes: u32,
-    outages: &[Outage],
-    target: Option<f64>,
-) -> Drawn {
+fn draw(svg: &mut String, title: &str, curves: &[Curve], nodes: u32, outages: &[Outage], target: Option<f64>) -> Drawn {
     let strips = 40 + 16 * nodes.min(64);
     let root = SVGBackend::with_string(svg, (900, 420 + strips)).into_drawing_area();
     root.fill(&WHITE)?;
     let (upper, lower) = root.split_vertically(420);
-    let last = main.iter().chain(faint).flat_map(|curve| curve.points.last()).map(|point| point.0);
+    let last = curves.iter().flat_map(|curve| curve.points.last()).map(|point| point.0);
     let last = last.chain(outages.iter().map(|outage| outage.to)).fold(1.0, f64::max);
-    draw_accuracy(&upper, title, main, faint, target, last)?;
+    draw_accuracy(&upper, title, curves, target, last)?;
     draw_outages(&lower, nodes, outages, last)?;
     root.present()?;
     Ok(())
 }
 
-fn draw_accuracy(
-    area: &Plot<'_>,
-    title: &str,
-    main: &[Curve],
-    faint: &[Curve],
-    target: Option<f64>,
-    last: f64,
-) -> Drawn {
-    let values = || main.iter().chain(faint).flat_map(|curve| &curve.points).map(|point| point.1);
+fn draw_accuracy(area: &Plot<'_>, title: &str, curves: &[Curve], target: Option<f64>, last: f64) -> Drawn {
+    let values = || curves.iter().flat_map(|curve| &curve.points).map(|point| point.1);
     // The first point, an untrained model, would flatten everything that matters.
-    let lowest = main.iter().filter_map(|curve| curve.points.get(1)).map(|point| point.1).fold(1.0, f64::min);
+    let lowest = curves.iter().filter_map(|curve| curve.points.get(1)).map(|point| point.1).fold(1.0, f64::min);
     let low = (lowest - 0.05).clamp(0.0, 0.95);
     let high = (values().fold(0.0, f64::max) + 0.01).clamp(low + 0.02, 1.0);
     let mut chart = ChartBuilder::on(area)
@@ -94,10 +78,7 @@ fn draw_accuracy(
         .light_line_style(WHITE)
         .draw()?;
     let visible = |curve: &Curve| curve.points.iter().copied().filter(|point| point.1 >= low).collect::<Vec<_>>();
-    for curve in faint {
-        chart.draw_series(LineSeries::new(visible(curve), RGBColor(150, 150, 150).mix(0.45)))?;
-    }
-    for (index, curve) in main.iter().enumerate() {
+    for (index, curve) in curves.iter().enumerate() {
         let color = Palette99::pick(index).to_rgba();
         chart
             .draw_series(LineSeries::new(visible(curve), color.stroke_width(2)))?

@@ -1,0 +1,50 @@
+//! Live progress: one line per node, with its state.
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Nodes shown with lines of their own; larger fleets share one.
+const SHOWN: u32 = 16;
+
+/// Live progress on the terminal; draws nothing where there is none.
+#[derive(Debug)]
+pub struct Display {
+    bars: Vec<ProgressBar>,
+    total: ProgressBar,
+}
+
+impl Display {
+    /// Bars for `nodes` nodes of `iterations` iterations each, or none if `quiet`.
+    pub fn new(nodes: u32, iterations: u64, quiet: bool) -> Self {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(10) };
+        let all = MultiProgress::with_draw_target(target);
+        let line = "{prefix:>4} {bar:32} {pos:>5}/{len} {msg}";
+        let style = ProgressStyle::with_template(line).expect("a constant template").progress_chars("█▌ ");
+        let shown = if nodes <= SHOWN { nodes } else { 0 };
+        let bar =
+            |prefix: String, len: u64| all.add(ProgressBar::new(len)).with_style(style.clone()).with_prefix(prefix);
+        let bars = (0..shown).map(|node| bar(format!("n{node}"), iterations)).collect();
+        Self { bars, total: bar("all".into(), iterations * u64::from(nodes)) }
+    }
+
+    /// A node has made an iteration.
+    pub fn step(&self, node: u32, iteration: u64, loss: f64, online: bool) {
+        if let Some(bar) = self.bars.get(node as usize) {
+            bar.set_position(iteration);
+            bar.set_message(format!("loss {loss:6.3}  {}", if online { "online" } else { "OFFLINE" }));
+        }
+        self.total.inc(1);
+    }
+
+    /// The averaged model was evaluated.
+    pub fn accuracy(&self, iteration: u64, accuracy: f64) {
+        self.total.set_message(format!("averaged model at iteration {iteration}: {accuracy:.4}"));
+    }
+
+    /// Removes everything drawn.
+    pub fn finish(&self) {
+        for bar in &self.bars {
+            bar.finish_and_clear();
+        }
+        self.total.finish_and_clear();
+    }
+}

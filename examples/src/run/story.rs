@@ -1,0 +1,282 @@
+//! What happened in a run, and the report about it.
+
+use super::evaluation::Point;
+use crate::report::{Align, Curve, Folder, Outage, Table, accuracy_over_iterations};
+use anyhow::Result;
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// What one node did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct NodeStory {
+    /// Test accuracy of its own model at the end.
+    pub accuracy: Option<f64>,
+    /// Iterations made.
+    pub iterations: u64,
+    /// Iterations made while it could not reach the others.
+    pub offline: u64,
+    /// Rounds it took part in.
+    pub rounds: u64,
+    /// Bytes it sent, counted by its node.
+    pub bytes_sent: u64,
+    /// Training loss of its last iteration.
+    pub loss: f64,
+}
+
+/// One line of `metrics.csv`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Metric {
+    /// Which node.
+    pub node: u32,
+    /// Its iteration, from 1.
+    pub iteration: u64,
+    /// When, in seconds of the run's own time.
+    pub time: f64,
+    /// Mean training loss of the batch.
+    pub loss: f64,
+    /// Whether it could be reached.
+    pub online: bool,
+}
+
+/// What happened in a run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Story {
+    /// What was run, in words.
+    pub title: String,
+    /// Every knob, one a line.
+    pub settings: String,
+    /// The seed.
+    pub seed: u64,
+    /// Whether it ended before its time, on the user's wish.
+    pub interrupted: bool,
+    /// Wall-clock seconds, evaluation included.
+    pub seconds: f64,
+    /// The run's own seconds: virtual time.
+    pub virtual_seconds: f64,
+    /// Hash of the trace, where there is one.
+    pub trace_hash: Option<String>,
+    /// Accuracy of the average of all nodes' models.
+    pub averaged: Vec<(u64, f64)>,
+    /// The same of the run without outages.
+    pub reference: Vec<(u64, f64)>,
+    /// Per node.
+    pub nodes: Vec<NodeStory>,
+    /// Rounds committed, each counted once.
+    pub rounds_committed: u64,
+    /// Attempts that had to be repeated.
+    pub rounds_retried: u64,
+    /// Samples trained on.
+    pub samples: u64,
+    /// Samples trained on whose effect is in no committed average at the end.
+    pub samples_lost: u64,
+    /// The accuracy whose first reach is reported.
+    pub target: f64,
+    /// What the invariants' checker said.
+    pub invariants: String,
+    /// Lines of `metrics.csv`.
+    #[serde(skip)]
+    pub metrics: Vec<Metric>,
+}
+
+impl Story {
+    /// Accuracy of the averaged model at the end.
+    pub fn accuracy(&self) -> Option<f64> {
+        self.averaged.last().map(|point| point.1)
+    }
+
+    /// The share of all iterations that nodes made offline.
+    pub fn offline_fraction(&self) -> f64 {
+        let offline: u64 = self.nodes.iter().map(|node| node.offline).sum();
+        let all: u64 = self.nodes.iter().map(|node| node.iterations).sum();
+        if all == 0 { 0.0 } else { offline as f64 / all as f64 }
+    }
+
+    /// Bytes sent by all nodes.
+    pub fn bytes_sent(&self) -> u64 {
+        self.nodes.iter().map(|node| node.bytes_sent).sum()
+    }
+
+    /// Mean and worst accuracy of the nodes' own models.
+    pub fn own(&self) -> Option<(f64, f64)> {
+        let own: Vec<f64> = self.nodes.iter().filter_map(|node| node.accuracy).collect();
+        let worst = own.iter().copied().fold(f64::INFINITY, f64::min);
+        (!own.is_empty()).then(|| (own.iter().sum::<f64>() / own.len() as f64, worst))
+    }
+
+    /// Takes over evaluations.
+    pub fn curve(points: &[Point]) -> Vec<(u64, f64)> {
+        points.iter().map(|point| (point.iteration, point.accuracy)).collect()
+    }
+
+    fn reached(&self, curve: &[(u64, f64)]) -> Option<u64> {
+        curve.iter().find(|point| point.1 >= self.target).map(|point| point.0)
+    }
+
+    /// The line for machines.
+    pub fn json(&self) -> String {
+        let own = self.own();
+        serde_json::json!({
+            "accuracy": self.accuracy(),
+            "accuracy_own_mean": own.map(|own| own.0),
+            "accuracy_own_worst": own.map(|own| own.1),
+            "accuracy_reference": self.reference.last().map(|point| point.1),
+            "iterations_to_target": self.reached(&self.averaged),
+            "iterations_to_target_reference": self.reached(&self.reference),
+            "target": self.target,
+            "seconds": self.seconds,
+            "virtual_seconds": self.virtual_seconds,
+            "trace_hash": self.trace_hash,
+            "offline_fraction": self.offline_fraction(),
+            "rounds_committed": self.rounds_committed,
+            "rounds_retried": self.rounds_retried,
+            "bytes_sent": self.bytes_sent(),
+            "samples": self.samples,
+            "samples_lost": self.samples_lost,
+            "seed": self.seed,
+            "interrupted": self.interrupted,
+        })
+        .to_string()
+    }
+
+    /// The tables shown at the end and in the report.
+    pub fn tables(&self) -> String {
+        let mut text = String::new();
+        let mut summary = Table::new(&[("what", Align::Left), ("value", Align::Right)]);
+        let share = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.4}"));
+        let own = self.own();
+        let iterations = |curve: &[(u64, f64)]| match (self.reached(curve), curve.is_empty()) {
+            (Some(iteration), _) => iteration.to_string(),
+            (None, true) => "–".to_owned(),
+            (None, false) => "not reached".to_owned(),
+        };
+        summary.row(["accuracy of the averaged model", &share(self.accuracy())]);
+        summary.row(["own models, mean", &share(own.map(|own| own.0))]);
+        summary.row(["own models, worst", &share(own.map(|own| own.1))]);
+        summary.row(["iterations to accuracy ".to_owned() + &self.target.to_string(), iterations(&self.averaged)]);
+        if !self.reference.is_empty() {
+            summary.row(["the same without outages".to_owned(), iterations(&self.reference)]);
+            summary.row(["last accuracy without outages", &share(self.reference.last().map(|point| point.1))]);
+        }
+        summary.row(["realised offline fraction", &format!("{:.3}", self.offline_fraction())]);
+        summary.row(["rounds committed", &self.rounds_committed.to_string()]);
+        summary.row(["rounds retried", &self.rounds_retried.to_string()]);
+        summary.row(["bytes sent", &self.bytes_sent().to_string()]);
+        summary.row(["samples", &self.samples.to_string()]);
+        summary.row(["samples lost", &self.samples_lost.to_string()]);
+        summary.row(["seed", &self.seed.to_string()]);
+        if let Some(hash) = &self.trace_hash {
+            summary.row(["trace hash", hash]);
+        }
+        summary.row(["seconds", &format!("{:.1}", self.seconds)]);
+        let _ = writeln!(text, "{summary}");
+        let mut nodes = Table::new(&[
+            ("node", Align::Left),
+            ("own accuracy", Align::Right),
+            ("loss", Align::Right),
+            ("iterations", Align::Right),
+            ("offline", Align::Right),
+            ("rounds", Align::Right),
+            ("bytes sent", Align::Right),
+        ]);
+        for (index, node) in self.nodes.iter().enumerate() {
+            let offline = node.offline as f64 / node.iterations.max(1) as f64;
+            nodes.row([
+                format!("n{index}"),
+                share(node.accuracy),
+                format!("{:.3}", node.loss),
+                node.iterations.to_string(),
+                format!("{offline:.3}"),
+                node.rounds.to_string(),
+                node.bytes_sent.to_string(),
+            ]);
+        }
+        let _ = write!(text, "{nodes}");
+        text
+    }
+
+    /// Writes `metrics.csv`, `report.md`, `result.json` and `accuracy.svg`.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, folder: &Folder) -> Result<()> {
+        let mut metrics = String::from("node,iteration,time,loss,online\n");
+        for metric in &self.metrics {
+            let Metric { node, iteration, time, loss, online } = metric;
+            let _ = writeln!(metrics, "{node},{iteration},{time},{loss},{online}");
+        }
+        folder.write("metrics.csv", &metrics)?;
+        let mut evaluations = String::from("iteration,averaged,reference\n");
+        for (iteration, accuracy) in &self.averaged {
+            let reference = self.reference.iter().find(|point| point.0 == *iteration);
+            let reference = reference.map_or(String::new(), |point| point.1.to_string());
+            let _ = writeln!(evaluations, "{iteration},{accuracy},{reference}");
+        }
+        folder.write("evaluations.csv", &evaluations)?;
+        folder.write("accuracy.svg", &self.plot()?)?;
+        folder.write("result.json", &(self.json() + "\n"))?;
+        folder.write("report.md", &self.report())
+    }
+
+    fn plot(&self) -> Result<String> {
+        let curve = |name: &str, points: &[(u64, f64)]| Curve {
+            name: name.to_owned(),
+            points: points.iter().map(|&(iteration, accuracy)| (iteration as f64, accuracy)).collect(),
+        };
+        let mut main = vec![curve("averaged model", &self.averaged)];
+        if !self.reference.is_empty() {
+            main.push(curve("without outages", &self.reference));
+        }
+        accuracy_over_iterations(
+            &self.title,
+            &main,
+            self.nodes.len() as u32,
+            &outages(&self.metrics),
+            Some(self.target),
+        )
+    }
+
+    fn report(&self) -> String {
+        let ended = if self.interrupted { "\nInterrupted: the figures are those up to that moment.\n" } else { "" };
+        let invariants = if self.invariants.is_empty() { String::new() } else { format!("\n{}\n", self.invariants) };
+        format!(
+            "# {}\n{ended}\n{}\n![accuracy over iterations](accuracy.svg)\n{invariants}\n## Settings\n\n```toml\n{}```\n",
+            self.title,
+            self.tables(),
+            self.settings
+        )
+    }
+}
+
+/// Spans of iterations that a node made offline.
+fn outages(metrics: &[Metric]) -> Vec<Outage> {
+    let mut outages: Vec<Outage> = Vec::new();
+    for metric in metrics.iter().filter(|metric| !metric.online) {
+        let (node, to) = (metric.node, metric.iteration as f64);
+        match outages.iter_mut().rev().find(|outage| outage.node == node) {
+            Some(outage) if outage.to >= to - 1.0 => outage.to = to,
+            _ => outages.push(Outage { node, from: to - 1.0, to }),
+        }
+    }
+    outages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_offline_iterations_are_one_outage() {
+        let metric = |node, iteration, online| Metric { node, iteration, time: 0.0, loss: 0.0, online };
+        let metrics =
+            [metric(0, 1, false), metric(1, 1, true), metric(0, 2, false), metric(0, 3, true), metric(0, 4, false)];
+        let expected = [Outage { node: 0, from: 0.0, to: 2.0 }, Outage { node: 0, from: 3.0, to: 4.0 }];
+        assert_eq!(outages(&metrics), expected);
+    }
+
+    #[test]
+    fn the_fraction_is_what_was_realised() {
+        let node = |iterations, offline| NodeStory { iterations, offline, ..NodeStory::default() };
+        let story = Story { nodes: vec![node(10, 4), node(10, 0)], ..Story::default() };
+        assert!((story.offline_fraction() - 0.2).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,49 @@
+//! Who trains, and how nodes stay together.
+
+use clap::{Args, ValueEnum};
+use kronfleet_core::policy::Rejoin;
+use kronfleet_core::time::Duration;
+
+/// How nodes stay together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    /// Not at all: every node trains alone.
+    Local,
+    /// All that are online average their weights every so many iterations.
+    Periodic,
+}
+
+/// Who trains, and how nodes stay together.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Averaging")]
+pub struct AveragingSettings {
+    /// How many nodes train
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub nodes: u32,
+    /// How nodes stay together
+    #[arg(long, value_enum, default_value_t = Policy::Periodic)]
+    pub policy: Policy,
+    /// Iterations between two averagings
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub interval: u64,
+    /// Average the Kronecker factors too
+    #[arg(long)]
+    pub average_factors: bool,
+    /// Average the optimiser's state too
+    #[arg(long)]
+    pub average_optimiser: bool,
+    /// How a node that was away comes back: full (with what it has, however stale) or heal (with the fleet's state)
+    #[arg(long, default_value = "full", value_name = "full|heal", value_parser = rejoin)]
+    pub rejoin: Rejoin,
+    /// How long a lost node may stall the others; every timeout is derived from it
+    #[arg(long, default_value = "100ms", value_name = "SPAN", value_parser = super::span)]
+    pub stall_budget: Duration,
+}
+
+fn rejoin(text: &str) -> Result<Rejoin, String> {
+    match text {
+        "full" => Ok(Rejoin::FullWeight),
+        "heal" => Ok(Rejoin::HealFirst),
+        _ => Err(format!("{text:?} is no way to come back; use full or heal")),
+    }
+}

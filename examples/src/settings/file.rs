@@ -1,0 +1,84 @@
+//! Settings from a TOML file, as if they stood on the command line before everything else.
+
+use anyhow::{Context, Result, bail};
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+/// The program's arguments with those of the `--config FILE` among them put first, so that flags override the file.
+///
+/// Every key of the file is a flag's name; `true` sets a flag without a value, `false` leaves it out; a list repeats
+/// the flag. The file has no sections.
+///
+/// # Errors
+/// If the file cannot be read, is not TOML, or holds a table.
+pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>> {
+    let mut given = given.into_iter();
+    let mut arguments: Vec<OsString> = given.next().into_iter().collect();
+    let rest: Vec<OsString> = given.collect();
+    if let Some(path) = config(&rest)? {
+        let path = Path::new(&path);
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read the settings {}", path.display()))?;
+        let table: toml::Table =
+            text.parse().with_context(|| format!("{} is not a TOML file of settings", path.display()))?;
+        for (key, value) in table {
+            push(&mut arguments, &key, &value).with_context(|| format!("in {}", path.display()))?;
+        }
+    }
+    arguments.extend(rest);
+    Ok(arguments)
+}
+
+fn config(arguments: &[OsString]) -> Result<Option<OsString>> {
+    for (index, argument) in arguments.iter().enumerate() {
+        if argument == "--config" {
+            let Some(path) = arguments.get(index + 1) else { bail!("--config needs a file: --config run.toml") };
+            return Ok(Some(path.clone()));
+        }
+        if let Some(path) = argument.to_str().and_then(|text| text.strip_prefix("--config=")) {
+            return Ok(Some(path.into()));
+        }
+    }
+    Ok(None)
+}
+
+fn push(arguments: &mut Vec<OsString>, key: &str, value: &toml::Value) -> Result<()> {
+    use toml::Value;
+    let flag = || OsString::from(format!("--{}", key.replace('_', "-")));
+    match value {
+        Value::Boolean(true) => arguments.push(flag()),
+        Value::Boolean(false) => {}
+        Value::Array(values) => {
+            for value in values {
+                push(arguments, key, value)?;
+            }
+        }
+        Value::Table(_) => bail!("[{key}] is a table; settings stand side by side, without sections"),
+        Value::String(text) => arguments.push(format!("{}={text}", flag().display()).into()),
+        other => arguments.push(format!("{}={other}", flag().display()).into()),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_comes_first_and_flags_win() -> Result<()> {
+        let directory = std::env::temp_dir().join(format!("kronfleet-settings-{}", std::process::id()));
+        fs::create_dir_all(&directory)?;
+        let path = directory.join("run.toml");
+        fs::write(&path, "learning-rate = 0.1\njson = true\nquiet = false\nskip-layer = [\"fc1\", \"fc2\"]\n")?;
+        let given = ["lossy", "--config", path.to_str().expect("a plain path"), "--seed", "3"];
+        let result = arguments(given.map(OsString::from))?;
+        fs::remove_dir_all(&directory)?;
+        let result: Vec<&str> = result.iter().filter_map(|argument| argument.to_str()).collect();
+        assert_eq!(result[0], "lossy");
+        assert!(result.contains(&"--learning-rate=0.1") && result.contains(&"--json"));
+        assert!(result.contains(&"--skip-layer=fc1") && result.contains(&"--skip-layer=fc2"));
+        assert!(!result.contains(&"--quiet"));
+        assert_eq!(&result[result.len() - 2..], ["--seed", "3"]);
+        Ok(())
+    }
+}

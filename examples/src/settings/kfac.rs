@@ -1,0 +1,68 @@
+//! How curvature is used.
+
+use clap::{Args, ValueEnum};
+
+/// What is done to the gradient before the base optimiser takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// Nothing: plain SGD or Adam.
+    None,
+    /// Kronecker-factored curvature.
+    Kfac,
+    /// K-FAC with re-estimated eigenvalues (George et al. 2018).
+    Ekfac,
+}
+
+/// How damping enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// Factored damping, by Cholesky: cheap.
+    Inverse,
+    /// Exact damping, by eigendecomposition.
+    Eigen,
+}
+
+/// Which labels the curvature is measured at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fisher {
+    /// The training labels.
+    Empirical,
+    /// Labels drawn from the model, by one more backward pass.
+    True,
+}
+
+/// How curvature is used.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Curvature")]
+pub struct KfacSettings {
+    /// What is done to the gradient
+    #[arg(long, value_enum, default_value_t = Method::Kfac)]
+    pub preconditioner: Method,
+    /// How damping enters
+    #[arg(long, value_enum, default_value_t = Form::Inverse)]
+    pub form: Form,
+    /// Which labels the curvature is measured at
+    #[arg(long, value_enum, default_value_t = Fisher::Empirical)]
+    pub fisher: Fisher,
+    /// Damping λ
+    #[arg(long, default_value = "0.03", value_name = "LAMBDA", value_parser = super::positive)]
+    pub damping: f64,
+    /// Adapt the damping to how well the quadratic model predicts (Levenberg-Marquardt)
+    #[arg(long)]
+    pub adaptive_damping: bool,
+    /// Bound κ on the size of a step in the metric of the curvature; 0 switches it off
+    #[arg(long, default_value = "0.001", value_name = "KAPPA", value_parser = super::not_negative)]
+    pub kl_clip: f64,
+    /// Weight of the old running average at each factor update
+    #[arg(long, default_value = "0.95", value_name = "SHARE", value_parser = super::fraction)]
+    pub ema: f64,
+    /// Iterations between factor updates
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub factor_every: u64,
+    /// Iterations between decompositions
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub inverse_every: u64,
+    /// Leave this layer to the base optimiser; may be given several times
+    #[arg(long, value_name = "LAYER")]
+    pub skip_layer: Vec<String>,
+}

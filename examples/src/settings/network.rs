@@ -1,0 +1,104 @@
+//! The simulated network: links, outages, traces.
+
+use clap::{Args, ValueEnum};
+use kronfleet_core::time::Duration;
+use kronfleet_lossy::link::LinkOptions;
+use kronfleet_lossy::outage::{OfflineCap, OutageModel, OutageOptions};
+use std::path::PathBuf;
+
+/// What drives the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Driver {
+    /// Virtual time: one seed gives one run, byte for byte.
+    Virtual,
+    /// Real threads and real time.
+    Threads,
+}
+
+/// When nodes go offline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutageKind {
+    /// Never.
+    None,
+    /// Whenever a node has been offline for less than its share of the time.
+    TimeFraction,
+    /// With this probability at each averaging.
+    Bernoulli,
+}
+
+/// The simulated network: links, outages, traces.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Network")]
+pub struct NetworkSettings {
+    /// What drives the nodes
+    #[arg(long, value_enum, default_value_t = Driver::Virtual)]
+    pub driver: Driver,
+    /// When nodes go offline
+    #[arg(long, value_enum, default_value_t = OutageKind::TimeFraction)]
+    pub outages: OutageKind,
+    /// The share of the time a node is offline (bernoulli: the probability per averaging)
+    #[arg(long, default_value = "0.4", value_name = "SHARE", value_parser = super::fraction)]
+    pub offline_fraction: f64,
+    /// The longest outage, in iterations
+    #[arg(long, default_value_t = 9, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_duration: u64,
+    /// How many nodes may be offline at once: a number, P/2, or P-1
+    #[arg(long, default_value = "P/2", value_name = "CAP")]
+    pub max_offline: OfflineCap,
+    /// How long a training step takes in virtual time
+    #[arg(long, default_value = "100ms", value_name = "SPAN", value_parser = super::span)]
+    pub step_duration: Duration,
+    /// Nodes are told of outages by the network at once, instead of having to notice them
+    #[arg(long)]
+    pub reports: bool,
+    /// Share of frames lost
+    #[arg(long, default_value = "0", value_name = "SHARE", value_parser = super::fraction)]
+    pub loss: f64,
+    /// Share of frames delivered twice
+    #[arg(long, default_value = "0", value_name = "SHARE", value_parser = super::fraction)]
+    pub duplicate: f64,
+    /// Share of frames held back so that later ones overtake them
+    #[arg(long, default_value = "0", value_name = "SHARE", value_parser = super::fraction)]
+    pub reorder: f64,
+    /// How long a frame travels
+    #[arg(long, default_value = "200us", value_name = "SPAN", value_parser = super::span)]
+    pub latency: Duration,
+    /// How much longer or shorter a frame may travel
+    #[arg(long, default_value = "0ms", value_name = "SPAN", value_parser = super::span)]
+    pub jitter: Duration,
+    /// Bytes per second of each link; without it there is no bound
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub bandwidth: Option<u64>,
+    /// Record the run in this file: its options, its faults and every frame
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Repeat a recorded run and check that it is the same to the byte
+    #[arg(long, value_name = "FILE", conflicts_with = "trace")]
+    pub replay: Option<PathBuf>,
+}
+
+impl NetworkSettings {
+    /// How the links behave.
+    pub fn link(&self) -> LinkOptions {
+        LinkOptions {
+            loss: self.loss,
+            duplicate: self.duplicate,
+            reorder: self.reorder,
+            latency: self.latency,
+            jitter: self.jitter,
+            bandwidth: self.bandwidth,
+            ..LinkOptions::default()
+        }
+    }
+
+    /// What outages there are.
+    pub fn outage_options(&self) -> OutageOptions {
+        let (fraction, max_duration) = (self.offline_fraction, self.max_duration);
+        let model = match self.outages {
+            OutageKind::TimeFraction if fraction > 0.0 => OutageModel::TimeFraction { fraction, max_duration },
+            OutageKind::Bernoulli if fraction > 0.0 => OutageModel::Bernoulli { probability: fraction, max_duration },
+            _ => OutageModel::None,
+        };
+        OutageOptions { model, max_concurrent_offline: self.max_offline }
+    }
+}

@@ -1,0 +1,37 @@
+//! What a run shows and keeps.
+
+use clap::Args;
+use std::path::PathBuf;
+
+/// What a run shows and keeps.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputSettings {
+    /// Read settings from a TOML file whose keys are the names of these flags
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The folder for metrics.csv, report.md and plots [default: runs/KIND-TIME]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Iterations between two evaluations of the averaged model
+    #[arg(long, default_value_t = 15, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub evaluate_every: u64,
+    /// The test accuracy whose first reach is reported
+    #[arg(long, default_value = "0.85", value_name = "SHARE", value_parser = super::fraction)]
+    pub target_accuracy: f64,
+    /// Do not repeat the run without outages for comparison
+    #[arg(long)]
+    pub no_reference: bool,
+    /// Save the averaged model as safetensors, readable by PyTorch by name
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+    /// Start from the weights in this safetensors file
+    #[arg(long, value_name = "FILE")]
+    pub load: Option<PathBuf>,
+    /// End with one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// No progress bars
+    #[arg(long, short)]
+    pub quiet: bool,
+}

@@ -1,0 +1,57 @@
+//! What is trained, on what, and with which backend.
+
+use crate::data::partition::Partition;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// What computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackendKind {
+    /// faer: fast.
+    Faer,
+    /// nalgebra: small and portable.
+    Nalgebra,
+}
+
+/// What is trained, on what, and with which backend.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Task")]
+pub struct TaskSettings {
+    /// lenet5, mlp, resnet20, resnet32, resnet18, or a TOML file that describes a network
+    #[arg(long, default_value = "lenet5", value_name = "NAME|FILE")]
+    pub model: String,
+    /// Read this directory (IDX or CIFAR-10 binary) instead of the embedded Fashion-MNIST subset; `full` is the complete
+    /// Fashion-MNIST where it is installed
+    #[arg(long, value_name = "DIR|full")]
+    pub data: Option<PathBuf>,
+    /// Use only this many training samples, equally many of each class
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// How samples are spread over nodes: iid, sorted:60, label:0, dirichlet:0.3
+    #[arg(long, default_value = "iid", value_name = "PARTITION")]
+    pub partition: Partition,
+    /// Crop and mirror images at random (the default for colour images)
+    #[arg(long)]
+    pub augment: bool,
+    /// Never crop nor mirror images
+    #[arg(long, conflicts_with = "augment")]
+    pub no_augment: bool,
+    /// Samples in a batch, per node
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub batch: u32,
+    /// Iterations of every node
+    #[arg(long, default_value_t = 285, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub iterations: u64,
+    /// Label smoothing
+    #[arg(long, default_value = "0", value_name = "SHARE", value_parser = super::fraction)]
+    pub label_smoothing: f64,
+    /// What computes
+    #[arg(long, value_enum, default_value_t = BackendKind::Faer)]
+    pub backend: BackendKind,
+    /// Threads that compute; 0 takes every core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    /// The seed everything random is derived from
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+}
