@@ -1,0 +1,194 @@
+//! Exponential running averages over a flat buffer, with weights.
+
+use crate::backend::{Backend, Buffer as _, Map, MapJob, ReduceJob};
+use crate::matrix::Region;
+use crate::scalar::Scalar;
+use alloc::vec::Vec;
+
+/// Running averages of groups of matrices that lie in one flat buffer.
+///
+/// A group is what is accepted or refused together and has one weight. With `F` the statistic of a batch,
+///
+/// ```text
+/// value  ← ema·value  + (1 − ema)·F
+/// weight ← ema·weight + (1 − ema)          mean = value / weight
+/// ```
+///
+/// from zero, so that `value/weight` is free of a bias towards the start. *(value, weight)* is what travels: both
+/// are averaged with the same coefficients, and a node that has seen little, or nothing, counts as much as it has
+/// seen.
+///
+/// A group whose statistic is not finite keeps value and weight.
+pub struct RunningMeans<B: Backend> {
+    fresh: B::Buffer,
+    values: B::Buffer,
+    weights: B::Buffer,
+    ones: B::Buffer,
+    sums: B::Buffer,
+    totals: B::Buffer,
+    flags: B::Buffer,
+    accepted: B::Buffer,
+    safe: B::Buffer,
+    scales: B::Buffer,
+    groups: usize,
+    updates: u64,
+    sum_jobs: Vec<ReduceJob<B::Scalar>>,
+    total_jobs: Vec<ReduceJob<B::Scalar>>,
+    blend_jobs: Vec<MapJob>,
+    scale_jobs: Vec<MapJob>,
+}
+
+impl<B: Backend> RunningMeans<B> {
+    /// Zeros for a flat buffer of `len` scalars in which group `i` consists of the regions `groups[i]`.
+    ///
+    /// Parts of the buffer that belong to no group are ignored.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    pub fn new(backend: &mut B, len: usize, groups: &[Vec<Region>]) -> Result<Self, B::Error> {
+        let parts: usize = groups.iter().map(Vec::len).sum();
+        let (mut sum_jobs, mut total_jobs) = (Vec::with_capacity(parts), Vec::with_capacity(groups.len()));
+        let (mut blend_jobs, mut scale_jobs) = (Vec::with_capacity(parts), Vec::with_capacity(parts));
+        let mut part = 0;
+        for (group, regions) in groups.iter().enumerate() {
+            let first = part;
+            for &region in regions {
+                region.check(len);
+                let flag = Region::scalar(group, region.rows, region.columns);
+                sum_jobs.push(ReduceJob::sum(region, Region::vector(part, 1)));
+                blend_jobs.push(MapJob { x: region, y: flag, out: region });
+                scale_jobs.push(MapJob { x: region, y: flag, out: region });
+                part += 1;
+            }
+            total_jobs.push(ReduceJob::sum(Region::vector(first, part - first), Region::vector(group, 1)));
+        }
+        blend_jobs.sort_by_key(|job| job.out.end());
+        scale_jobs.sort_by_key(|job| job.out.end());
+        let mut ones = backend.allocate(groups.len())?;
+        backend.fill(B::Scalar::of(1.0), Region::vector(0, groups.len()), &mut ones)?;
+        Ok(Self {
+            fresh: backend.allocate(len)?,
+            values: backend.allocate(len)?,
+            weights: backend.allocate(groups.len())?,
+            ones,
+            sums: backend.allocate(parts)?,
+            totals: backend.allocate(groups.len())?,
+            flags: backend.allocate(groups.len())?,
+            accepted: backend.allocate(groups.len())?,
+            safe: backend.allocate(groups.len())?,
+            scales: backend.allocate(groups.len())?,
+            groups: groups.len(),
+            updates: 0,
+            sum_jobs,
+            total_jobs,
+            blend_jobs,
+            scale_jobs,
+        })
+    }
+
+    /// How many groups there are.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// How often statistics were [`close`](Self::close)d, refused ones included.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// Sets the statistics of the coming batch to zero; never waits.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn open(&mut self, backend: &mut B) -> Result<(), B::Error> {
+        let all = Region::vector(0, self.fresh.len());
+        backend.fill(B::Scalar::of(0.0), all, &mut self.fresh)
+    }
+
+    /// Where passes add the statistics of the batch.
+    pub fn statistics(&mut self) -> &mut B::Buffer {
+        &mut self.fresh
+    }
+
+    /// Takes the statistics, the sum over `count` micro-batches, into the running averages with weight `1 − ema_old`.
+    ///
+    /// Never waits: groups that are not finite are refused on the device.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn close(&mut self, backend: &mut B, ema_old: f64, count: usize) -> Result<(), B::Error> {
+        let s = B::Scalar::of;
+        if count > 1 {
+            let all = Region::vector(0, self.fresh.len());
+            let jobs = [MapJob::unary(all, all)];
+            backend.map(Map::Axpby(s(0.0), s(1.0 / count as f64)), &jobs, None, None, &mut self.fresh)?;
+        }
+        let vector = Region::vector(0, self.groups);
+        let jobs = [MapJob { x: vector, y: vector, out: vector }];
+        backend.reduce(&self.sum_jobs, &self.fresh, None, &mut self.sums)?;
+        backend.reduce(&self.total_jobs, &self.sums, None, &mut self.totals)?;
+        backend.map(Map::Finite, &jobs, Some(&self.totals), None, &mut self.flags)?;
+        let blend = Map::Blend(s(ema_old));
+        backend.map(blend, &self.blend_jobs, Some(&self.fresh), Some(&self.flags), &mut self.values)?;
+        backend.map(blend, &jobs, Some(&self.ones), Some(&self.flags), &mut self.weights)?;
+        backend.axpby(s(1.0), &self.flags, s(1.0), &mut self.accepted, vector)?;
+        self.updates += 1;
+        Ok(())
+    }
+
+    /// `target ← value / weight` in all groups; 0 where nothing has been seen. Never waits.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn means(&mut self, backend: &mut B, target: &mut B::Buffer) -> Result<(), B::Error> {
+        let s = B::Scalar::of;
+        let vector = Region::vector(0, self.groups);
+        let jobs = [MapJob { x: vector, y: vector, out: vector }];
+        // A weight of 0 has a value of 0 beside it, and 0/tiny is 0.
+        let tiny = Map::Maximum(s(1.0), s(1e-30));
+        backend.map(tiny, &jobs, Some(&self.weights), Some(&self.ones), &mut self.safe)?;
+        backend.map(Map::Reciprocal, &jobs, Some(&self.safe), None, &mut self.scales)?;
+        let scale = Map::MultiplyAdd(s(1.0), s(0.0));
+        backend.map(scale, &self.scale_jobs, Some(&self.values), Some(&self.scales), target)
+    }
+
+    /// The running values, not yet divided by their weights.
+    pub fn values(&self) -> &B::Buffer {
+        &self.values
+    }
+
+    /// One weight for each group.
+    pub fn weights(&self) -> &B::Buffer {
+        &self.weights
+    }
+
+    /// Values and weights, to be written: what an average among nodes, or a checkpoint, puts back.
+    ///
+    /// Both together are linear: `Σ cᵢ·(value, weight)ᵢ` over nodes is again such a pair, whatever each has seen.
+    pub fn estimate_mut(&mut self) -> (&mut B::Buffer, &mut B::Buffer) {
+        (&mut self.values, &mut self.weights)
+    }
+
+    /// How many updates each group accepted: its difference from [`updates`](Self::updates) was refused.
+    pub fn accepted(&self) -> &B::Buffer {
+        &self.accepted
+    }
+
+    /// Takes a snapshot of [`accepted`](Self::accepted); never waits.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn download_accepted(&self, backend: &mut B) -> Result<B::Download, B::Error> {
+        backend.download(&self.accepted, 0..self.groups)
+    }
+
+    /// Forgets everything seen.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn clear(&mut self, backend: &mut B) -> Result<(), B::Error> {
+        let zero = B::Scalar::of(0.0);
+        backend.fill(zero, Region::vector(0, self.values.len()), &mut self.values)?;
+        backend.fill(zero, Region::vector(0, self.groups), &mut self.weights)
+    }
+}

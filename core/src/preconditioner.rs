@@ -1,0 +1,231 @@
+//! From a gradient to a direction: the [`Preconditioner`] trait.
+//!
+//! # For users
+//! [`Identity`] is plain gradient descent; [`Kronecker`] is K-FAC (Martens & Grosse 2015, arXiv 1503.05671;
+//! Grosse & Martens 2016 for convolutions) with the inverse, the eigen and the EKFAC form of [`Form`]. [`Options`]
+//! has the usual values of the literature as defaults.
+//!
+//! Within a step the order is
+//!
+//! ```text
+//! begin → passes over micro-batches, each followed by observe → update → precondition → optimiser
+//! ```
+//!
+//! # For implementers
+//! Nothing but [`Preconditioner::begin`] and [`Preconditioner::update`] may wait, and only for what [`Refresh`]
+//! says. Nothing is allocated after construction unless a decomposition fails.
+
+mod adaptive;
+mod cache;
+mod clip;
+mod dense;
+mod eigen;
+mod identity;
+mod inverse;
+mod kronecker;
+mod low_rank;
+mod moments;
+mod options;
+
+pub use adaptive::LevenbergMarquardt;
+pub use identity::Identity;
+pub use kronecker::Kronecker;
+pub use options::{Fisher, Form, Options, OptionsError, Refresh};
+
+use crate::backend::{Backend, Convolution};
+use crate::factor::KroneckerFactors;
+use alloc::vec::Vec;
+
+/// What the passes over one batch left behind at one block.
+pub struct Capture<'a, B: Backend> {
+    /// The block's inputs of the last forward pass, without a row of ones for the bias.
+    pub x: &'a B::Buffer,
+    /// The gradients with respect to its outputs, of the *mean* loss, from the last backward pass.
+    pub dy: &'a B::Buffer,
+    /// How both are to be read.
+    pub kind: CaptureKind,
+}
+
+/// What kind of layer a [`Capture`] is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureKind {
+    /// `x: inputs × N`, `dy: outputs × N`.
+    Dense {
+        /// Rows of `x`.
+        inputs: usize,
+        /// Rows of `dy`.
+        outputs: usize,
+        /// Whether the block's last column is a bias.
+        bias: bool,
+    },
+    /// Activations as [`Backend::convolution_forward`] has them.
+    Convolution(Convolution),
+}
+
+/// The passes over one batch, as far as preconditioners look at them.
+pub trait Captures<B: Backend> {
+    /// Samples in the batch.
+    fn batch(&self) -> usize;
+
+    /// What the passes left at block `block`; `None` if it was not kept.
+    fn capture(&self, block: usize) -> Option<Capture<'_, B>>;
+}
+
+/// What a preconditioner has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Batches of statistics taken in, refused ones included.
+    pub updates: u64,
+    /// Statistics of single blocks refused because they were not finite.
+    pub refused: u64,
+    /// Refreshes begun.
+    pub refreshes: u64,
+    /// Decompositions of single blocks that failed on the device and succeeded in double precision on the host.
+    pub retried: u64,
+    /// Decompositions of single blocks that failed altogether: the previous one was kept, the damping raised.
+    pub kept: u64,
+    /// Blocks given the identity, because their decompositions failed again and again.
+    pub identities: u64,
+    /// The damping λ in use.
+    pub damping: f64,
+    /// The last factor ν of the KL clip that is known.
+    pub clip: f64,
+}
+
+/// A reading of the quadratic model at a step: `M(δ) = ⟨∇, δ⟩ + ½ ⟨δ, (F + λ) δ⟩`.
+///
+/// It is made of three sums that the device computes and one multiplication by λ on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Model {
+    /// `⟨∇, δ⟩` over all parameters.
+    pub slope: f64,
+    /// `⟨δ, F δ⟩` over the blocks.
+    pub curvature: f64,
+    /// `⟨δ, δ⟩` over the blocks.
+    pub square: f64,
+}
+
+impl Model {
+    /// How many scalars [`Preconditioner::model`] writes.
+    pub const LEN: usize = 3;
+
+    /// Reads what [`Preconditioner::model`] wrote.
+    ///
+    /// # Panics
+    /// If there are fewer than [`Model::LEN`] values.
+    pub fn read<S: crate::scalar::Scalar>(values: &[S]) -> Self {
+        Self { slope: values[0].wide(), curvature: values[1].wide(), square: values[2].wide() }
+    }
+
+    /// `M(δ)` at damping λ.
+    pub fn change(&self, damping: f64) -> f64 {
+        self.slope + 0.5 * (self.curvature + damping * self.square)
+    }
+}
+
+/// Turns gradients into directions. The [module](self) states the order of calls.
+pub trait Preconditioner<B: Backend>: Send {
+    /// Begins a step: finishes what an earlier step left unfinished, and clears the statistics if this step wants
+    /// any.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn begin(&mut self, backend: &mut B) -> Result<(), B::Error>;
+
+    /// Where the passes of this step add their statistics; `None` when none are wanted.
+    fn statistics(&mut self) -> Option<&mut B::Buffer>;
+
+    /// Whether statistics are of the training labels or of labels drawn from the model.
+    fn fisher(&self) -> Fisher {
+        Fisher::Empirical
+    }
+
+    /// Sees the passes over one micro-batch, after the backward pass the statistics are from. Never waits.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn observe(&mut self, backend: &mut B, passes: &dyn Captures<B>) -> Result<(), B::Error> {
+        let _ = (backend, passes);
+        Ok(())
+    }
+
+    /// Takes in the statistics of `count` micro-batches and refreshes decompositions when it is time.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn update(&mut self, backend: &mut B, count: usize) -> Result<(), B::Error>;
+
+    /// Writes the direction of descent for `gradient`, of the same layout, and ends the step. Never waits.
+    ///
+    /// `passes` are those the gradient is from, if it is from nothing else (no averaging, no accumulation): the
+    /// gradient then has low rank, which may be used. `learning_rate` is the one the direction will be followed
+    /// with; the KL clip depends on it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn precondition(
+        &mut self,
+        backend: &mut B,
+        learning_rate: f64,
+        gradient: &B::Buffer,
+        passes: Option<&dyn Captures<B>>,
+        direction: &mut B::Buffer,
+    ) -> Result<(), B::Error>;
+
+    /// Writes the [`Model`] of a change δ of the parameters, the running averages being its curvature, into
+    /// `out[0..Model::LEN]`; `gradient` is the one at the step's beginning. Never waits.
+    ///
+    /// Returns whether there is a model: without curvature nothing is written.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn model(
+        &mut self,
+        backend: &mut B,
+        gradient: &B::Buffer,
+        change: &B::Buffer,
+        out: &mut B::Buffer,
+    ) -> Result<bool, B::Error> {
+        let _ = (backend, gradient, change, out);
+        Ok(false)
+    }
+
+    /// The damping λ; 0 where there is none.
+    fn damping(&self) -> f64 {
+        0.0
+    }
+
+    /// Changes the damping λ: the eigen forms obey at once, the inverse form from the next refresh on.
+    fn set_damping(&mut self, damping: f64) {
+        let _ = damping;
+    }
+
+    /// The running averages that may travel between nodes; `None` where there are none.
+    fn factors(&mut self) -> Option<&mut KroneckerFactors<B>> {
+        None
+    }
+
+    /// How many steps were ended: what the periods count.
+    fn steps(&self) -> u64;
+
+    /// Sets the number of steps, after running averages were taken over from elsewhere, and asks for a refresh.
+    fn resume(&mut self, steps: u64);
+
+    /// What was done so far. Figures of the device arrive a refresh later.
+    fn report(&self) -> Report;
+}
+
+/// Regions of a flat buffer of `len` scalars that none of `taken` covers, in ascending order.
+fn gaps(len: usize, taken: &[crate::matrix::Region]) -> Vec<crate::matrix::Region> {
+    let mut taken: Vec<_> = taken.iter().map(|region| (region.offset, region.end())).collect();
+    taken.sort_unstable();
+    let mut free = Vec::new();
+    let mut next = 0;
+    for (first, end) in taken.into_iter().chain([(len, len)]) {
+        if first > next {
+            free.push(crate::matrix::Region::vector(next, first - next));
+        }
+        next = next.max(end);
+    }
+    free
+}

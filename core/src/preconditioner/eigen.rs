@@ -1,0 +1,196 @@
+//! The eigen form: exact Tikhonov damping in eigenbases, with or without EKFAC's second moments.
+
+use super::cache::{Cache, Kept, Sandwich};
+use super::dense;
+use super::moments::Moments;
+use super::{Captures, Report};
+use crate::backend::{Backend, Buffer as _, Eigen as EigenJob, Map, MapJob, ReduceJob};
+use crate::factor::{KroneckerFactors, Side};
+use crate::layer::Block;
+use crate::matrix::Region;
+use crate::scalar::Scalar;
+use alloc::vec::Vec;
+
+/// `A = Q_A diag(d_A) Q_Aᵀ` and `G` likewise, of every block.
+pub(super) struct Eigen<B: Backend> {
+    cache: Cache<B>,
+    values: B::Buffer,
+    shadow_values: B::Buffer,
+    /// Where a factor's eigenvalues lie, by slot.
+    spectra: Vec<Region>,
+    eigen_jobs: Vec<EigenJob>,
+    check_jobs: Vec<ReduceJob<B::Scalar>>,
+    pending: Option<B::Download>,
+    /// `X ↦ Q_Gᵀ X Q_A`.
+    inward: Sandwich<B::Scalar>,
+    /// `X ↦ Q_G X Q_Aᵀ`.
+    outward: Sandwich<B::Scalar>,
+    /// d_G down, d_A across, in the layout of the parameters.
+    spectrum_jobs: Vec<MapJob>,
+    /// Second moments, in the layout of the parameters.
+    moment_jobs: Vec<MapJob>,
+    moments: Option<Moments<B>>,
+}
+
+impl<B: Backend> Eigen<B> {
+    pub(super) fn new(
+        backend: &mut B,
+        factors: &KroneckerFactors<B>,
+        len: usize,
+        parameters: usize,
+        ekfac: bool,
+    ) -> Result<Self, B::Error> {
+        let cache = Cache::new(backend, factors, len)?;
+        let blocks = factors.blocks();
+        let mut spectra = alloc::vec![Region::vector(0, 0); cache.sides.len()];
+        let mut next = 0;
+        for side in &cache.sides {
+            spectra[side.slot] = Region::vector(next, side.region.rows);
+            next += side.region.rows;
+        }
+        let job = |side: &Side| EigenJob { matrix: side.region, values: spectra[side.slot] };
+        let check = |(slot, &region): (usize, &Region)| ReduceJob {
+            beta: B::Scalar::of(1.0),
+            ..ReduceJob::sum(region, Region::vector(slot, 1))
+        };
+        let spectrum = |(at, block): (usize, &Block)| {
+            let Region { rows, columns, .. } = block.parameters;
+            let (of_a, of_g) = (spectra[at].offset, spectra[blocks.len() + at].offset);
+            MapJob {
+                x: Region::repeated_column(of_g, rows, columns),
+                y: Region::repeated_row(of_a, rows, columns),
+                out: block.parameters,
+            }
+        };
+        let mut spectrum_jobs: Vec<MapJob> = blocks.iter().enumerate().map(spectrum).collect();
+        spectrum_jobs.sort_by_key(|job| job.out.end());
+        let mut values = backend.allocate(next)?;
+        backend.fill(B::Scalar::of(1.0), Region::vector(0, next), &mut values)?;
+        Ok(Self {
+            eigen_jobs: cache.sides.iter().map(job).collect(),
+            check_jobs: spectra.iter().enumerate().map(check).collect(),
+            moment_jobs: spectrum_jobs.iter().map(|job| MapJob::unary(job.out, job.out)).collect(),
+            moments: if ekfac { Some(Moments::new(backend, blocks, parameters)?) } else { None },
+            values,
+            shadow_values: backend.allocate(next)?,
+            spectra,
+            spectrum_jobs,
+            pending: None,
+            inward: Sandwich::new(blocks, [true, false]),
+            outward: Sandwich::new(blocks, [false, true]),
+            cache,
+        })
+    }
+
+    /// Begins a refresh; never waits, unless the device has no eigensolver.
+    pub(super) fn refresh(&mut self, backend: &mut B, factors: &mut KroneckerFactors<B>) -> Result<(), B::Error> {
+        factors.means().means(backend, &mut self.cache.shadow)?;
+        backend.symmetric_eigen(&self.eigen_jobs, &mut self.cache.shadow, &mut self.shadow_values)?;
+        self.pending = Some(self.cache.check(backend, Some((&self.shadow_values, &self.check_jobs)))?);
+        Ok(())
+    }
+
+    /// Waits for the refresh that was begun, mends what failed and makes the result current.
+    pub(super) fn finish(
+        &mut self,
+        backend: &mut B,
+        factors: &KroneckerFactors<B>,
+        report: &mut Report,
+    ) -> Result<(), B::Error> {
+        let Some(ticket) = self.pending.take() else { return Ok(()) };
+        self.cache.finish(backend, ticket)?;
+        for block in 0..factors.blocks().len() {
+            if self.mend(backend, factors, block, report)? {
+                self.cache.succeeded(block);
+                continue;
+            }
+            let kept = self.cache.fall_back(backend, block, report)?;
+            for slot in [block, factors.blocks().len() + block] {
+                let (one, zero, region) = (B::Scalar::of(1.0), B::Scalar::of(0.0), self.spectra[slot]);
+                match kept {
+                    Kept::Previous => backend.axpby(one, &self.values, zero, &mut self.shadow_values, region)?,
+                    Kept::Identity => backend.fill(one, region, &mut self.shadow_values)?,
+                }
+            }
+        }
+        self.cache.promote();
+        // A semidefinite matrix may have got eigenvalues below 0 from rounding.
+        let all = Region::vector(0, self.values.len());
+        let clamp = Map::Maximum(B::Scalar::of(1.0), B::Scalar::of(0.0));
+        backend.map(clamp, &[MapJob::unary(all, all)], Some(&self.shadow_values), None, &mut self.values)?;
+        if let Some(moments) = &mut self.moments {
+            moments.restart(backend, &self.spectrum_jobs, &self.values)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure of both decompositions of `block` in the shadow, by a second try in double precision where needed.
+    fn mend(
+        &mut self,
+        backend: &mut B,
+        factors: &KroneckerFactors<B>,
+        block: usize,
+        report: &mut Report,
+    ) -> Result<bool, B::Error> {
+        let mut retried = false;
+        for job in 0..self.cache.sides.len() {
+            let side = self.cache.sides[job];
+            if side.block != block || self.cache.is_finite(side.slot) {
+                continue;
+            }
+            let means = factors.running();
+            let region = side.region;
+            let mut matrix = backend.fetch(means.values(), region.offset..region.end())?;
+            let weight = backend.fetch(means.weights(), block..block + 1)?[0].wide().max(1e-30);
+            let Some(values) = dense::eigen(region.rows, weight, &mut matrix) else { return Ok(false) };
+            backend.upload(&matrix, &mut self.cache.shadow, region.offset)?;
+            backend.upload(&values, &mut self.shadow_values, self.spectra[side.slot].offset)?;
+            retried = true;
+        }
+        report.retried += u64::from(retried);
+        Ok(true)
+    }
+
+    /// Adds a micro-batch to EKFAC's statistics, in the current bases.
+    pub(super) fn observe(
+        &mut self,
+        backend: &mut B,
+        blocks: &[Block],
+        members: &[usize],
+        passes: &dyn Captures<B>,
+    ) -> Result<(), B::Error> {
+        match &mut self.moments {
+            Some(moments) => moments.observe(backend, &self.cache.current, blocks, members, passes),
+            None => Ok(()),
+        }
+    }
+
+    /// EKFAC's second moments, if it is EKFAC.
+    pub(super) fn moments(&mut self) -> Option<&mut Moments<B>> {
+        self.moments.as_mut()
+    }
+
+    /// `v ← Q_G [(Q_Gᵀ ∇ Q_A) ⊘ (d_G d_Aᵀ + λ)] Q_Aᵀ` in every block, or with EKFAC's `s` in place of `d_G d_Aᵀ`.
+    pub(super) fn apply(
+        &mut self,
+        backend: &mut B,
+        damping: f64,
+        gradient: &B::Buffer,
+        scratch: &mut B::Buffer,
+        v: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        let damping = B::Scalar::of(damping);
+        self.inward.apply(backend, &self.cache.current, gradient, scratch, v)?;
+        match &self.moments {
+            Some(moments) => {
+                backend.map(Map::DivideDamped(damping), &self.moment_jobs, Some(moments.values()), None, v)?;
+            }
+            None => {
+                let values = Some(&self.values);
+                backend.map(Map::DivideByProduct(damping), &self.spectrum_jobs, values, values, v)?;
+            }
+        }
+        backend.gemm(&self.outward.left, &self.cache.current, v, scratch)?;
+        backend.gemm(&self.outward.right, scratch, &self.cache.current, v)
+    }
+}

@@ -1,0 +1,235 @@
+//! The inverse form: factored Tikhonov damping and Cholesky.
+
+use super::cache::{Cache, Kept, Sandwich};
+use super::dense;
+use super::low_rank::{LowRank, is_worthwhile};
+use super::{Captures, Report};
+use crate::backend::{Backend, Gemm, Invert, Map, MapJob, ReduceJob};
+use crate::factor::{KroneckerFactors, Side};
+use crate::layer::Block;
+use crate::matrix::Region;
+use crate::scalar::Scalar;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// The least damping, relative to a factor's mean diagonal element.
+const FLOOR: f64 = 1e-7;
+
+/// What the damping of a block is multiplied with when its decomposition failed.
+const RAISE: f64 = 10.0;
+
+/// `(A + π√λ)⁻¹` and `(G + √λ/π)⁻¹` of every block.
+pub(super) struct Inverse<B: Backend> {
+    cache: Cache<B>,
+    /// Damped means, then their Cholesky factors.
+    work: B::Buffer,
+    /// Mean diagonal elements, by slot.
+    diagonals: B::Buffer,
+    /// π of every block.
+    balances: B::Buffer,
+    /// π and 1/π, times the raise, by slot.
+    shares: B::Buffer,
+    /// √ of what a block's damping is raised by after failures.
+    raises: B::Buffer,
+    raised: Vec<B::Scalar>,
+    /// What is added to diagonals, by slot.
+    dampings: B::Buffer,
+    trace_jobs: Vec<ReduceJob<B::Scalar>>,
+    shift_jobs: Vec<MapJob>,
+    cholesky_jobs: Vec<Region>,
+    invert_jobs: Vec<Invert>,
+    pending: Option<(B::Verdict, B::Download)>,
+    sound: Vec<bool>,
+    all: Sandwich<B::Scalar>,
+    /// The blocks that are not applied in low rank under the present plan.
+    dense: Sandwich<B::Scalar>,
+    plan: Vec<bool>,
+    low_rank: LowRank<B>,
+}
+
+impl<B: Backend> Inverse<B> {
+    pub(super) fn new(backend: &mut B, factors: &KroneckerFactors<B>, len: usize) -> Result<Self, B::Error> {
+        let cache = Cache::new(backend, factors, len)?;
+        let blocks = factors.blocks();
+        let count = blocks.len();
+        let sides = &cache.sides;
+        let trace = |side: &Side| {
+            let alpha = B::Scalar::of(1.0 / side.region.rows.max(1) as f64);
+            ReduceJob { alpha, ..ReduceJob::sum(side.region.diagonal(), Region::vector(side.slot, 1)) }
+        };
+        let mut trace_jobs: Vec<_> = sides.iter().map(trace).collect();
+        trace_jobs.sort_by_key(|job| job.out.offset);
+        let shift = |side: &Side| MapJob::unary(Region::scalar(side.slot, 1, side.region.rows), side.region.diagonal());
+        let mut raises = backend.allocate(count)?;
+        let raised = vec![B::Scalar::of(1.0); count];
+        backend.upload(&raised, &mut raises, 0)?;
+        Ok(Self {
+            work: backend.allocate(len)?,
+            diagonals: backend.allocate(2 * count)?,
+            balances: backend.allocate(count)?,
+            shares: backend.allocate(2 * count)?,
+            raises,
+            raised,
+            dampings: backend.allocate(2 * count)?,
+            trace_jobs,
+            shift_jobs: sides.iter().map(shift).collect(),
+            cholesky_jobs: sides.iter().map(|side| side.region).collect(),
+            invert_jobs: sides.iter().map(|side| Invert { factor: side.region, out: side.region }).collect(),
+            pending: None,
+            sound: vec![false; 2 * count],
+            all: Sandwich::new(blocks, [false; 2]),
+            dense: Sandwich::new(blocks, [false; 2]),
+            plan: vec![false; count],
+            low_rank: LowRank::new(),
+            cache,
+        })
+    }
+
+    /// Begins a refresh at damping λ; never waits.
+    pub(super) fn refresh(
+        &mut self,
+        backend: &mut B,
+        factors: &mut KroneckerFactors<B>,
+        damping: f64,
+    ) -> Result<(), B::Error> {
+        let s = B::Scalar::of;
+        let count = self.raised.len();
+        let (first, second) = (Region::vector(0, count), Region::vector(count, count));
+        let both = Region::vector(0, 2 * count);
+        factors.means().means(backend, &mut self.work)?;
+        backend.reduce(&self.trace_jobs, &self.work, None, &mut self.diagonals)?;
+        let balance = [MapJob { x: first, y: second, out: first }];
+        backend.map(Map::Balance, &balance, Some(&self.diagonals), Some(&self.diagonals), &mut self.balances)?;
+        let of_a = [MapJob { x: first, y: first, out: first }];
+        let of_g = [MapJob { x: first, y: first, out: second }];
+        let product = Map::MultiplyAdd(s(1.0), s(0.0));
+        backend.map(product, &of_a, Some(&self.balances), Some(&self.raises), &mut self.shares)?;
+        backend.map(Map::Divide, &of_g, Some(&self.raises), Some(&self.balances), &mut self.shares)?;
+        let floored = Map::Maximum(s(libm::sqrt(damping)), s(FLOOR));
+        let jobs = [MapJob { x: both, y: both, out: both }];
+        backend.map(floored, &jobs, Some(&self.shares), Some(&self.diagonals), &mut self.dampings)?;
+        let shift = Map::Axpby(s(1.0), s(1.0));
+        backend.map(shift, &self.shift_jobs, Some(&self.dampings), None, &mut self.work)?;
+        let verdict = backend.cholesky(&self.cholesky_jobs, &mut self.work)?;
+        backend.cholesky_invert(&self.invert_jobs, &self.work, &mut self.cache.shadow)?;
+        let finite = self.cache.check(backend, None)?;
+        self.pending = Some((verdict, finite));
+        Ok(())
+    }
+
+    /// Waits for the refresh that was begun, mends what failed and makes the result current.
+    pub(super) fn finish(
+        &mut self,
+        backend: &mut B,
+        factors: &KroneckerFactors<B>,
+        report: &mut Report,
+    ) -> Result<(), B::Error> {
+        let Some((verdict, finite)) = self.pending.take() else { return Ok(()) };
+        backend.verdict(verdict, &mut self.sound)?;
+        self.cache.finish(backend, finite)?;
+        let mut changed = false;
+        for block in 0..self.raised.len() {
+            let before = self.raised[block];
+            if self.mend(backend, factors, block, report)? {
+                self.cache.succeeded(block);
+                self.raised[block] = B::Scalar::of(f64::max(1.0, before.wide() / libm::sqrt(RAISE)));
+            } else {
+                let kept = self.cache.fall_back(backend, block, report)?;
+                let raise = if kept == Kept::Previous { libm::sqrt(RAISE) } else { 1.0 };
+                self.raised[block] = B::Scalar::of(before.wide() * raise);
+            }
+            changed |= self.raised[block] != before;
+        }
+        if changed {
+            backend.upload(&self.raised, &mut self.raises, 0)?;
+        }
+        self.cache.promote();
+        Ok(())
+    }
+
+    /// Makes sure of both inverses of `block` in the shadow, by a second try in double precision where needed.
+    fn mend(
+        &mut self,
+        backend: &mut B,
+        factors: &KroneckerFactors<B>,
+        block: usize,
+        report: &mut Report,
+    ) -> Result<bool, B::Error> {
+        let mut retried = false;
+        for job in 0..self.cache.sides.len() {
+            let side = self.cache.sides[job];
+            if side.block != block || (self.sound[job] && self.cache.is_finite(side.slot)) {
+                continue;
+            }
+            let means = factors.running();
+            let region = side.region;
+            let values = backend.fetch(means.values(), region.offset..region.end())?;
+            let weight = backend.fetch(means.weights(), block..block + 1)?[0].wide().max(1e-30);
+            let damping = backend.fetch(&self.dampings, side.slot..side.slot + 1)?[0].wide();
+            let mut matrix: Vec<f64> = values.iter().map(|value| value.wide() / weight).collect();
+            for at in 0..region.rows {
+                matrix[at + at * region.rows] += damping;
+            }
+            let inverse = dense::invert(region.rows, &matrix);
+            let inverse: Option<Vec<B::Scalar>> =
+                inverse.map(|inverse| inverse.into_iter().map(B::Scalar::of).collect());
+            match inverse {
+                // It has to fit the device's range too.
+                Some(inverse) if inverse.iter().all(|value| num_traits::Float::is_finite(*value)) => {
+                    backend.upload(&inverse, &mut self.cache.shadow, region.offset)?;
+                    retried = true;
+                }
+                _ => return Ok(false),
+            }
+        }
+        report.retried += u64::from(retried);
+        Ok(true)
+    }
+
+    /// `v ← (G + …)⁻¹ ∇ (A + …)⁻¹` in every block.
+    ///
+    /// `passes` names captures by the numbers of `members`.
+    pub(super) fn apply(
+        &mut self,
+        backend: &mut B,
+        blocks: &[Block],
+        members: &[usize],
+        passes: Option<&dyn Captures<B>>,
+        gradient: &B::Buffer,
+        scratch: &mut B::Buffer,
+        v: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        let Some(passes) = passes else {
+            return self.all.apply(backend, &self.cache.current, gradient, scratch, v);
+        };
+        self.arrange(blocks, members, passes);
+        self.dense.apply(backend, &self.cache.current, gradient, scratch, v)?;
+        let planned = blocks.iter().zip(members).zip(&self.plan);
+        for ((block, &member), _) in planned.filter(|(_, low_rank)| **low_rank) {
+            let capture = passes.capture(member).expect("a planned capture exists");
+            self.low_rank.apply(backend, &self.cache.current, block, &capture, passes.batch(), v)?;
+        }
+        Ok(())
+    }
+
+    /// Decides, for this batch, which blocks are applied in low rank.
+    fn arrange(&mut self, blocks: &[Block], members: &[usize], passes: &dyn Captures<B>) {
+        let mut changed = false;
+        for ((block, &member), planned) in blocks.iter().zip(members).zip(&mut self.plan) {
+            let capture = passes.capture(member);
+            let wanted = capture.is_some_and(|capture| is_worthwhile(block, capture.kind, passes.batch()));
+            changed |= *planned != wanted;
+            *planned = wanted;
+        }
+        if changed {
+            let stays = |job: &&Gemm<B::Scalar>| {
+                let mut of = blocks.iter().zip(&self.plan);
+                !of.any(|(block, &low_rank)| low_rank && block.parameters == job.c)
+            };
+            self.dense.left.clear();
+            self.dense.left.extend(self.all.left.iter().filter(stays));
+            self.dense.right.clear();
+            self.dense.right.extend(self.all.right.iter().filter(stays));
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! K-FAC: Kronecker-factored curvature, refreshed now and then, applied at every step.
+
+use super::cache::Sandwich;
+use super::clip::Clip;
+use super::eigen::Eigen;
+use super::inverse::Inverse;
+use super::{Captures, Fisher, Form, Model, Options, Preconditioner, Refresh, Report, gaps};
+use crate::backend::{Backend, Map, MapJob, ReduceJob};
+use crate::factor::KroneckerFactors;
+use crate::layer::Block;
+use crate::matrix::Region;
+use crate::scalar::Scalar;
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// K-FAC over the blocks of a network; see [`Options`] for its forms.
+///
+/// Parameters that belong to no block, and blocks excluded by name, follow their plain gradient.
+pub struct Kronecker<B: Backend> {
+    options: Options,
+    factors: KroneckerFactors<B>,
+    /// The network's number of each block.
+    members: Vec<usize>,
+    solver: Solver<B>,
+    clip: Clip<B>,
+    curvature: Curvature<B>,
+    scratch: B::Buffer,
+    v: B::Buffer,
+    plain_jobs: Vec<MapJob>,
+    damping: f64,
+    steps: u64,
+    refresh_due: bool,
+    report: Report,
+    tickets: Option<Tickets<B>>,
+    accepted: Vec<B::Scalar>,
+    updates_then: u64,
+}
+
+enum Solver<B: Backend> {
+    Inverse(Box<Inverse<B>>),
+    Eigen(Box<Eigen<B>>),
+}
+
+/// Figures on their way from the device.
+struct Tickets<B: Backend> {
+    accepted: B::Download,
+    clip: B::Download,
+    updates: u64,
+}
+
+impl<B: Backend> Kronecker<B> {
+    /// K-FAC for a network of these blocks, whose flat statistics and parameters have these lengths.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    ///
+    /// # Panics
+    /// If [`Options::check`] finds fault.
+    #[track_caller]
+    pub fn new(
+        backend: &mut B,
+        blocks: &[Block],
+        statistics: usize,
+        parameters: usize,
+        options: Options,
+    ) -> Result<Self, B::Error> {
+        if let Err(error) = options.check(blocks) {
+            panic!("{error}");
+        }
+        let members = blocks.iter().enumerate().filter(|(_, block)| !options.exclude.contains(&block.name));
+        let (members, blocks): (Vec<usize>, Vec<Block>) = members.map(|(at, block)| (at, block.clone())).unzip();
+        let taken: Vec<Region> = blocks.iter().map(|block| block.parameters).collect();
+        assert!(taken.iter().all(|region| region.is_packed()), "the parameters of a block are a packed matrix");
+        let clip = Clip::new(backend, &blocks, options.clip)?;
+        let curvature = Curvature::new(backend, &blocks, parameters)?;
+        let factors = KroneckerFactors::new(backend, blocks, statistics)?;
+        let solver = match options.form {
+            Form::Inverse => Solver::Inverse(Box::new(Inverse::new(backend, &factors, statistics)?)),
+            Form::Eigen | Form::Ekfac => {
+                let ekfac = options.form == Form::Ekfac;
+                Solver::Eigen(Box::new(Eigen::new(backend, &factors, statistics, parameters, ekfac)?))
+            }
+        };
+        let plain = gaps(parameters, &taken).into_iter();
+        Ok(Self {
+            damping: options.damping,
+            report: Report { damping: options.damping, clip: 1.0, ..Report::default() },
+            accepted: vec![B::Scalar::of(0.0); members.len()],
+            scratch: backend.allocate(parameters)?,
+            v: backend.allocate(parameters)?,
+            plain_jobs: plain.map(|region| MapJob::unary(region, region)).collect(),
+            steps: 0,
+            refresh_due: true,
+            tickets: None,
+            updates_then: 0,
+            options,
+            factors,
+            members,
+            solver,
+            clip,
+            curvature,
+        })
+    }
+
+    /// The options it was made with; the damping may have changed since.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Whether this step takes statistics.
+    fn takes(&self) -> bool {
+        self.steps.is_multiple_of(self.options.factor_period)
+    }
+
+    fn finish_refresh(&mut self, backend: &mut B) -> Result<(), B::Error> {
+        match &mut self.solver {
+            Solver::Inverse(inverse) => inverse.finish(backend, &self.factors, &mut self.report),
+            Solver::Eigen(eigen) => eigen.finish(backend, &self.factors, &mut self.report),
+        }
+    }
+
+    fn finish_tickets(&mut self, backend: &mut B) -> Result<(), B::Error> {
+        let Some(tickets) = self.tickets.take() else { return Ok(()) };
+        let mut clip = [B::Scalar::of(1.0)];
+        backend.finish(tickets.clip, &mut clip)?;
+        self.report.clip = clip[0].wide();
+        backend.finish(tickets.accepted, &mut self.accepted)?;
+        let offered = tickets.updates * self.accepted.len() as u64;
+        let accepted: f64 = self.accepted.iter().map(|count| count.wide()).sum();
+        self.report.refused = offered.saturating_sub(accepted as u64);
+        self.updates_then = tickets.updates;
+        Ok(())
+    }
+}
+
+impl<B> Preconditioner<B> for Kronecker<B>
+where
+    B: Backend + Send,
+    B::Buffer: Send,
+    B::Download: Send,
+    B::Verdict: Send,
+{
+    fn begin(&mut self, backend: &mut B) -> Result<(), B::Error> {
+        self.finish_refresh(backend)?;
+        self.finish_tickets(backend)?;
+        if self.takes() {
+            self.factors.means().open(backend)?;
+            if let Solver::Eigen(eigen) = &mut self.solver
+                && let Some(moments) = eigen.moments()
+            {
+                moments.open(backend)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn statistics(&mut self) -> Option<&mut B::Buffer> {
+        if self.takes() { Some(self.factors.means().statistics()) } else { None }
+    }
+
+    fn fisher(&self) -> Fisher {
+        self.options.fisher
+    }
+
+    fn observe(&mut self, backend: &mut B, passes: &dyn Captures<B>) -> Result<(), B::Error> {
+        match &mut self.solver {
+            Solver::Eigen(eigen) if self.steps.is_multiple_of(self.options.factor_period) => {
+                eigen.observe(backend, self.factors.blocks(), &self.members, passes)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn update(&mut self, backend: &mut B, count: usize) -> Result<(), B::Error> {
+        if self.takes() {
+            self.factors.means().close(backend, self.options.ema_old, count)?;
+            self.report.updates += 1;
+            if let Solver::Eigen(eigen) = &mut self.solver
+                && let Some(moments) = eigen.moments()
+            {
+                moments.close(backend, self.options.ema_old, count)?;
+            }
+        }
+        if !self.refresh_due && !self.steps.is_multiple_of(self.options.inverse_period) {
+            return Ok(());
+        }
+        match &mut self.solver {
+            Solver::Inverse(inverse) => inverse.refresh(backend, &mut self.factors, self.damping)?,
+            Solver::Eigen(eigen) => eigen.refresh(backend, &mut self.factors)?,
+        }
+        self.refresh_due = false;
+        self.report.refreshes += 1;
+        self.tickets = Some(Tickets {
+            accepted: self.factors.running().download_accepted(backend)?,
+            clip: backend.download(self.clip.scale(), 0..1)?,
+            updates: self.factors.running().updates(),
+        });
+        match self.options.refresh {
+            Refresh::Immediate => self.finish_refresh(backend),
+            Refresh::Deferred => Ok(()),
+        }
+    }
+
+    fn precondition(
+        &mut self,
+        backend: &mut B,
+        learning_rate: f64,
+        gradient: &B::Buffer,
+        passes: Option<&dyn Captures<B>>,
+        direction: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
+        let (scratch, v) = (&mut self.scratch, &mut self.v);
+        match &mut self.solver {
+            Solver::Inverse(inverse) => {
+                let passes = passes.filter(|_| self.options.low_rank);
+                inverse.apply(backend, self.factors.blocks(), &self.members, passes, gradient, scratch, v)?;
+            }
+            Solver::Eigen(eigen) => eigen.apply(backend, self.damping, gradient, scratch, v)?,
+        }
+        self.clip.apply(backend, learning_rate, gradient, v, direction)?;
+        backend.map(Map::Axpby(one, zero), &self.plain_jobs, Some(gradient), None, direction)?;
+        self.steps += 1;
+        Ok(())
+    }
+
+    fn model(
+        &mut self,
+        backend: &mut B,
+        gradient: &B::Buffer,
+        change: &B::Buffer,
+        out: &mut B::Buffer,
+    ) -> Result<bool, B::Error> {
+        let values = self.factors.running();
+        self.curvature.model(
+            backend,
+            (values.values(), values.weights()),
+            gradient,
+            change,
+            (&mut self.scratch, &mut self.v),
+            out,
+        )?;
+        Ok(true)
+    }
+
+    fn damping(&self) -> f64 {
+        self.damping
+    }
+
+    fn set_damping(&mut self, damping: f64) {
+        self.damping = damping;
+        self.report.damping = damping;
+    }
+
+    fn factors(&mut self) -> Option<&mut KroneckerFactors<B>> {
+        Some(&mut self.factors)
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn resume(&mut self, steps: u64) {
+        self.steps = steps;
+        self.refresh_due = true;
+    }
+
+    fn report(&self) -> Report {
+        self.report
+    }
+}
+
+/// The quadratic model with the running averages as curvature.
+struct Curvature<B: Backend> {
+    products: Sandwich<B::Scalar>,
+    dot_jobs: Vec<ReduceJob<B::Scalar>>,
+    dots: B::Buffer,
+    shares: [B::Buffer; 2],
+    blocks: usize,
+    parameters: usize,
+}
+
+impl<B: Backend> Curvature<B> {
+    fn new(backend: &mut B, blocks: &[Block], parameters: usize) -> Result<Self, B::Error> {
+        let count = blocks.len();
+        let dot = |(at, block): (usize, &Block)| ReduceJob::sum(block.parameters, Region::vector(at, 1));
+        Ok(Self {
+            products: Sandwich::new(blocks, [false; 2]),
+            dot_jobs: blocks.iter().enumerate().map(dot).collect(),
+            dots: backend.allocate(count)?,
+            shares: [backend.allocate(count)?, backend.allocate(count)?],
+            blocks: count,
+            parameters,
+        })
+    }
+
+    /// Writes [`Model`]: `out ← [⟨∇, δ⟩; Σ ⟨δ, G δ A⟩; Σ ⟨δ, δ⟩]`. A and G are running values, each divided by its
+    /// block's weight only after the products.
+    fn model(
+        &mut self,
+        backend: &mut B,
+        (values, weights): (&B::Buffer, &B::Buffer),
+        gradient: &B::Buffer,
+        change: &B::Buffer,
+        (scratch, product): (&mut B::Buffer, &mut B::Buffer),
+        out: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        debug_assert_eq!(Model::LEN, 3);
+        let all = Region::vector(0, self.parameters);
+        let blocks = Region::vector(0, self.blocks);
+        let jobs = [MapJob { x: blocks, y: blocks, out: blocks }];
+        backend.reduce(&[ReduceJob::sum(all, Region::vector(0, 1))], gradient, Some(change), out)?;
+        self.products.apply(backend, values, change, scratch, product)?;
+        backend.reduce(&self.dot_jobs, product, Some(change), &mut self.dots)?;
+        let [once, twice] = &mut self.shares;
+        backend.map(Map::Divide, &jobs, Some(&self.dots), Some(weights), once)?;
+        backend.map(Map::Divide, &jobs, Some(once), Some(weights), twice)?;
+        backend.reduce(&[ReduceJob::sum(blocks, Region::vector(1, 1))], twice, None, out)?;
+        backend.reduce(&self.dot_jobs, change, Some(change), &mut self.dots)?;
+        backend.reduce(&[ReduceJob::sum(blocks, Region::vector(2, 1))], &self.dots, None, out)
+    }
+}
