@@ -15,6 +15,6 @@
 mod kronecker;
 mod running;
 
-pub(crate) use kronecker::Side;
 pub use kronecker::KroneckerFactors;
+pub(crate) use kronecker::Side;
 pub use running::RunningMeans;

@@ -12,6 +12,7 @@ mod batch_norm;
 mod convolution;
 mod dense;
 mod evo_norm;
+mod observer;
 mod pooling;
 mod residual;
 mod sequence;
@@ -21,6 +22,7 @@ pub use batch_norm::BatchNormLayer;
 pub use convolution::ConvolutionLayer;
 pub use dense::Dense;
 pub use evo_norm::EvoNormLayer;
+pub use observer::{Capture, CaptureKind, Observer};
 pub use pooling::PoolingLayer;
 pub(crate) use residual::subsample_fits;
 pub use residual::{Residual, Shortcut};
@@ -63,7 +65,6 @@ pub struct Forward<'a, B: Backend> {
 }
 
 /// What a backward pass works with.
-#[derive(Debug)]
 pub struct Backward<'a, B: Backend> {
     /// The device.
     pub backend: &'a mut B,
@@ -77,6 +78,8 @@ pub struct Backward<'a, B: Backend> {
     /// Where output statistics `Σ D Dᵀ / (N·S)` are *added*, if they are wanted now; `D` is N times the gradient of
     /// the mean loss, `S` the number of positions.
     pub statistics: Option<&'a mut B::Buffer>,
+    /// Who is shown what passes through each observed block, while it is there.
+    pub observer: Option<&'a mut dyn Observer<B>>,
     /// Memory of unspecified content, as long as the longest [`Layer::scratch`].
     pub scratch: &'a mut B::Buffer,
     /// As in [`Forward::spare`].

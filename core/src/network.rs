@@ -23,7 +23,7 @@ pub use initialisation::Initialisation;
 pub use spec::{Shape, ShortcutSpec, Spec};
 
 use crate::backend::{Backend, Buffer, Extent, Softmax};
-use crate::layer::{Backward, Block, Forward, Layer, Mode, Parameter, Sequence};
+use crate::layer::{Backward, Block, Forward, Layer, Mode, Observer, Parameter, Sequence};
 use crate::matrix::Region;
 use crate::scalar::Scalar;
 use crate::seed::Random;
@@ -216,6 +216,7 @@ impl<B: Backend> Network<B> {
     }
 
     /// Computes the gradient of the loss, and adds every block's `Γ` (empirical Fisher) where `statistics` are given.
+    /// The `observer`, if there is one, is shown what passes through every observed block.
     ///
     /// Follows [`forward`](Self::forward) in training mode and [`loss`](Self::loss).
     ///
@@ -230,6 +231,7 @@ impl<B: Backend> Network<B> {
         backend: &mut B,
         batch: usize,
         statistics: Option<&mut B::Buffer>,
+        observer: Option<&mut dyn Observer<B>>,
     ) -> Result<(), B::Error> {
         self.check(batch);
         self.check_statistics(statistics.as_deref());
@@ -239,6 +241,8 @@ impl<B: Backend> Network<B> {
             parameters: &self.parameters,
             gradient: Some(&mut self.gradient),
             statistics,
+            // The cast shortens the object's own lifetime.
+            observer: observer.map(|observer| observer as &mut dyn Observer<B>),
             scratch: &mut self.scratch,
             spare: &mut self.spare,
         };
@@ -261,6 +265,7 @@ impl<B: Backend> Network<B> {
         batch: usize,
         random: &mut Random,
         statistics: &mut B::Buffer,
+        observer: Option<&mut dyn Observer<B>>,
     ) -> Result<(), B::Error> {
         self.check(batch);
         self.check_statistics(Some(statistics));
@@ -277,6 +282,8 @@ impl<B: Backend> Network<B> {
             parameters: &self.parameters,
             gradient: None,
             statistics: Some(statistics),
+            // The cast shortens the object's own lifetime.
+            observer: observer.map(|observer| observer as &mut dyn Observer<B>),
             scratch: &mut self.scratch,
             spare: &mut self.spare,
         };

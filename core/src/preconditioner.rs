@@ -8,11 +8,11 @@
 //! Within a step the order is
 //!
 //! ```text
-//! begin → passes over micro-batches, each followed by observe → update → precondition → optimiser
+//! begin → passes over micro-batches with the taps → update → precondition → optimiser
 //! ```
 //!
 //! # For implementers
-//! Nothing but [`Preconditioner::begin`] and [`Preconditioner::update`] may wait, and only for what [`Refresh`]
+//! Calls follow the order above. Nothing but [`Preconditioner::begin`] and [`Preconditioner::update`] may wait, and only for what [`Refresh`]
 //! says. Nothing is allocated after construction unless a decomposition fails.
 
 mod adaptive;
@@ -32,43 +32,27 @@ pub use identity::Identity;
 pub use kronecker::Kronecker;
 pub use options::{Fisher, Form, Options, OptionsError, Refresh};
 
-use crate::backend::{Backend, Convolution};
+use crate::backend::Backend;
 use crate::factor::KroneckerFactors;
+use crate::layer::{Capture, Observer};
+use crate::matrix::Region;
 use alloc::vec::Vec;
 
-/// What the passes over one batch left behind at one block.
-pub struct Capture<'a, B: Backend> {
-    /// The block's inputs of the last forward pass, without a row of ones for the bias.
-    pub x: &'a B::Buffer,
-    /// The gradients with respect to its outputs, of the *mean* loss, from the last backward pass.
-    pub dy: &'a B::Buffer,
-    /// How both are to be read.
-    pub kind: CaptureKind,
-}
-
-/// What kind of layer a [`Capture`] is from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CaptureKind {
-    /// `x: inputs × N`, `dy: outputs × N`.
-    Dense {
-        /// Rows of `x`.
-        inputs: usize,
-        /// Rows of `dy`.
-        outputs: usize,
-        /// Whether the block's last column is a bias.
-        bias: bool,
-    },
-    /// Activations as [`Backend::convolution_forward`] has them.
-    Convolution(Convolution),
-}
-
-/// The passes over one batch, as far as preconditioners look at them.
+/// What the passes over one batch left behind, for who applies inverses in low rank.
 pub trait Captures<B: Backend> {
     /// Samples in the batch.
     fn batch(&self) -> usize;
 
     /// What the passes left at block `block`; `None` if it was not kept.
     fn capture(&self, block: usize) -> Option<Capture<'_, B>>;
+}
+
+/// What the passes of a step are to look at.
+pub struct Taps<'a, B: Backend> {
+    /// Where they add their statistics.
+    pub statistics: &'a mut B::Buffer,
+    /// Who sees the backward pass that the statistics are from.
+    pub observer: Option<&'a mut dyn Observer<B>>,
 }
 
 /// What a preconditioner has done so far.
@@ -132,21 +116,12 @@ pub trait Preconditioner<B: Backend>: Send {
     /// If the device fails.
     fn begin(&mut self, backend: &mut B) -> Result<(), B::Error>;
 
-    /// Where the passes of this step add their statistics; `None` when none are wanted.
-    fn statistics(&mut self) -> Option<&mut B::Buffer>;
+    /// What the passes of this step look at; `None` when nothing is wanted.
+    fn taps(&mut self) -> Option<Taps<'_, B>>;
 
     /// Whether statistics are of the training labels or of labels drawn from the model.
     fn fisher(&self) -> Fisher {
         Fisher::Empirical
-    }
-
-    /// Sees the passes over one micro-batch, after the backward pass the statistics are from. Never waits.
-    ///
-    /// # Errors
-    /// If the device fails.
-    fn observe(&mut self, backend: &mut B, passes: &dyn Captures<B>) -> Result<(), B::Error> {
-        let _ = (backend, passes);
-        Ok(())
     }
 
     /// Takes in the statistics of `count` micro-batches and refreshes decompositions when it is time.
@@ -216,14 +191,14 @@ pub trait Preconditioner<B: Backend>: Send {
 }
 
 /// Regions of a flat buffer of `len` scalars that none of `taken` covers, in ascending order.
-fn gaps(len: usize, taken: &[crate::matrix::Region]) -> Vec<crate::matrix::Region> {
+fn gaps(len: usize, taken: &[Region]) -> Vec<Region> {
     let mut taken: Vec<_> = taken.iter().map(|region| (region.offset, region.end())).collect();
     taken.sort_unstable();
     let mut free = Vec::new();
     let mut next = 0;
     for (first, end) in taken.into_iter().chain([(len, len)]) {
         if first > next {
-            free.push(crate::matrix::Region::vector(next, first - next));
+            free.push(Region::vector(next, first - next));
         }
         next = next.max(end);
     }

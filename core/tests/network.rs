@@ -41,7 +41,7 @@ impl Case {
 
     fn gradient(&mut self) -> Vec<f64> {
         self.loss();
-        self.network.backward(&mut self.backend, self.batch, None).expect("memory");
+        self.network.backward(&mut self.backend, self.batch, None, None).expect("memory");
         let len = self.network.parameters_len();
         self.backend.fetch(&self.network.gradient, 0..len).expect("memory")
     }
@@ -207,7 +207,7 @@ fn statistics_add_up_and_can_be_left_out() {
     let passes = |case: &mut Case, statistics: &mut Vec<f64>| {
         case.network.forward(&mut case.backend, 4, Mode::Train, Some(statistics)).expect("memory");
         case.network.loss(&mut case.backend, 4, 0.0).expect("memory");
-        case.network.backward(&mut case.backend, 4, Some(statistics)).expect("memory");
+        case.network.backward(&mut case.backend, 4, Some(statistics), None).expect("memory");
     };
     passes(&mut case, &mut statistics);
     let once = statistics.clone();
@@ -244,7 +244,7 @@ fn drawn_labels_give_output_statistics_and_no_gradient() {
     let mut random = Seed(9).random();
     case.network.forward(&mut case.backend, 4, Mode::Train, None).expect("memory");
     for _ in 0..draws {
-        case.network.backward_sampled(&mut case.backend, 4, &mut random, &mut statistics).expect("memory");
+        case.network.backward_sampled(&mut case.backend, 4, &mut random, &mut statistics, None).expect("memory");
     }
     let sum = case.backend.fetch(&statistics, 0..len).expect("memory");
     let after = case.backend.fetch(&case.network.gradient, 0..before.len()).expect("memory");

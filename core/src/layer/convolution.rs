@@ -1,6 +1,6 @@
 //! Two-dimensional convolution, with Kronecker statistics in their exact form (Grosse & Martens 2016).
 
-use super::{Backward, Block, Forward, Layer};
+use super::{Backward, Block, Capture, CaptureKind, Forward, Layer};
 use crate::backend::{Backend, Convolution, Extent, Gemm, Outer, Statistic};
 use crate::matrix::Region;
 use crate::scalar::Scalar;
@@ -103,6 +103,10 @@ impl<B: Backend> Layer<B> for ConvolutionLayer {
         dy: &B::Buffer,
         dx: Option<&mut B::Buffer>,
     ) -> Result<(), B::Error> {
+        if let (Some(observer), true) = (&mut pass.observer, self.observed) {
+            let capture = Capture { x, dy, kind: CaptureKind::Convolution(self.shape) };
+            observer.observe(pass.backend, self.number, pass.batch, &capture)?;
+        }
         let Some(gradient) = pass.gradient.as_deref_mut() else {
             return self.backward_without_gradient(pass, dy, dx);
         };

@@ -1,7 +1,7 @@
 //! Fully connected layers.
 
 use super::convolution::output_scale;
-use super::{Backward, Block, Forward, Layer};
+use super::{Backward, Block, Capture, CaptureKind, Forward, Layer};
 use crate::backend::{Backend, Extent, Gemm, Map, MapJob, Outer, ReduceJob};
 use crate::matrix::Region;
 use crate::scalar::Scalar;
@@ -124,6 +124,10 @@ impl<B: Backend> Layer<B> for Dense<B> {
         if let (Some(target), true) = (&mut pass.statistics, self.observed) {
             let (alpha, beta) = (output_scale(pass.batch, 1), B::Scalar::of(1.0));
             pass.backend.symmetric_product(&[Outer { alpha, x: output, beta, c: self.block.g }], dy, target)?;
+        }
+        if let (Some(observer), true) = (&mut pass.observer, self.observed) {
+            let kind = CaptureKind::Dense { inputs: self.inputs, outputs: self.outputs(), bias: self.bias };
+            observer.observe(pass.backend, self.number, pass.batch, &Capture { x, dy, kind })?;
         }
         let Some(dx) = dx else { return Ok(()) };
         let product = Gemm::product(self.weights().transposed(), output, input);

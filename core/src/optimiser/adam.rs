@@ -42,12 +42,7 @@ impl<B: Backend> Adam<B> {
     ///
     /// # Errors
     /// If memory runs out.
-    pub fn new(
-        backend: &mut B,
-        parameters: usize,
-        decayed: &[Region],
-        options: AdamOptions,
-    ) -> Result<Self, B::Error> {
+    pub fn new(backend: &mut B, parameters: usize, decayed: &[Region], options: AdamOptions) -> Result<Self, B::Error> {
         Ok(Self {
             options,
             moments: [backend.allocate(parameters)?, backend.allocate(parameters)?],

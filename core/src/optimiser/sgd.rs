@@ -30,12 +30,7 @@ impl<B: Backend> Sgd<B> {
     ///
     /// # Errors
     /// If memory runs out.
-    pub fn new(
-        backend: &mut B,
-        parameters: usize,
-        decayed: &[Region],
-        options: SgdOptions,
-    ) -> Result<Self, B::Error> {
+    pub fn new(backend: &mut B, parameters: usize, decayed: &[Region], options: SgdOptions) -> Result<Self, B::Error> {
         Ok(Self { options, momentum: [backend.allocate(parameters)?], decay_jobs: jobs(decayed), steps: 0 })
     }
 }

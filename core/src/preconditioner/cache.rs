@@ -12,6 +12,9 @@ use alloc::vec::Vec;
 /// How many refreshes of a block may fail in a row before it is given the identity.
 const PATIENCE: u32 = 3;
 
+/// Jobs that add to sums, and what they read.
+type Sums<'a, B> = (&'a <B as Backend>::Buffer, &'a [ReduceJob<<B as Backend>::Scalar>]);
+
 /// One square matrix for every factor, in the layout of the statistics, twice.
 ///
 /// `current` starts as the identity, so that what was never refreshed preconditions nothing.
@@ -59,11 +62,7 @@ impl<B: Backend> Cache<B> {
     }
 
     /// Asks whether every matrix of the shadow is finite, and the `extra` sums too, which end up in the same slots.
-    pub(super) fn check(
-        &mut self,
-        backend: &mut B,
-        extra: Option<(&B::Buffer, &[ReduceJob<B::Scalar>])>,
-    ) -> Result<B::Download, B::Error> {
+    pub(super) fn check(&mut self, backend: &mut B, extra: Option<Sums<'_, B>>) -> Result<B::Download, B::Error> {
         let all = Region::vector(0, self.flags.len());
         backend.reduce(&self.check_jobs, &self.shadow, None, &mut self.sums)?;
         if let Some((buffer, jobs)) = extra {
@@ -134,8 +133,7 @@ impl<S: Scalar> Sandwich<S> {
         let turned = |region: Region, turn: bool| if turn { region.transposed() } else { region };
         let left = |block: &Block| Gemm::product(turned(block.g, transposed[0]), block.parameters, block.parameters);
         let right = |block: &Block| Gemm::product(block.parameters, turned(block.a, transposed[1]), block.parameters);
-        let mut sandwich =
-            Self { left: blocks.iter().map(left).collect(), right: blocks.iter().map(right).collect() };
+        let mut sandwich = Self { left: blocks.iter().map(left).collect(), right: blocks.iter().map(right).collect() };
         sandwich.left.sort_by_key(|job| job.c.end());
         sandwich.right.sort_by_key(|job| job.c.end());
         sandwich

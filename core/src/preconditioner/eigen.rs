@@ -1,12 +1,12 @@
 //! The eigen form: exact Tikhonov damping in eigenbases, with or without EKFAC's second moments.
 
+use super::Report;
 use super::cache::{Cache, Kept, Sandwich};
 use super::dense;
 use super::moments::Moments;
-use super::{Captures, Report};
 use crate::backend::{Backend, Buffer as _, Eigen as EigenJob, Map, MapJob, ReduceJob};
 use crate::factor::{KroneckerFactors, Side};
-use crate::layer::Block;
+use crate::layer::{Block, Capture, Observer};
 use crate::matrix::Region;
 use crate::scalar::Scalar;
 use alloc::vec::Vec;
@@ -30,14 +30,16 @@ pub(super) struct Eigen<B: Backend> {
     /// Second moments, in the layout of the parameters.
     moment_jobs: Vec<MapJob>,
     moments: Option<Moments<B>>,
+    /// The blocks by the network's numbers, for EKFAC.
+    observed: Vec<Option<Block>>,
 }
 
 impl<B: Backend> Eigen<B> {
     pub(super) fn new(
         backend: &mut B,
         factors: &KroneckerFactors<B>,
-        len: usize,
-        parameters: usize,
+        members: &[usize],
+        [len, parameters]: [usize; 2],
         ekfac: bool,
     ) -> Result<Self, B::Error> {
         let cache = Cache::new(backend, factors, len)?;
@@ -64,6 +66,10 @@ impl<B: Backend> Eigen<B> {
         };
         let mut spectrum_jobs: Vec<MapJob> = blocks.iter().enumerate().map(spectrum).collect();
         spectrum_jobs.sort_by_key(|job| job.out.end());
+        let mut observed = alloc::vec![None; members.last().map_or(0, |last| last + 1)];
+        for (&member, block) in members.iter().zip(blocks) {
+            observed[member] = Some(block.clone());
+        }
         let mut values = backend.allocate(next)?;
         backend.fill(B::Scalar::of(1.0), Region::vector(0, next), &mut values)?;
         Ok(Self {
@@ -75,6 +81,7 @@ impl<B: Backend> Eigen<B> {
             shadow_values: backend.allocate(next)?,
             spectra,
             spectrum_jobs,
+            observed,
             pending: None,
             inward: Sandwich::new(blocks, [true, false]),
             outward: Sandwich::new(blocks, [false, true]),
@@ -151,20 +158,6 @@ impl<B: Backend> Eigen<B> {
         Ok(true)
     }
 
-    /// Adds a micro-batch to EKFAC's statistics, in the current bases.
-    pub(super) fn observe(
-        &mut self,
-        backend: &mut B,
-        blocks: &[Block],
-        members: &[usize],
-        passes: &dyn Captures<B>,
-    ) -> Result<(), B::Error> {
-        match &mut self.moments {
-            Some(moments) => moments.observe(backend, &self.cache.current, blocks, members, passes),
-            None => Ok(()),
-        }
-    }
-
     /// EKFAC's second moments, if it is EKFAC.
     pub(super) fn moments(&mut self) -> Option<&mut Moments<B>> {
         self.moments.as_mut()
@@ -192,5 +185,20 @@ impl<B: Backend> Eigen<B> {
         }
         backend.gemm(&self.outward.left, &self.cache.current, v, scratch)?;
         backend.gemm(&self.outward.right, scratch, &self.cache.current, v)
+    }
+}
+
+impl<B: Backend> Observer<B> for Eigen<B> {
+    fn observe(
+        &mut self,
+        backend: &mut B,
+        block: usize,
+        batch: usize,
+        capture: &Capture<'_, B>,
+    ) -> Result<(), B::Error> {
+        match (&mut self.moments, self.observed.get(block)) {
+            (Some(moments), Some(Some(block))) => moments.observe(backend, &self.cache.current, block, batch, capture),
+            _ => Ok(()),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! No preconditioning: plain gradient descent.
 
-use super::{Captures, Preconditioner, Report};
+use super::{Captures, Preconditioner, Report, Taps};
 use crate::backend::{Backend, Buffer as _};
 use crate::matrix::Region;
 use crate::scalar::Scalar;
@@ -16,7 +16,7 @@ impl<B: Backend> Preconditioner<B> for Identity {
         Ok(())
     }
 
-    fn statistics(&mut self) -> Option<&mut B::Buffer> {
+    fn taps(&mut self) -> Option<Taps<'_, B>> {
         None
     }
 

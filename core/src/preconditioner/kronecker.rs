@@ -4,10 +4,10 @@ use super::cache::Sandwich;
 use super::clip::Clip;
 use super::eigen::Eigen;
 use super::inverse::Inverse;
-use super::{Captures, Fisher, Form, Model, Options, Preconditioner, Refresh, Report, gaps};
+use super::{Captures, Fisher, Form, Model, Options, Preconditioner, Refresh, Report, Taps, gaps};
 use crate::backend::{Backend, Map, MapJob, ReduceJob};
 use crate::factor::KroneckerFactors;
-use crate::layer::Block;
+use crate::layer::{Block, Observer};
 use crate::matrix::Region;
 use crate::scalar::Scalar;
 use alloc::boxed::Box;
@@ -79,7 +79,7 @@ impl<B: Backend> Kronecker<B> {
             Form::Inverse => Solver::Inverse(Box::new(Inverse::new(backend, &factors, statistics)?)),
             Form::Eigen | Form::Ekfac => {
                 let ekfac = options.form == Form::Ekfac;
-                Solver::Eigen(Box::new(Eigen::new(backend, &factors, statistics, parameters, ekfac)?))
+                Solver::Eigen(Box::new(Eigen::new(backend, &factors, &members, [statistics, parameters], ekfac)?))
             }
         };
         let plain = gaps(parameters, &taken).into_iter();
@@ -155,21 +155,19 @@ where
         Ok(())
     }
 
-    fn statistics(&mut self) -> Option<&mut B::Buffer> {
-        if self.takes() { Some(self.factors.means().statistics()) } else { None }
+    fn taps(&mut self) -> Option<Taps<'_, B>> {
+        if !self.takes() {
+            return None;
+        }
+        let observer: Option<&mut dyn Observer<B>> = match &mut self.solver {
+            Solver::Eigen(eigen) if self.options.form == Form::Ekfac => Some(&mut **eigen),
+            _ => None,
+        };
+        Some(Taps { statistics: self.factors.means().statistics(), observer })
     }
 
     fn fisher(&self) -> Fisher {
         self.options.fisher
-    }
-
-    fn observe(&mut self, backend: &mut B, passes: &dyn Captures<B>) -> Result<(), B::Error> {
-        match &mut self.solver {
-            Solver::Eigen(eigen) if self.steps.is_multiple_of(self.options.factor_period) => {
-                eigen.observe(backend, self.factors.blocks(), &self.members, passes)
-            }
-            _ => Ok(()),
-        }
     }
 
     fn update(&mut self, backend: &mut B, count: usize) -> Result<(), B::Error> {

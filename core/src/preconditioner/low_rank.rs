@@ -4,9 +4,8 @@
 //! `G⁻¹ ∇ A⁻¹ = (G⁻¹ dy)(A⁻¹ a)ᵀ`: `N(o² + i² + o·i)` multiplications where the products with ∇ take
 //! `o·i·(o + i)`.
 
-use super::{Capture, CaptureKind};
 use crate::backend::{Backend, Buffer as _, Gemm, Map, MapJob};
-use crate::layer::Block;
+use crate::layer::{Block, Capture, CaptureKind};
 use crate::matrix::Region;
 use crate::scalar::Scalar;
 
@@ -72,7 +71,9 @@ pub(super) fn project<B: Backend>(
     out: &mut B::Buffer,
 ) -> Result<(), B::Error> {
     let s = B::Scalar::of;
-    let CaptureKind::Dense { inputs, bias, .. } = capture.kind else { unreachable!("only dense captures are projected") };
+    let CaptureKind::Dense { inputs, bias, .. } = capture.kind else {
+        unreachable!("only dense captures are projected")
+    };
     let columns = matrix.columns;
     let target = Region::matrix(0, columns, batch);
     if bias {

@@ -1,10 +1,9 @@
 //! EKFAC's second moments `s = E[(Q_Gᵀ ∇ₙ Q_A)²]` (George et al. 2018, arXiv 1806.03884).
 
 use super::low_rank::{grown, project};
-use super::{CaptureKind, Captures};
 use crate::backend::{Backend, Convolution, Gemm, Map, MapJob, ReduceJob};
 use crate::factor::RunningMeans;
-use crate::layer::Block;
+use crate::layer::{Block, Capture, CaptureKind};
 use crate::matrix::Region;
 use crate::scalar::Scalar;
 use alloc::vec::Vec;
@@ -69,25 +68,21 @@ impl<B: Backend> Moments<B> {
         backend.fill(s(1.0), all, weights)
     }
 
-    /// Adds one micro-batch in the bases `q`.
+    /// Adds what passed through block `block` for one micro-batch, in the bases `q`.
     pub(super) fn observe(
         &mut self,
         backend: &mut B,
         q: &B::Buffer,
-        blocks: &[Block],
-        members: &[usize],
-        passes: &dyn Captures<B>,
+        block: &Block,
+        batch: usize,
+        capture: &Capture<'_, B>,
     ) -> Result<(), B::Error> {
-        for (block, &member) in blocks.iter().zip(members) {
-            let Some(capture) = passes.capture(member) else { continue };
-            match capture.kind {
-                CaptureKind::Dense { .. } => self.observe_dense(backend, q, block, &capture, passes.batch())?,
-                CaptureKind::Convolution(shape) => {
-                    self.observe_convolution(backend, q, block, &shape, (capture.x, capture.dy), passes.batch())?;
-                }
+        match capture.kind {
+            CaptureKind::Dense { .. } => self.observe_dense(backend, q, block, capture, batch),
+            CaptureKind::Convolution(shape) => {
+                self.observe_convolution(backend, q, block, &shape, (capture.x, capture.dy), batch)
             }
         }
-        Ok(())
     }
 
     fn observe_dense(
@@ -95,7 +90,7 @@ impl<B: Backend> Moments<B> {
         backend: &mut B,
         q: &B::Buffer,
         block: &Block,
-        capture: &super::Capture<'_, B>,
+        capture: &Capture<'_, B>,
         batch: usize,
     ) -> Result<(), B::Error> {
         let s = B::Scalar::of;

@@ -1,0 +1,44 @@
+//! Looking at what passes through a block.
+
+use crate::backend::{Backend, Convolution};
+
+/// What the passes over one batch have at one block.
+pub struct Capture<'a, B: Backend> {
+    /// The block's inputs of the last forward pass, without a row of ones for the bias.
+    pub x: &'a B::Buffer,
+    /// The gradients with respect to its outputs, of the *mean* loss, from the last backward pass.
+    pub dy: &'a B::Buffer,
+    /// How both are to be read.
+    pub kind: CaptureKind,
+}
+
+/// What kind of layer a [`Capture`] is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureKind {
+    /// `x: inputs × N`, `dy: outputs × N`.
+    Dense {
+        /// Rows of `x`.
+        inputs: usize,
+        /// Rows of `dy`.
+        outputs: usize,
+        /// Whether the block's last column is a bias.
+        bias: bool,
+    },
+    /// Activations as [`Backend::convolution_forward`] has them.
+    Convolution(Convolution),
+}
+
+/// Sees inputs and output gradients of every block during a backward pass, for statistics of single examples.
+pub trait Observer<B: Backend> {
+    /// Looks at block `block` for a batch of `batch` samples. Neither allocates in the long run nor waits.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn observe(
+        &mut self,
+        backend: &mut B,
+        block: usize,
+        batch: usize,
+        capture: &Capture<'_, B>,
+    ) -> Result<(), B::Error>;
+}
