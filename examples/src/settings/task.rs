@@ -1,8 +1,8 @@
 //! What is trained, on what, and with which backend.
 
 use crate::data::partition::Partition;
+use crate::data::source::Source;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
 
 /// What computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -20,10 +20,10 @@ pub struct TaskSettings {
     /// lenet5, mlp, resnet20, resnet32, resnet18, or a TOML file that describes a network
     #[arg(long, default_value = "lenet5", value_name = "NAME|FILE")]
     pub model: String,
-    /// Read this directory (IDX or CIFAR-10 binary) instead of the embedded Fashion-MNIST subset; `full` is the complete
-    /// Fashion-MNIST where it is installed
-    #[arg(long, value_name = "DIR|full")]
-    pub data: Option<PathBuf>,
+    /// embedded (10,000 + 2,000 images of Fashion-MNIST), fashion-mnist (all of it, where it is installed), or a directory
+    /// of IDX or CIFAR-10 binary files
+    #[arg(long, default_value = "embedded", value_name = "NAME|DIR")]
+    pub data: Source,
     /// Use only this many training samples, equally many of each class
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
