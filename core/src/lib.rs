@@ -27,4 +27,5 @@ pub mod scalar;
 pub mod schedule;
 pub mod seed;
 pub mod time;
+pub mod trainer;
 pub mod transport;

@@ -1,0 +1,480 @@
+//! One node's training as a state machine: the [`Trainer`].
+//!
+//! # For users
+//! Build a [`Network`], choose a [`Preconditioner`], an [`Optimiser`] and a [`Schedule`], and say where batches come
+//! from ([`Batches`]); then call [`Trainer::step`] as often as you like, alone or as the
+//! [`Training`](crate::participant::Training) of a participant. A step is
+//!
+//! ```text
+//! batch → forward → loss → backward → update factors → maybe refresh → precondition → KL clip → optimiser
+//! ```
+//!
+//! The loss of a step is taken as a ticket and read at the next step, so that the host never waits for the device
+//! within one; only the very first step waits for its own loss.
+//!
+//! # For implementers
+//! After the first steps nothing is allocated here, the backend's own tickets excepted.
+
+mod averaging;
+mod checkpoint;
+mod source;
+
+pub use checkpoint::Checkpoint;
+pub use source::{Batches, Examples};
+
+use crate::backend::{Backend, Map, MapJob};
+use crate::error::{Error, ErrorKind};
+use crate::layer::{Capture, CaptureKind, Mode, ParameterKind};
+use crate::matrix::Region;
+use crate::network::Network;
+use crate::optimiser::Optimiser;
+use crate::participant::{Summary, TrainingError};
+use crate::preconditioner::{Captures, Fisher, LevenbergMarquardt, Model, Preconditioner, Report, Taps};
+use crate::scalar::Scalar;
+use crate::schedule::Schedule;
+use crate::seed::{Random, Seed};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// The knobs of a [`Trainer`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainerOptions {
+    /// Samples of one pass.
+    pub batch: usize,
+    /// Passes of one step: their gradients and statistics are averaged.
+    pub micro_batches: usize,
+    /// Label smoothing.
+    pub smoothing: f64,
+    /// The learning rate.
+    pub rate: Schedule,
+    /// The damping, where it is to change by plan; `None` leaves it to the preconditioner.
+    pub damping: Option<Schedule>,
+    /// The damping, where it is to change by how well the quadratic model predicts.
+    pub adaptive: Option<LevenbergMarquardt>,
+    /// Whence labels are drawn for the true Fisher.
+    pub seed: Seed,
+}
+
+impl TrainerOptions {
+    /// Batches of `batch` samples at a constant learning rate.
+    pub const fn new(batch: usize, rate: f64) -> Self {
+        Self {
+            batch,
+            micro_batches: 1,
+            smoothing: 0.0,
+            rate: Schedule::constant(rate),
+            damping: None,
+            adaptive: None,
+            seed: Seed(0),
+        }
+    }
+}
+
+/// What the last steps have shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Steps made.
+    pub iteration: u64,
+    /// Training samples used.
+    pub samples: u64,
+    /// The mean loss of the last step that is known.
+    pub loss: f64,
+    /// The fraction of right answers in it.
+    pub accuracy: f64,
+}
+
+/// How a network does on examples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Evaluation {
+    /// Examples seen.
+    pub examples: usize,
+    /// Mean loss over them, without smoothing.
+    pub loss: f64,
+    /// Fraction answered right.
+    pub accuracy: f64,
+}
+
+/// One node's training: backend, network, preconditioner, optimiser, schedule and data.
+pub struct Trainer<B: Backend> {
+    backend: B,
+    network: Network<B>,
+    preconditioner: Box<dyn Preconditioner<B>>,
+    optimiser: Box<dyn Optimiser<B>>,
+    batches: Box<dyn Batches<B::Scalar>>,
+    options: TrainerOptions,
+    random: Random,
+    /// For every block, how a dense one's captures are read.
+    kinds: Vec<Option<CaptureKind>>,
+    direction: B::Buffer,
+    /// The mean gradient of several micro-batches.
+    accumulated: Option<B::Buffer>,
+    /// `[loss; right answers]`, summed over micro-batches.
+    totals: B::Buffer,
+    model: Option<ModelReading<B>>,
+    x: Vec<B::Scalar>,
+    labels: Vec<u32>,
+    loss_ticket: Option<(u64, B::Download)>,
+    model_ticket: Option<B::Download>,
+    progress: Progress,
+    /// What went wrong where nothing could be returned.
+    failure: Option<TrainingError>,
+}
+
+/// Memory for reading the quadratic model.
+struct ModelReading<B: Backend> {
+    rule: LevenbergMarquardt,
+    before: B::Buffer,
+    change: B::Buffer,
+    running: B::Buffer,
+    /// [`Model`], then the loss after and before.
+    reading: B::Buffer,
+}
+
+/// Places in [`ModelReading::reading`].
+const AFTER: usize = Model::LEN;
+const BEFORE: usize = Model::LEN + 1;
+const READING: usize = Model::LEN + 2;
+
+/// The passes of one batch through a network, for low-rank preconditioning.
+struct Passes<'a, B: Backend> {
+    network: &'a Network<B>,
+    kinds: &'a [Option<CaptureKind>],
+    batch: usize,
+}
+
+impl<B: Backend> Captures<B> for Passes<'_, B> {
+    fn batch(&self) -> usize {
+        self.batch
+    }
+
+    fn capture(&self, block: usize) -> Option<Capture<'_, B>> {
+        let kind = self.kinds[block]?;
+        self.network.low_rank(block).map(|(x, dy)| Capture { x, dy, kind })
+    }
+}
+
+/// How the captures of a network's dense blocks are read.
+fn dense_kinds<B: Backend>(network: &Network<B>) -> Vec<Option<CaptureKind>> {
+    let kind = |(number, block): (usize, &crate::layer::Block)| {
+        network.low_rank(number)?;
+        let within = block.parameters.offset..block.parameters.end();
+        let bias = network.table().iter().any(|parameter| {
+            matches!(parameter.kind, ParameterKind::Bias { .. }) && within.contains(&parameter.region.offset)
+        });
+        let Region { rows, columns, .. } = block.parameters;
+        Some(CaptureKind::Dense { inputs: columns - usize::from(bias), outputs: rows, bias })
+    };
+    network.blocks().iter().enumerate().map(kind).collect()
+}
+
+fn failed(step: u64, error: impl Error) -> TrainingError {
+    TrainingError { kind: error.kind(), reason: format!("step {step}: {error}") }
+}
+
+impl<B: Backend> Trainer<B> {
+    /// Training of `network`, whose parameters have been initialised.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    ///
+    /// # Panics
+    /// If the network has no memory for such a batch, or the batch or the number of micro-batches is 0.
+    #[track_caller]
+    pub fn new(
+        mut backend: B,
+        mut network: Network<B>,
+        mut preconditioner: Box<dyn Preconditioner<B>>,
+        optimiser: Box<dyn Optimiser<B>>,
+        batches: Box<dyn Batches<B::Scalar>>,
+        options: TrainerOptions,
+    ) -> Result<Self, B::Error> {
+        let TrainerOptions { batch, micro_batches, .. } = options;
+        assert!(batch > 0 && micro_batches > 0, "{micro_batches} micro-batches of {batch} samples are none");
+        assert!(batch <= network.capacity(), "batches of {batch} in memory for {}", network.capacity());
+        let len = network.parameters_len();
+        if let Some(factors) = preconditioner.factors() {
+            // Blocks without a factor need no statistics.
+            for number in 0..network.blocks().len() {
+                let name = &network.blocks()[number].name;
+                let wanted = factors.blocks().iter().any(|block| block.name == *name);
+                network.observe(number, wanted);
+            }
+        }
+        let model = match options.adaptive {
+            Some(rule) => Some(ModelReading {
+                rule,
+                before: backend.allocate(len)?,
+                change: backend.allocate(len)?,
+                running: backend.allocate(network.running_len())?,
+                reading: backend.allocate(READING)?,
+            }),
+            None => None,
+        };
+        Ok(Self {
+            kinds: dense_kinds(&network),
+            direction: backend.allocate(len)?,
+            accumulated: if micro_batches > 1 { Some(backend.allocate(len)?) } else { None },
+            totals: backend.allocate(2)?,
+            model,
+            x: vec![B::Scalar::of(0.0); batch * network.input_extent().len()],
+            labels: vec![0; batch],
+            random: options.seed.derive("labels of the true Fisher", 0).random(),
+            loss_ticket: None,
+            model_ticket: None,
+            progress: Progress::default(),
+            failure: None,
+            backend,
+            network,
+            preconditioner,
+            optimiser,
+            batches,
+            options,
+        })
+    }
+
+    /// Makes one step.
+    ///
+    /// The summary's loss is that of the step before, except at the first step.
+    ///
+    /// # Errors
+    /// If the device fails, or the loss is not a number; then nothing more should be trained.
+    pub fn step(&mut self) -> Result<Summary, TrainingError> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        let step = self.progress.iteration;
+        self.finish_tickets()?;
+        self.work(step).map_err(|error| failed(step, error))?;
+        let samples = (self.options.batch * self.options.micro_batches) as u64;
+        self.progress.iteration += 1;
+        self.progress.samples += samples;
+        if step == 0 {
+            self.finish_tickets()?;
+        }
+        Ok(Summary { samples, loss: self.progress.loss })
+    }
+
+    /// Everything a step does on the device.
+    fn work(&mut self, step: u64) -> Result<(), B::Error> {
+        if let Some(schedule) = &self.options.damping {
+            self.preconditioner.set_damping(schedule.value(step));
+        }
+        let rate = self.options.rate.value(step);
+        let count = self.options.micro_batches;
+        self.preconditioner.begin(&mut self.backend)?;
+        for micro in 0..count {
+            self.batches.fill(&mut self.x, &mut self.labels);
+            self.network.load(&mut self.backend, &self.x, &self.labels)?;
+            self.pass()?;
+            self.accumulate(micro)?;
+        }
+        let source = if count > 1 { &self.totals } else { self.network.loss_value() };
+        self.loss_ticket = Some((step, self.backend.download(source, 0..2)?));
+        self.preconditioner.update(&mut self.backend, count)?;
+        let reads = self.model.as_ref().is_some_and(|model| model.rule.reads(step));
+        if reads {
+            self.before_reading()?;
+        }
+        let passes = Passes { network: &self.network, kinds: &self.kinds, batch: self.options.batch };
+        let unreduced: Option<&dyn Captures<B>> = if count > 1 { None } else { Some(&passes) };
+        let gradient = self.accumulated.as_ref().unwrap_or(&self.network.gradient);
+        self.preconditioner.precondition(&mut self.backend, rate, gradient, unreduced, &mut self.direction)?;
+        self.optimiser.step(&mut self.backend, rate, &self.direction, &mut self.network.parameters)?;
+        if reads {
+            self.read_model()?;
+        }
+        Ok(())
+    }
+
+    /// Forward and backward through the loaded micro-batch.
+    fn pass(&mut self) -> Result<(), B::Error> {
+        let Self { backend, network, preconditioner, options, random, .. } = self;
+        let (batch, smoothing) = (options.batch, options.smoothing);
+        let fisher = preconditioner.fisher();
+        let Some(Taps { statistics, observer }) = preconditioner.taps() else {
+            network.forward(backend, batch, Mode::Train, None)?;
+            network.loss(backend, batch, smoothing)?;
+            return network.backward(backend, batch, None, None);
+        };
+        network.forward(backend, batch, Mode::Train, Some(statistics))?;
+        match fisher {
+            Fisher::Empirical => {
+                network.loss(backend, batch, smoothing)?;
+                network.backward(backend, batch, Some(statistics), observer)
+            }
+            Fisher::True => {
+                network.backward_sampled(backend, batch, random, statistics, observer)?;
+                network.loss(backend, batch, smoothing)?;
+                network.backward(backend, batch, None, None)
+            }
+        }
+    }
+
+    /// Adds gradient and loss of micro-batch `micro` to those before.
+    fn accumulate(&mut self, micro: usize) -> Result<(), B::Error> {
+        let Some(accumulated) = &mut self.accumulated else { return Ok(()) };
+        let s = B::Scalar::of;
+        let (share, old) = (s(1.0 / self.options.micro_batches as f64), s(if micro == 0 { 0.0 } else { 1.0 }));
+        let all = Region::vector(0, self.network.parameters_len());
+        self.backend.axpby(share, &self.network.gradient, old, accumulated, all)?;
+        self.backend.axpby(s(1.0), self.network.loss_value(), old, &mut self.totals, Region::vector(0, 2))
+    }
+
+    /// Keeps what the quadratic model is compared with.
+    fn before_reading(&mut self) -> Result<(), B::Error> {
+        let Some(model) = &mut self.model else { return Ok(()) };
+        let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
+        let copy = Map::Axpby(one, zero);
+        let all = Region::vector(0, self.network.parameters_len());
+        let running = Region::vector(0, self.network.running_len());
+        let loss = [MapJob::unary(Region::vector(0, 1), Region::vector(BEFORE, 1))];
+        self.backend.axpby(one, &self.network.parameters, zero, &mut model.before, all)?;
+        self.backend.axpby(one, &self.network.running, zero, &mut model.running, running)?;
+        self.backend.map(copy, &loss, Some(self.network.loss_value()), None, &mut model.reading)
+    }
+
+    /// Takes the model's prediction and the loss after the step, on the last batch.
+    fn read_model(&mut self) -> Result<(), B::Error> {
+        let Some(model) = &mut self.model else { return Ok(()) };
+        let (backend, network) = (&mut self.backend, &mut self.network);
+        let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
+        let all = Region::vector(0, network.parameters_len());
+        let difference = Map::Sum(one, B::Scalar::of(-1.0));
+        let jobs = [MapJob::unary(all, all)];
+        backend.map(difference, &jobs, Some(&network.parameters), Some(&model.before), &mut model.change)?;
+        let gradient = self.accumulated.as_ref().unwrap_or(&network.gradient);
+        if !self.preconditioner.model(backend, gradient, &model.change, &mut model.reading)? {
+            return Ok(());
+        }
+        network.forward(backend, self.options.batch, Mode::Train, None)?;
+        network.loss(backend, self.options.batch, self.options.smoothing)?;
+        // The extra pass must not count for normalisation.
+        let running = Region::vector(0, network.running_len());
+        backend.axpby(one, &model.running, zero, &mut network.running, running)?;
+        let loss = [MapJob::unary(Region::vector(0, 1), Region::vector(AFTER, 1))];
+        backend.map(Map::Axpby(one, zero), &loss, Some(network.loss_value()), None, &mut model.reading)?;
+        self.model_ticket = Some(backend.download(&model.reading, 0..READING)?);
+        Ok(())
+    }
+
+    /// Reads what the last step took. Waits for the device to have done that step.
+    fn finish_tickets(&mut self) -> Result<(), TrainingError> {
+        let step = self.progress.iteration;
+        if let Some((of, ticket)) = self.loss_ticket.take() {
+            let mut values = [B::Scalar::of(0.0); 2];
+            self.backend.finish(ticket, &mut values).map_err(|error| failed(step, error))?;
+            let micro_batches = self.options.micro_batches as f64;
+            let samples = self.options.batch as f64 * micro_batches;
+            self.progress.loss = values[0].wide() / micro_batches;
+            self.progress.accuracy = values[1].wide() / samples;
+            if !self.progress.loss.is_finite() {
+                return Err(self.diverged(of));
+            }
+        }
+        if let Some(ticket) = self.model_ticket.take() {
+            let mut values = [B::Scalar::of(0.0); READING];
+            self.backend.finish(ticket, &mut values).map_err(|error| failed(step, error))?;
+            if let Some(model) = &self.model {
+                let damping = self.preconditioner.damping();
+                let predicted = Model::read(&values).change(damping);
+                let change = values[AFTER].wide() - values[BEFORE].wide();
+                self.preconditioner.set_damping(model.rule.damping(damping, change, predicted));
+            }
+        }
+        Ok(())
+    }
+
+    fn diverged(&self, step: u64) -> TrainingError {
+        let damping = self.preconditioner.damping();
+        let rate = self.options.rate.value(step);
+        let and = if damping > 0.0 { format!(", or more damping than {damping}") } else { "".to_string() };
+        let reason = format!(
+            "the loss of step {step} is {}: the parameters have diverged; go back to the last checkpoint or start \
+             again with a smaller learning rate than {rate}{and}",
+            self.progress.loss
+        );
+        TrainingError { kind: ErrorKind::Numeric, reason }
+    }
+
+    /// Waits until all that was asked for is done, and reads the last step's loss.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn settle(&mut self) -> Result<Progress, TrainingError> {
+        self.finish_tickets()?;
+        let step = self.progress.iteration;
+        self.backend.sync().map_err(|error| failed(step, error))?;
+        Ok(self.progress)
+    }
+
+    /// Waits for the answers of the network, in evaluation mode, to all `examples`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn evaluate(&mut self, examples: &dyn Examples<B::Scalar>) -> Result<Evaluation, TrainingError> {
+        let step = self.progress.iteration;
+        self.try_evaluate(examples).map_err(|error| failed(step, error))
+    }
+
+    fn try_evaluate(&mut self, examples: &dyn Examples<B::Scalar>) -> Result<Evaluation, B::Error> {
+        let s = B::Scalar::of;
+        let count = examples.len();
+        let (loss, right) = (Region::vector(0, 1), Region::vector(1, 1));
+        let both = Region::vector(0, 2);
+        let Self { backend, network, totals, x, labels, .. } = self;
+        let sample = network.input_extent().len();
+        // Batches as in training: memory and caches are made for them.
+        let batch = labels.len();
+        backend.fill(s(0.0), both, totals)?;
+        for first in (0..count).step_by(batch) {
+            let size = batch.min(count - first);
+            let (x, labels) = (&mut x[..size * sample], &mut labels[..size]);
+            examples.read(first, x, labels);
+            network.load(backend, x, labels)?;
+            network.forward(backend, size, Mode::Evaluate, None)?;
+            network.loss(backend, size, 0.0)?;
+            let share = s(size as f64 / count as f64);
+            backend.axpby(share, network.loss_value(), s(1.0), totals, loss)?;
+            backend.axpby(s(1.0), network.loss_value(), s(1.0), totals, right)?;
+        }
+        let values = backend.fetch(totals, 0..2)?;
+        let accuracy = values[1].wide() / count.max(1) as f64;
+        Ok(Evaluation { examples: count, loss: values[0].wide(), accuracy })
+    }
+
+    /// Shows a loss, such as an evaluation's, to the schedules.
+    pub fn observe(&mut self, loss: f64) {
+        self.options.rate.observe(loss);
+        if let Some(damping) = &mut self.options.damping {
+            damping.observe(loss);
+        }
+    }
+
+    /// What the last steps have shown.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// What the preconditioner has done.
+    pub fn report(&self) -> Report {
+        self.preconditioner.report()
+    }
+
+    /// The options; schedules move on as they are observed.
+    pub fn options(&self) -> &TrainerOptions {
+        &self.options
+    }
+
+    /// The device and the network on it.
+    pub fn parts(&mut self) -> (&mut B, &mut Network<B>) {
+        (&mut self.backend, &mut self.network)
+    }
+
+    /// The preconditioner, beside the device it works on.
+    pub fn preconditioner(&mut self) -> (&mut B, &mut dyn Preconditioner<B>) {
+        (&mut self.backend, &mut *self.preconditioner)
+    }
+}

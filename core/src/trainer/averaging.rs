@@ -1,0 +1,135 @@
+//! What a trainer brings into rounds, and takes from them.
+//!
+//! | segment | content |
+//! |---|---|
+//! | `parameters` | the flat parameters; gaps are zeros |
+//! | `running` | running statistics of normalisation layers, if there are any |
+//! | `factors` | running values of the Kronecker factors, then one weight for each block |
+//! | `optimiser/i` | the i-th flat buffer of the optimiser's state |
+//!
+//! Values and weights of the factors travel side by side and are averaged with the same coefficients: the mean of a
+//! block is then the mean over nodes weighted by how much each has seen, and a node that has seen nothing takes no
+//! part in it.
+
+use super::{Trainer, failed};
+use crate::backend::{Backend, Buffer as _};
+use crate::cluster::Contribution;
+use crate::matrix::Region;
+use crate::participant::{Summary, Training, TrainingError};
+use crate::policy::Request;
+use crate::scalar::Scalar;
+
+const OPTIMISER: [&str; 4] = ["optimiser/0", "optimiser/1", "optimiser/2", "optimiser/3"];
+
+impl<B: Backend> Trainer<B> {
+    fn try_contribute(
+        &mut self,
+        request: &Request,
+        contribution: &mut Contribution<B::Scalar>,
+    ) -> Result<(), B::Error> {
+        let Self { backend, network, preconditioner, optimiser, progress, .. } = self;
+        contribution.iteration = progress.iteration;
+        let mut put = |name: &str, buffer: &B::Buffer, len: usize| {
+            let target = contribution.segment(name, len, request.weight);
+            let ticket = backend.download(buffer, 0..len)?;
+            backend.finish(ticket, target)
+        };
+        put("parameters", &network.parameters, network.parameters_len())?;
+        if network.running_len() > 0 {
+            put("running", &network.running, network.running_len())?;
+        }
+        if request.optimiser {
+            for (name, buffer) in OPTIMISER.iter().zip(optimiser.state()) {
+                put(name, buffer, buffer.len())?;
+            }
+        }
+        if let (true, Some(factors)) = (request.factors, preconditioner.factors()) {
+            let means = factors.running();
+            let (values, weights) = (means.values(), means.weights());
+            let target = contribution.segment("factors", values.len() + weights.len(), request.weight);
+            let (of_values, of_weights) = target.split_at_mut(values.len());
+            let tickets = [backend.download(values, 0..values.len())?, backend.download(weights, 0..weights.len())?];
+            for (ticket, target) in tickets.into_iter().zip([of_values, of_weights]) {
+                backend.finish(ticket, target)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn try_adopt(&mut self, average: &Contribution<B::Scalar>, healed: bool) -> Result<(), B::Error> {
+        let Self { backend, network, preconditioner, optimiser, progress, .. } = self;
+        let mut state_came = false;
+        for segment in average.segments().iter().filter(|segment| segment.weight > 0.0) {
+            let values = &segment.values[..];
+            match segment.name.as_str() {
+                "parameters" => backend.upload(values, &mut network.parameters, 0)?,
+                "running" => backend.upload(values, &mut network.running, 0)?,
+                "factors" => {
+                    let Some(factors) = preconditioner.factors() else { continue };
+                    let (of_values, of_weights) = factors.means().estimate_mut();
+                    let (first, second) = values.split_at(of_values.len());
+                    backend.upload(first, of_values, 0)?;
+                    backend.upload(second, of_weights, 0)?;
+                }
+                name => {
+                    let Some(index) = OPTIMISER.iter().position(|own| *own == name) else { continue };
+                    let Some(buffer) = optimiser.state_mut().get_mut(index) else { continue };
+                    backend.upload(values, buffer, 0)?;
+                    state_came = true;
+                }
+            }
+        }
+        if healed {
+            progress.iteration = average.iteration;
+            preconditioner.resume(average.iteration);
+            if state_came {
+                optimiser.resume(average.iteration);
+            } else {
+                // Momentum of the path that was given up would push away from the new one.
+                for buffer in optimiser.state_mut() {
+                    backend.fill(B::Scalar::of(0.0), Region::vector(0, buffer.len()), buffer)?;
+                }
+                optimiser.resume(0);
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, result: Result<(), B::Error>) {
+        if let Err(error) = result {
+            let error = failed(self.progress.iteration, error);
+            let reason = alloc::format!("{} (while averaging)", error.reason);
+            self.failure.get_or_insert(TrainingError { reason, ..error });
+        }
+    }
+}
+
+impl<B> Training<B::Scalar> for Trainer<B>
+where
+    B: Backend + Send,
+    B::Buffer: Send,
+    B::Download: Send,
+{
+    fn iteration(&self) -> u64 {
+        self.progress.iteration
+    }
+
+    fn step(&mut self) -> Result<Summary, TrainingError> {
+        Trainer::step(self)
+    }
+
+    /// Waits for the device. Its failure is returned by the next step.
+    fn contribute(&mut self, request: &Request, contribution: &mut Contribution<B::Scalar>) {
+        let result = self.try_contribute(request, contribution);
+        self.note(result);
+    }
+
+    /// A device's failure is returned by the next step.
+    ///
+    /// A healed trainer refreshes its decompositions at the next step, and starts with an empty optimiser state
+    /// unless the average brings one.
+    fn adopt(&mut self, average: &Contribution<B::Scalar>, healed: bool) {
+        let result = self.try_adopt(average, healed);
+        self.note(result);
+    }
+}

@@ -1,0 +1,107 @@
+//! A trainer's state in host memory.
+
+use super::Trainer;
+use crate::backend::{Backend, Buffer as _};
+use crate::seed::Random;
+use alloc::vec::Vec;
+
+/// Everything that decides how training goes on, in host memory.
+///
+/// Decompositions are not in it: a restored trainer makes them anew from the running averages at its next step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Checkpoint<S> {
+    /// Steps made.
+    pub iteration: u64,
+    /// Training samples used.
+    pub samples: u64,
+    /// The flat parameters.
+    pub parameters: Vec<S>,
+    /// Running statistics of normalisation layers.
+    pub running: Vec<S>,
+    /// Running values of the Kronecker factors, then their weights; both empty without them.
+    pub factors: [Vec<S>; 2],
+    /// The optimiser's flat buffers.
+    pub optimiser: Vec<Vec<S>>,
+    /// Steps of the optimiser.
+    pub optimiser_steps: u64,
+    /// Steps of the preconditioner.
+    pub preconditioner_steps: u64,
+    /// The damping in use.
+    pub damping: f64,
+    /// The state of the random numbers for the true Fisher.
+    pub random: [u64; 4],
+    /// Where the stream of batches is.
+    pub position: u64,
+}
+
+impl<B: Backend> Trainer<B> {
+    /// Waits for a copy of the state.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn save(&mut self) -> Result<Checkpoint<B::Scalar>, B::Error> {
+        let Self { backend, network, preconditioner, optimiser, batches, progress, random, .. } = self;
+        let mut state = Vec::new();
+        for buffer in optimiser.state() {
+            state.push(backend.fetch(buffer, 0..buffer.len())?);
+        }
+        let factors = match preconditioner.factors() {
+            Some(factors) => {
+                let (values, weights) = (factors.running().values(), factors.running().weights());
+                [backend.fetch(values, 0..values.len())?, backend.fetch(weights, 0..weights.len())?]
+            }
+            None => [Vec::new(), Vec::new()],
+        };
+        Ok(Checkpoint {
+            iteration: progress.iteration,
+            samples: progress.samples,
+            parameters: backend.fetch(&network.parameters, 0..network.parameters_len())?,
+            running: backend.fetch(&network.running, 0..network.running_len())?,
+            factors,
+            optimiser: state,
+            optimiser_steps: optimiser.steps(),
+            preconditioner_steps: preconditioner.steps(),
+            damping: preconditioner.damping(),
+            random: random.state(),
+            position: batches.position(),
+        })
+    }
+
+    /// Goes on from a state taken from a trainer of the same network and options.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    #[track_caller]
+    pub fn restore(&mut self, checkpoint: &Checkpoint<B::Scalar>) -> Result<(), B::Error> {
+        let Self { backend, network, preconditioner, optimiser, batches, progress, random, .. } = self;
+        let fits = |what: &str, len: usize, own: usize| assert_eq!(len, own, "scalars of {what} in the checkpoint");
+        fits("parameters", checkpoint.parameters.len(), network.parameters_len());
+        fits("running statistics", checkpoint.running.len(), network.running_len());
+        fits("optimiser buffers", checkpoint.optimiser.len(), optimiser.state().len());
+        backend.upload(&checkpoint.parameters, &mut network.parameters, 0)?;
+        backend.upload(&checkpoint.running, &mut network.running, 0)?;
+        for (values, buffer) in checkpoint.optimiser.iter().zip(optimiser.state_mut()) {
+            fits("optimiser state", values.len(), buffer.len());
+            backend.upload(values, buffer, 0)?;
+        }
+        if let Some(factors) = preconditioner.factors() {
+            let (values, weights) = factors.means().estimate_mut();
+            let [of_values, of_weights] = &checkpoint.factors;
+            fits("factors", of_values.len(), values.len());
+            fits("factor weights", of_weights.len(), weights.len());
+            backend.upload(of_values, values, 0)?;
+            backend.upload(of_weights, weights, 0)?;
+        }
+        optimiser.resume(checkpoint.optimiser_steps);
+        preconditioner.resume(checkpoint.preconditioner_steps);
+        preconditioner.set_damping(checkpoint.damping);
+        batches.restore(checkpoint.position);
+        *random = Random::from_state(checkpoint.random);
+        progress.iteration = checkpoint.iteration;
+        progress.samples = checkpoint.samples;
+        Ok(())
+    }
+}
