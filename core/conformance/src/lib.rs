@@ -1,4 +1,18 @@
 //! The laws a kronfleet backend, transport, policy or preconditioner obeys, as property-based tests, and mutants that break them.
+//!
+//! # For implementers
+//! Add one line to `tests/conformance.rs` of a backend's crate:
+//!
+//! ```
+//! kronfleet_conformance::backend_laws!(make: || kronfleet_conformance::minimal::Minimal::<f32>::new());
+//! ```
+//!
+//! Begin with [`minimal`], a whole backend in some 200 lines, written to be copied.
+#![forbid(unsafe_code)]
 
+pub mod backend;
+pub mod check;
+pub mod minimal;
+pub mod required;
 pub mod transport;
 pub mod violation;
