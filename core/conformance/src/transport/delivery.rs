@@ -2,7 +2,8 @@
 
 use super::exchange::{Arrival, SHORTEST, exchange, poll, send, wait};
 use super::{Fabric, Promise};
-use crate::violation::{Verdict, Violation, for_random};
+use crate::random::for_random;
+use crate::violation::{Verdict, Violation};
 use kronfleet_core::transport::{NodeId, Transport};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};

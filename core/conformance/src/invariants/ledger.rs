@@ -1,0 +1,69 @@
+//! The values of a run, as far as they are small enough to be kept.
+
+use kronfleet_core::cluster::{Contribution, Digest};
+use kronfleet_core::scalar::Scalar;
+use kronfleet_core::transport::NodeId;
+use std::collections::BTreeMap;
+
+/// Values in one contribution up to which it is kept.
+const SMALL: usize = 4096;
+
+/// The segments of a contribution or an average.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values {
+    /// For each segment what it counts and what it holds.
+    pub segments: Vec<(f64, Vec<f64>)>,
+}
+
+/// What was contributed, and what nodes hold.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    contributions: BTreeMap<(NodeId, Digest), Vec<Values>>,
+    states: BTreeMap<NodeId, (Digest, Option<Values>)>,
+}
+
+impl Ledger {
+    pub(super) fn contribution<S: Scalar>(&mut self, node: NodeId, contribution: &Contribution<S>) {
+        if let Some(values) = keep(contribution) {
+            let kept = self.contributions.entry((node, contribution.digest())).or_default();
+            if !kept.contains(&values) {
+                kept.push(values);
+            }
+        }
+    }
+
+    pub(super) fn state<S: Scalar>(&mut self, node: NodeId, state: &Contribution<S>) {
+        self.states.insert(node, (state.digest(), keep(state)));
+    }
+
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.states.remove(&node);
+    }
+
+    /// What `node` contributed under this digest with these weights, if it was kept.
+    ///
+    /// # Errors
+    /// If values of this digest were kept, but never with these weights.
+    pub fn find(&self, node: NodeId, digest: Digest, weights: &[f64]) -> Result<Option<&Values>, String> {
+        let Some(kept) = self.contributions.get(&(node, digest)) else {
+            return Ok(None);
+        };
+        let same = |values: &&Values| values.segments.iter().map(|segment| segment.0).eq(weights.iter().copied());
+        let found = kept.iter().find(same);
+        found.map(Some).ok_or_else(|| format!("{node} never contributed {digest} with weights {weights:?}"))
+    }
+
+    /// The digest of what `node` holds, and the values if they were kept.
+    pub fn held(&self, node: NodeId) -> Option<(Digest, Option<&Values>)> {
+        self.states.get(&node).map(|(digest, values)| (*digest, values.as_ref()))
+    }
+}
+
+fn keep<S: Scalar>(contribution: &Contribution<S>) -> Option<Values> {
+    if contribution.values() > SMALL {
+        return None;
+    }
+    let segments = contribution.segments().iter();
+    let segments = segments.map(|segment| (segment.weight, segment.values.iter().map(|value| value.wide()).collect()));
+    Some(Values { segments: segments.collect() })
+}
