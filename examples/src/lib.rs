@@ -1,6 +1,8 @@
 //! The kronfleet trainers: models, data, command lines, plots and reports.
 
 pub mod data;
+pub mod golden;
+pub mod model;
 pub mod report;
 pub mod run;
 pub mod settings;

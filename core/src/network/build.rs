@@ -96,6 +96,11 @@ impl<B: Backend> Network<B> {
     }
 }
 
+/// The most rows or columns of a weight matrix: a factor of this size has 2⁴⁰ elements.
+const LARGEST_SIDE: usize = 1 << 20;
+/// The most elements of one sample's patches.
+const LARGEST_PATCHES: u128 = 1 << 40;
+
 /// What flows from one layer to the next.
 #[derive(Clone, Copy)]
 struct Flow {
@@ -386,6 +391,16 @@ impl<B: Backend> Builder<B> {
         Ok(offset)
     }
 
+    /// Refuses what no memory holds before a product of extents overflows.
+    fn check_size(&self, name: &str, outputs: usize, inputs: usize, positions: usize) -> Result<(), BuildError> {
+        let patches = inputs as u128 * positions as u128;
+        if outputs.max(inputs) <= LARGEST_SIDE && patches <= LARGEST_PATCHES {
+            return Ok(());
+        }
+        let problem = format!("{outputs} outputs of {inputs} inputs each at {positions} positions are too many");
+        Err(self.error(name, problem, "use fewer channels, a smaller kernel or a smaller input"))
+    }
+
     /// Places `[W | b]` and the statistics of a block.
     fn block(
         &mut self,
@@ -395,6 +410,7 @@ impl<B: Backend> Builder<B> {
         kind: ParameterKind,
         bias: bool,
     ) -> Result<Block, BuildError> {
+        self.check_size(name, outputs, inputs, positions)?;
         self.claim(name)?;
         let offset = self.parameters;
         let columns = inputs + usize::from(bias);
