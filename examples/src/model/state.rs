@@ -26,7 +26,7 @@ impl<E: std::error::Error> From<E> for StateError<E> {
 }
 
 /// The names a tensor may have: PyTorch's EvoNorm implementations say `weight` and `bias`, or `gamma` and `beta`.
-fn aliases(name: &str) -> [String; 2] {
+pub(crate) fn aliases(name: &str) -> [String; 2] {
     let other = match name.rsplit_once('.') {
         Some((layer, "weight")) => format!("{layer}.gamma"),
         Some((layer, "bias")) => format!("{layer}.beta"),

@@ -1,0 +1,48 @@
+//! The golden cases of `tests/data`, computed by PyTorch in double precision, on both CPU backends.
+
+use kronfleet_core::backend::Backend;
+use kronfleet_examples::golden::{Case, GROUPS, check};
+use kronfleet_examples::model::Model;
+use kronfleet_examples::model::tensors::Tensors;
+use kronfleet_faer::Faer;
+use kronfleet_nalgebra::Nalgebra;
+use std::path::Path;
+
+/// Rounding in another order: far below what a wrong formula gives, far above 401² sums in double precision.
+const TOLERANCE: f64 = 1e-9;
+
+fn passes<B>(backend: &mut B, name: &str)
+where
+    B: Backend<Scalar = f64, Download: Send, Verdict: Send> + Send,
+{
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let model = Model::read(&folder.join(format!("models/{name}.toml"))).expect("the model is shipped");
+    let tensors = Tensors::read(&folder.join(format!("tests/data/{name}.safetensors"))).expect("the case is shipped");
+    let case = Case::new(tensors, model.input).expect("the case fits");
+    let deviations = check(backend, &model, &case).expect("the case runs");
+    for group in GROUPS {
+        let deviation = &deviations[group];
+        assert!(deviation.compared > 0, "{name} has {group}");
+        assert!(deviation.worst <= TOLERANCE, "{name}, {group}: {deviation:?}");
+    }
+}
+
+#[test]
+fn lenet5_on_faer() {
+    passes(&mut Faer::<f64>::new(1), "lenet5");
+}
+
+#[test]
+fn lenet5_on_nalgebra() {
+    passes(&mut Nalgebra::<f64>::new(), "lenet5");
+}
+
+#[test]
+fn mini_resnet_on_faer() {
+    passes(&mut Faer::<f64>::new(1), "mini_resnet");
+}
+
+#[test]
+fn mini_resnet_on_nalgebra() {
+    passes(&mut Nalgebra::<f64>::new(), "mini_resnet");
+}
