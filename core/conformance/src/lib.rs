@@ -14,7 +14,6 @@ pub mod backend;
 pub mod check;
 pub mod invariants;
 pub mod minimal;
-pub mod random;
 pub mod required;
 pub mod transport;
 pub mod violation;

@@ -2,10 +2,11 @@
 
 use super::exchange::{Arrival, SHORTEST, exchange, poll, send, wait};
 use super::{Fabric, Promise};
-use crate::random::for_random;
+use crate::check::Check;
 use crate::violation::{Verdict, Violation};
 use kronfleet_core::transport::{NodeId, Transport};
 use proptest::prelude::*;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -20,6 +21,20 @@ fn frames<T: Transport>(ends: &[T], traffic: &[(u32, u32, f64)]) -> Vec<(NodeId,
     let longest = ends.iter().map(T::max_frame).min().unwrap_or(SHORTEST);
     let len = |share: f64| SHORTEST + (share * (longest - SHORTEST) as f64) as usize;
     traffic.iter().map(|&(from, to, share)| (NodeId(from), NodeId(to), len(share))).collect()
+}
+
+/// Asks `law` for `cases` random inputs; the violation names the smallest input that breaks it.
+fn for_random<S: Strategy>(
+    name: &'static str,
+    cases: u32,
+    inputs: S,
+    law: impl FnMut(S::Value) -> Result<(), String>,
+) -> Verdict {
+    // A lossy law may wait for what does not come: each shrinking step costs as much.
+    let check = Check { cases, shrinking: 200, ..Check::default() };
+    let law = RefCell::new(law);
+    let held = check.hold(inputs, |input| (law.borrow_mut())(input));
+    held.map_err(|broken| Violation { law: name, what: broken.to_string() })
 }
 
 /// Whatever arrives is bit by bit what its sender wrote, whole, and sent to this receiver.
