@@ -17,6 +17,8 @@ mod contribution;
 mod counters;
 mod detector;
 mod digest;
+mod exercise;
+mod healing;
 mod inbox;
 mod membership;
 mod message;
@@ -24,6 +26,8 @@ mod node;
 mod outbox;
 mod record;
 mod round;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use budget::{Budget, BudgetError};
@@ -31,6 +35,7 @@ pub use certificate::{Algorithm, Attempt, Certificate, CertificateId, Incarnatio
 pub use contribution::{Contribution, Segment};
 pub use counters::{Counters, Traffic};
 pub use digest::{Digest, Digester};
+pub use exercise::exercise;
 pub use membership::{Liveness, Peer};
 pub use node::{Node, Outcome, Settings};
 pub use record::{AbandonReason, AbortReason, Loss, Occurrence, Record};

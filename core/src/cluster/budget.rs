@@ -143,7 +143,7 @@ impl core::error::Error for BudgetError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::string::ToString;
+    use alloc::string::ToString;
 
     #[test]
     fn derived_values_are_consistent_and_printed() {

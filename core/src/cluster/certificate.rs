@@ -84,6 +84,14 @@ pub struct Member {
     pub weights: Vec<f64>,
 }
 
+impl Member {
+    /// The same as a member that only takes the result: it counts nothing, nor do its samples.
+    pub(crate) fn healed(&self) -> Self {
+        let weights = self.weights.iter().map(|_| 0.0).collect();
+        Self { weights, samples: (self.samples.1, self.samples.1), ..self.clone() }
+    }
+}
+
 /// A certificate that an average grew from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Parent {

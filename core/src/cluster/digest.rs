@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn parts_give_the_digest_of_the_whole() {
-        let bytes: std::vec::Vec<u8> = (0..200).map(|i| (i * 37) as u8).collect();
+        let bytes: alloc::vec::Vec<u8> = (0..200).map(|i| (i * 37) as u8).collect();
         for cut in 0..bytes.len() {
             let mut digester = Digester::new();
             digester.update(&bytes[..cut]);
@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn values_are_their_bytes() {
-        let values: std::vec::Vec<f32> = (0..700).map(|i| i as f32 * 0.7).collect();
-        let bytes: std::vec::Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let values: alloc::vec::Vec<f32> = (0..700).map(|i| i as f32 * 0.7).collect();
+        let bytes: alloc::vec::Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let mut digester = Digester::new();
         digester.update_values(&values);
         assert_eq!(digester.finish(), Digest::of(&bytes));

@@ -162,15 +162,6 @@ impl<S: Scalar> Links<S> {
         self.links.values().map(|link| &link.peer)
     }
 
-    pub(crate) fn peer(&self, node: NodeId) -> Option<&Peer> {
-        self.links.get(&node).map(|link| &link.peer)
-    }
-
-    /// Whether `node` is up, or this node itself.
-    pub(crate) fn is_up(&self, node: NodeId) -> bool {
-        node == self.identity.node || self.peer(node).is_some_and(|peer| peer.liveness == Liveness::Up)
-    }
-
     /// Whether frames to `node` may still arrive: it is up, suspected, or this node itself.
     pub(crate) fn is_reachable(&self, node: NodeId) -> bool {
         node == self.identity.node || self.links.get(&node).is_some_and(Link::reachable)

@@ -25,13 +25,15 @@ const REORDERING: u32 = 3;
 pub(crate) struct Post<S> {
     pub(crate) head: Vec<u8>,
     pub(crate) tail: Tail<S>,
-    /// The attempt it belongs to, if it is bulk that an abort makes worthless.
+    /// The attempt it belongs to, if an abort makes it worthless.
     pub(crate) attempt: Option<Attempt>,
+    /// Whether it lets all others pass.
+    pub(crate) bulk: bool,
 }
 
 impl<S> Post<S> {
     pub(crate) fn urgent(head: Vec<u8>) -> Self {
-        Self { head, tail: Tail::None, attempt: None }
+        Self { head, tail: Tail::None, attempt: None, bulk: false }
     }
 }
 
@@ -126,13 +128,13 @@ impl<S: Scalar> Outbox<S> {
         self.epoch
     }
 
-    /// Takes a message; those that belong to an attempt go after all others.
+    /// Takes a message.
     pub(crate) fn push(&mut self, post: Post<S>) {
         let total = post.head.len() + post.tail.values().len() * S::BYTES;
         let total = u32::try_from(total).expect("messages are cut far below 4 GiB");
         let id = self.next_message;
         self.next_message = id.wrapping_add(1);
-        let queue = if post.attempt.is_some() { &mut self.bulk } else { &mut self.urgent };
+        let queue = if post.bulk { &mut self.bulk } else { &mut self.urgent };
         queue.push_back(id);
         let message = Message { post, total, sent: 0, flying: 0, cancelled: false };
         self.messages.insert(id, message);

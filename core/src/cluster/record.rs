@@ -208,7 +208,7 @@ pub enum Occurrence {
     Healed {
         /// Which.
         certificate: Arc<Certificate>,
-        /// From whom.
+        /// From whom; the proposer if it took the result of a round in which it counted nothing.
         donor: NodeId,
         /// Its samples that this state does not contain and that are lost.
         lost: (u64, u64),

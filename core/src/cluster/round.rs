@@ -1,57 +1,256 @@
-//! Rounds.
-use crate::cluster::certificate::Certificate;
+//! Committed averaging rounds: one node as a member, as the proposer, and as the one that is healed.
+//!
+//! Ready → Propose → reduce into a copy → Done → Commit. The model is untouched until the commit; an attempt
+//! that fails costs a reduction and nothing else. `member` holds this node's own contribution and what it
+//! may commit, `proposer` collects readiness and verdicts when this node is the lowest that is up.
+//!
+//! This is the available mode: whoever can reach each other goes on. A commit needs Done with equal digests
+//! from all members. A member that has Done and loses its proposer is in doubt and asks the other members;
+//! it commits if one of them has, and else aborts. Two histories may exist after that, each with its own
+//! certificates; the next common round has both as parents.
+
+mod member;
+mod proposer;
+
+use crate::cluster::budget::Budget;
+use crate::cluster::certificate::{Attempt, Certificate, CertificateId, Member};
 use crate::cluster::contribution::Contribution;
+use crate::cluster::healing::Healing;
 use crate::cluster::membership::{Change, Links};
-use crate::cluster::message::Message;
+use crate::cluster::message::{Message, Verdict};
 use crate::cluster::node::{Outcome, Settings};
-use crate::cluster::record::{AbandonReason, Occurrence};
+use crate::cluster::outbox::Post;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use member::Entry;
+use proposer::Proposer;
 
+/// Certificates a node remembers as ancestors of its last one.
+const ANCESTORS: usize = 32;
+/// Attempts whose commit a node can tell others of.
+const VERDICTS: usize = 16;
+
+/// See the [module](self).
 #[derive(Debug)]
-pub(crate) struct Rounds<S> {
+pub(crate) struct Rounds<S: Scalar> {
+    budget: Budget,
+    heal_first: bool,
+    peers: usize,
     turn: u64,
     samples: (u64, u64),
     last: Option<(Arc<Certificate>, Arc<Contribution<S>>)>,
+    ancestors: VecDeque<CertificateId>,
+    forks: VecDeque<CertificateId>,
+    /// The highest attempt heard of: no lower one is entered any more.
+    heard: Attempt,
+    /// The highest attempt left without a commit.
+    released: Attempt,
+    entry: Option<Entry<S>>,
+    early: VecDeque<Early>,
+    verdicts: VecDeque<Arc<Certificate>>,
+    proposer: Proposer,
+    healing: Healing<S>,
     outcomes: VecDeque<Outcome<S>>,
+    spare: Vec<Contribution<S>>,
+}
+
+/// A piece that came before the proposal it belongs to.
+#[derive(Debug)]
+struct Early {
+    attempt: Attempt,
+    from: NodeId,
+    reduced: bool,
+    index: u32,
+    values: Vec<u8>,
 }
 
 impl<S: Scalar> Rounds<S> {
-    pub(crate) fn new(_: &Settings) -> Self {
-        Self { turn: 0, samples: (0, 0), last: None, outcomes: VecDeque::new() }
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            budget: settings.budget,
+            heal_first: settings.heal_first,
+            peers: settings.peers.len(),
+            turn: 0,
+            samples: (0, 0),
+            last: None,
+            ancestors: VecDeque::new(),
+            forks: VecDeque::new(),
+            heard: Attempt::default(),
+            released: Attempt::default(),
+            entry: None,
+            early: VecDeque::new(),
+            verdicts: VecDeque::new(),
+            proposer: Proposer::new(settings),
+            healing: Healing::new(settings.budget),
+            outcomes: VecDeque::new(),
+            spare: Vec::new(),
+        }
     }
+
     pub(crate) fn last_certificate(&self) -> Option<&Arc<Certificate>> {
-        self.last.as_ref().map(|last| &last.0)
+        self.last.as_ref().map(|(certificate, _)| certificate)
     }
+
     pub(crate) fn last_state(&self) -> Option<&Arc<Contribution<S>>> {
-        self.last.as_ref().map(|last| &last.1)
+        self.last.as_ref().map(|(_, state)| state)
     }
+
     pub(crate) fn samples(&self) -> (u64, u64) {
         self.samples
     }
+
     pub(crate) fn count_samples(&mut self, samples: u64) {
         self.samples.1 += samples;
     }
+
     pub(crate) fn spare(&mut self) -> Contribution<S> {
-        Contribution::default()
+        self.spare.pop().unwrap_or_default()
     }
-    pub(crate) fn contribute(&mut self, now: Instant, links: &mut Links<S>, _: Contribution<S>) {
-        self.turn += 1;
-        let (turn, why) = (self.turn, AbandonReason::Alone);
-        links.record(now, Occurrence::Abandoned { turn, why });
-        self.outcomes.push_back(Outcome::Abandoned(why));
-    }
-    pub(crate) fn withdraw(&mut self, _: Instant, _: &mut Links<S>) {}
+
     pub(crate) fn poll_outcome(&mut self) -> Option<Outcome<S>> {
         self.outcomes.pop_front()
     }
-    pub(crate) fn changed(&mut self, _: Instant, _: &mut Links<S>, _: Change) {}
-    pub(crate) fn handle(&mut self, _: Instant, _: &mut Links<S>, _: NodeId, _: Message<'_>) {}
-    pub(crate) fn wake(&mut self, _: Instant, _: &mut Links<S>) {}
+
+    /// Takes in that a peer came or went.
+    pub(crate) fn changed(&mut self, now: Instant, links: &mut Links<S>, change: Change) {
+        if let Change::Down(node) = change {
+            self.proposer.lost(now, links, node);
+            self.early.retain(|early| early.from != node);
+            self.peer_lost(now, links, node);
+        }
+        self.advance(now, links);
+    }
+
+    /// Takes in a message; what it has no place for changes nothing.
+    pub(crate) fn handle(&mut self, now: Instant, links: &mut Links<S>, from: NodeId, message: Message<'_>) {
+        match message {
+            Message::Ready(ready) => self.proposer.ready(now, links, from, ready),
+            Message::Withdraw { turn } => self.proposer.withdraw(now, links, from, turn),
+            Message::Decline { attempt, heard } => {
+                self.proposer.declined(now, links, from, attempt, heard);
+            }
+            Message::Progress { attempt, missing } => {
+                self.proposer.progress(now, from, attempt, missing);
+            }
+            Message::Failed { attempt, who } => self.proposer.failed(now, links, from, attempt, who),
+            Message::Done { attempt, result } => {
+                if let Some(certificate) = self.proposer.done(now, links, from, attempt, result) {
+                    self.remember(certificate);
+                }
+            }
+            Message::Propose(proposal) => self.proposed(now, links, from, proposal),
+            Message::Piece { attempt, reduced, index, values } => {
+                self.piece(now, links, from, attempt, reduced, index, values);
+            }
+            Message::Commit { certificate } => self.commit(now, links, certificate),
+            Message::Abort { attempt, why, who } => {
+                self.aborted(now, links, from, attempt, why, &who);
+            }
+            Message::Abandon { turn, why } => self.told_to_abandon(now, links, from, turn, why),
+            Message::Inquire { attempt } => {
+                let verdict = self.verdict(attempt);
+                let answer = Message::Answer { attempt, verdict };
+                links.send(from, Post::urgent(answer.encode()));
+            }
+            Message::Answer { attempt, verdict } => {
+                self.answered(now, links, from, attempt, verdict);
+            }
+            Message::Heal { donors, .. } => self.told_to_heal(now, links, donors),
+            Message::HealRequest { have, from: first } => {
+                self.healing.donate(links, from, self.last.as_ref(), have, first);
+            }
+            Message::HealOffer { certificate, iteration, lengths, weights, chunk } => {
+                self.heal_offered(now, links, from, certificate, iteration, &lengths, &weights, chunk);
+            }
+            Message::HealPiece { certificate, index, values } => {
+                self.heal_piece(now, links, from, certificate, index, values);
+            }
+            Message::HealRefuse => self.heal_refused(now, links, from),
+        }
+        self.advance(now, links);
+    }
+
+    pub(crate) fn wake(&mut self, now: Instant, links: &mut Links<S>) {
+        self.wake_member(now, links);
+        self.advance(now, links);
+    }
+
     pub(crate) fn timeout(&self) -> Instant {
-        Instant::FAR
+        let entry = self.entry.as_ref().map_or(Instant::FAR, Entry::timeout);
+        entry.min(self.proposer.timeout()).min(self.healing.timeout())
+    }
+
+    /// What the state now allows: telling the proposer, proposing, giving up.
+    fn advance(&mut self, now: Instant, links: &mut Links<S>) {
+        if links.zombie {
+            self.zombie(now, links);
+            return;
+        }
+        self.tell(now, links);
+        self.proposer.act(now, links, self.heal_first);
+    }
+
+    /// What is known of an attempt.
+    fn verdict(&self, attempt: Attempt) -> Verdict {
+        if let Some(certificate) = self.verdicts.iter().find(|verdict| verdict.attempt == attempt) {
+            Verdict::Committed(Certificate::clone(certificate))
+        } else if self.proposer.is_running(attempt)
+            || self.entry.as_ref().is_some_and(|entry| entry.attempt() == Some(attempt))
+        {
+            Verdict::Pending
+        } else {
+            Verdict::Unknown
+        }
+    }
+
+    fn remember(&mut self, certificate: Arc<Certificate>) {
+        if self.verdicts.iter().all(|verdict| verdict.attempt != certificate.attempt) {
+            if self.verdicts.len() == VERDICTS {
+                self.verdicts.pop_front();
+            }
+            self.verdicts.push_back(certificate);
+        }
+    }
+
+    /// The name of the last certificate.
+    fn last_id(&self, links: &Links<S>) -> CertificateId {
+        links.last
+    }
+
+    /// Makes `certificate` and `state` the last ones.
+    fn adopt(&mut self, links: &mut Links<S>, certificate: &Arc<Certificate>, state: &Arc<Contribution<S>>) {
+        let old = links.last;
+        let parents = certificate.parents.iter().map(|parent| parent.certificate);
+        for ancestor in parents.chain([old]) {
+            if !self.ancestors.contains(&ancestor) {
+                if self.ancestors.len() == ANCESTORS {
+                    self.ancestors.pop_front();
+                }
+                self.ancestors.push_back(ancestor);
+            }
+        }
+        links.last = certificate.id();
+        let replaced = self.last.replace((Arc::clone(certificate), Arc::clone(state)));
+        if let Some((_, state)) = replaced {
+            self.recycle(state);
+        }
+        self.proposer.counted(&certificate.members);
+    }
+
+    /// Keeps memory that nobody uses any more.
+    fn recycle(&mut self, contribution: Arc<Contribution<S>>) {
+        if self.spare.len() < 3
+            && let Some(contribution) = Arc::into_inner(contribution)
+        {
+            self.spare.push(contribution);
+        }
+    }
+
+    fn weights(members: &[Member]) -> Vec<Vec<f64>> {
+        members.iter().map(|member| member.weights.clone()).collect()
     }
 }

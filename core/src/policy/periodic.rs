@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn due_at_multiples_of_the_interval_and_only_once() {
         let mut policy = Periodic::new(3);
-        let mut due = std::vec::Vec::new();
+        let mut due = alloc::vec::Vec::new();
         for iteration in 1..=9 {
             let summary = Summary::default();
             policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration, summary: &summary });

@@ -1,0 +1,691 @@
+//! This node's own contribution: announced, reduced, done, committed or given up.
+
+use crate::cluster::certificate::{Attempt, Certificate, CertificateId, Incarnation, Member, Parent};
+use crate::cluster::contribution::Contribution;
+use crate::cluster::digest::Digest;
+use crate::cluster::membership::{Links, Liveness};
+use crate::cluster::message::{Message, Proposal, Ready, Verdict};
+use crate::cluster::node::Outcome;
+use crate::cluster::outbox::{Post, Tail};
+use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
+use crate::cluster::round::{Early, Rounds};
+use crate::cluster::wire::Status;
+use crate::collective::direct::{Direct, Fault, Load, Parcel};
+use crate::scalar::Scalar;
+use crate::time::Instant;
+use crate::transport::NodeId;
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Failed attempts after which a node goes on without a round.
+const RETRIES: u32 = 16;
+
+/// A contribution without outcome.
+#[derive(Debug)]
+pub(super) struct Entry<S: Scalar> {
+    contribution: Arc<Contribution<S>>,
+    member: Member,
+    /// Whom it was announced to, on which stream, and when to do so again.
+    told: Option<(NodeId, (Incarnation, u32))>,
+    tell_again: Instant,
+    /// When it is given up unless something moves.
+    deadline: Instant,
+    retries: u32,
+    phase: Phase<S>,
+}
+
+#[derive(Debug)]
+enum Phase<S: Scalar> {
+    Ready,
+    Reducing { proposal: Proposal, direct: Direct<S>, moved: Instant, report: Instant, fresh: bool },
+    Done { proposal: Proposal, average: Arc<Contribution<S>>, result: Digest, doubt: Doubt },
+    Healing,
+}
+
+#[derive(Debug)]
+enum Doubt {
+    /// The verdict is awaited until then.
+    None(Instant),
+    /// These were asked and have not answered; until then.
+    Asked(BTreeSet<NodeId>, Instant),
+}
+
+impl<S: Scalar> Entry<S> {
+    /// The attempt it takes part in.
+    pub(super) fn attempt(&self) -> Option<Attempt> {
+        match &self.phase {
+            Phase::Ready | Phase::Healing => None,
+            Phase::Reducing { proposal, .. } | Phase::Done { proposal, .. } => Some(proposal.certificate.attempt),
+        }
+    }
+
+    pub(super) fn timeout(&self) -> Instant {
+        match &self.phase {
+            Phase::Ready => self.deadline.min(self.tell_again),
+            Phase::Reducing { report, .. } => self.deadline.min(*report),
+            Phase::Done { doubt: Doubt::None(until) | Doubt::Asked(_, until), .. } => *until,
+            Phase::Healing => Instant::FAR,
+        }
+    }
+}
+
+impl<S: Scalar> Rounds<S> {
+    pub(crate) fn contribute(&mut self, now: Instant, links: &mut Links<S>, contribution: Contribution<S>) {
+        self.withdraw(now, links);
+        self.turn += 1;
+        let member = Member {
+            node: links.identity.node,
+            incarnation: links.identity.incarnation,
+            turn: self.turn,
+            iteration: contribution.iteration,
+            samples: self.samples,
+            contribution: contribution.digest(),
+            parent: self.last_id(links),
+            weights: contribution.segments().iter().map(|segment| segment.weight).collect(),
+        };
+        let ready = Occurrence::Ready {
+            turn: member.turn,
+            iteration: member.iteration,
+            samples: member.samples,
+            contribution: member.contribution,
+        };
+        links.record(now, ready);
+        self.entry = Some(Entry {
+            contribution: Arc::new(contribution),
+            member,
+            told: None,
+            tell_again: now,
+            deadline: now + self.budget.total(),
+            retries: 0,
+            phase: Phase::Ready,
+        });
+        self.advance(now, links);
+    }
+
+    pub(crate) fn withdraw(&mut self, now: Instant, links: &mut Links<S>) {
+        if self.entry.is_some() {
+            self.leave_attempt(links);
+            self.forget_entry(now, links);
+        }
+    }
+
+    /// Announces the contribution to the lowest node that is up, again whenever that may have changed.
+    pub(super) fn tell(&mut self, now: Instant, links: &mut Links<S>) {
+        let Some(entry) = &mut self.entry else { return };
+        if !matches!(entry.phase, Phase::Ready) {
+            return;
+        }
+        let company = links.peers().any(|peer| {
+            matches!(peer.liveness, Liveness::Up | Liveness::Suspect)
+                && matches!(peer.status, Status::Training | Status::Healing)
+        });
+        if !company && self.proposer.minimum > 1 {
+            self.abandon(now, links, AbandonReason::Alone);
+            return;
+        }
+        let own = links.identity.node;
+        let up = links.peers().filter(|peer| peer.liveness == Liveness::Up).map(|peer| peer.node);
+        let proposer = up.min().map_or(own, |lowest| lowest.min(own));
+        let told = Some((proposer, links.stream(proposer)));
+        if entry.told == told && now < entry.tell_again {
+            return;
+        }
+        entry.told = told;
+        entry.tell_again = now + self.budget.inquiry();
+        let segments = entry.contribution.segments();
+        let ready = Ready {
+            member: entry.member.clone(),
+            lengths: segments.iter().map(|segment| segment.values.len() as u32).collect(),
+            wire: String::from(S::NAME),
+            heard: self.heard,
+            released: self.released,
+            ancestors: self.ancestors.iter().copied().collect(),
+            unreachable: links
+                .peers()
+                .filter(|peer| !matches!(peer.liveness, Liveness::Up | Liveness::Suspect))
+                .map(|peer| peer.node)
+                .collect(),
+        };
+        links.send(proposer, Post::urgent(Message::Ready(ready).encode()));
+    }
+
+    /// Takes in a proposal.
+    pub(super) fn proposed(&mut self, now: Instant, links: &mut Links<S>, from: NodeId, proposal: Proposal) {
+        let attempt = proposal.certificate.attempt;
+        if attempt.proposer != from || links.stream(from).0 != attempt.incarnation {
+            return;
+        }
+        if attempt == self.heard {
+            return;
+        }
+        let Some(me) = self.acceptable(links, &proposal) else {
+            // Only to a node that is still ready does a higher attempt help.
+            let is_ready = |entry: &Entry<S>| matches!(entry.phase, Phase::Ready);
+            let ready = self.entry.as_ref().is_some_and(is_ready);
+            let heard = if ready { self.heard } else { Attempt::default() };
+            let decline = Message::Decline { attempt, heard };
+            links.send(from, Post::urgent(decline.encode()));
+            return;
+        };
+        self.supersede(now, links);
+        self.heard = attempt;
+        self.note_forks(now, links, &proposal.certificate);
+        let memory = self.spare();
+        let Some(entry) = &mut self.entry else { return };
+        let weights = Self::weights(&proposal.certificate.members);
+        let own = Arc::clone(&entry.contribution);
+        match Direct::new(me, weights, proposal.chunk as usize, own, memory) {
+            Ok(direct) => {
+                entry.deadline = now + self.budget.total();
+                let report = now + self.budget.report();
+                entry.phase = Phase::Reducing { proposal, direct, moved: now, report, fresh: true };
+            }
+            Err(_) => {
+                let failed = Message::Failed { attempt, who: links.identity.node };
+                links.send(from, Post::urgent(failed.encode()));
+                self.abandon(now, links, AbandonReason::NotFinite);
+                return;
+            }
+        }
+        let waiting = core::mem::take(&mut self.early).into_iter();
+        let (early, later): (Vec<Early>, Vec<Early>) =
+            waiting.filter(|early| early.attempt >= attempt).partition(|early| early.attempt == attempt);
+        self.early = later.into();
+        for Early { attempt, from, reduced, index, values } in early {
+            self.piece(now, links, from, attempt, reduced, index, &values);
+        }
+        self.pump(now, links);
+    }
+
+    /// This node's place among the members, if the proposal is one that it can take part in.
+    fn acceptable(&self, links: &Links<S>, proposal: &Proposal) -> Option<usize> {
+        let Proposal { certificate, lengths, chunk } = proposal;
+        let entry = self.entry.as_ref()?;
+        let me = certificate.members.binary_search_by_key(&links.identity.node, |member| member.node).ok()?;
+        // Whoever proposes anew has not committed its earlier attempt. That of another proposer may go on
+        // without this node, or be committed already, which would make two histories out of one.
+        let free = match &entry.phase {
+            Phase::Ready => true,
+            Phase::Healing => false,
+            Phase::Reducing { proposal, .. } | Phase::Done { proposal, .. } => {
+                let Attempt { proposer, incarnation, .. } = proposal.certificate.attempt;
+                let new = certificate.attempt;
+                (proposer, incarnation) == (new.proposer, new.incarnation)
+            }
+        };
+        let segments = entry.contribution.segments();
+        let fits = certificate.wire == S::NAME
+            && *chunk > 0
+            && lengths.len() == segments.len()
+            && lengths.iter().zip(segments).all(|(&len, s)| len as usize == s.values.len())
+            && certificate.members.iter().all(|member| member.weights.len() == segments.len());
+        let descends = certificate.round > links.last.round
+            && certificate.parents.iter().any(|parent| parent.certificate == links.last);
+        let same_parent = |parent: &&Parent| parent.certificate == links.last;
+        let stale = certificate.parents.iter().find(same_parent).is_some_and(|parent| parent.stale);
+        let me_as_said =
+            certificate.members[me] == entry.member || (stale && certificate.members[me] == entry.member.healed());
+        let acceptable = free && fits && descends && me_as_said;
+        (acceptable && certificate.attempt > self.heard).then_some(me)
+    }
+
+    fn note_forks(&mut self, now: Instant, links: &mut Links<S>, certificate: &Certificate) {
+        if !certificate.merges() {
+            return;
+        }
+        let ours = links.last;
+        for parent in certificate.parents.iter().filter(|parent| !parent.stale) {
+            let theirs = parent.certificate;
+            if theirs != ours && !self.forks.contains(&theirs) {
+                if self.forks.len() == 16 {
+                    self.forks.pop_front();
+                }
+                self.forks.push_back(theirs);
+                links.record(now, Occurrence::Forked { ours, theirs });
+            }
+        }
+    }
+
+    /// Takes in a piece of a reduction.
+    pub(super) fn piece(
+        &mut self,
+        now: Instant,
+        links: &mut Links<S>,
+        from: NodeId,
+        attempt: Attempt,
+        reduced: bool,
+        index: u32,
+        values: &[u8],
+    ) {
+        let Some(entry) = &mut self.entry else { return };
+        if attempt > self.heard {
+            // The proposal is still under way. Nobody sends more than the contribution's size twice over.
+            let bytes = |early: &Early| early.values.len() + 64;
+            let held: usize = self.early.iter().map(bytes).sum();
+            let bound = (entry.contribution.values() * S::BYTES + 4096) * self.peers.max(1) * 2;
+            if held + values.len() <= bound {
+                let values = values.to_vec();
+                self.early.push_back(Early { attempt, from, reduced, index, values });
+            }
+            return;
+        }
+        let Phase::Reducing { proposal, direct, moved, fresh, .. } = &mut entry.phase else {
+            return;
+        };
+        let certificate = &proposal.certificate;
+        if certificate.attempt != attempt {
+            return;
+        }
+        let place = certificate.members.binary_search_by_key(&from, |member| member.node);
+        let Ok(place) = place else { return };
+        match direct.receive(place, reduced, index, values) {
+            Ok(()) => {
+                *moved = now;
+                *fresh = true;
+                entry.deadline = now + self.budget.total();
+                self.pump(now, links);
+            }
+            Err(Fault::Shape(_)) => links.counters.malformed += 1,
+            Err(Fault::NotFinite(who)) => {
+                let who = certificate.members[who].node;
+                let failed = Message::Failed { attempt, who };
+                links.send(attempt.proposer, Post::urgent(failed.encode()));
+            }
+        }
+    }
+
+    /// Sends what the reduction wants sent; says so when it is whole.
+    fn pump(&mut self, now: Instant, links: &mut Links<S>) {
+        let Some(entry) = &mut self.entry else { return };
+        let Phase::Reducing { proposal, direct, .. } = &mut entry.phase else { return };
+        let attempt = proposal.certificate.attempt;
+        while let Some(Parcel { to, index, load }) = direct.poll() {
+            let reduced = matches!(load, Load::Reduced(_));
+            let head = Message::Piece { attempt, reduced, index, values: &[] }.encode();
+            let tail = match load {
+                Load::Own(piece) => {
+                    Tail::Part { source: Arc::clone(&entry.contribution), segment: piece.segment, range: piece.range }
+                }
+                Load::Reduced(values) => Tail::Whole(values),
+            };
+            let to = proposal.certificate.members[to].node;
+            links.send(to, Post { head, tail, attempt: Some(attempt), bulk: true });
+        }
+        if !direct.is_whole() {
+            return;
+        }
+        let Phase::Reducing { proposal, direct, .. } = core::mem::replace(&mut entry.phase, Phase::Ready) else {
+            return;
+        };
+        let mut average = direct.finish();
+        let iterations = proposal.certificate.members.iter().map(|member| member.iteration);
+        average.iteration = iterations.max().unwrap_or(average.iteration);
+        let result = average.digest();
+        let doubt = Doubt::None(now + self.budget.progress());
+        entry.phase = Phase::Done { proposal, average: Arc::new(average), result, doubt };
+        links.record(now, Occurrence::Done { attempt, result });
+        let done = Message::Done { attempt, result };
+        links.send(attempt.proposer, Post::urgent(done.encode()));
+    }
+
+    /// Applies a committed attempt, once, if this node holds its result.
+    pub(super) fn commit(&mut self, now: Instant, links: &mut Links<S>, certificate: Certificate) {
+        let Some(entry) = &self.entry else { return };
+        let Phase::Done { proposal, result, .. } = &entry.phase else { return };
+        let proposed = &proposal.certificate;
+        let same = Certificate { result: proposed.result, ..certificate.clone() } == *proposed;
+        if certificate.result != *result || !same {
+            return;
+        }
+        let Some(Entry { contribution, member, phase: Phase::Done { average, .. }, .. }) = self.entry.take() else {
+            return;
+        };
+        let certificate = Arc::new(certificate);
+        links.counters.rounds_committed += 1;
+        links.record(now, Occurrence::Committed { certificate: Arc::clone(&certificate) });
+        if certificate.merges() {
+            let parents = certificate.parents.iter().filter(|parent| !parent.stale);
+            let parents = parents.map(|parent| parent.certificate).collect();
+            links.record(now, Occurrence::Merged { parents });
+        }
+        let counted = certificate.member(member.node) == Some(&member);
+        if !counted {
+            links.counters.healed += 1;
+            let healed = Occurrence::Healed {
+                certificate: Arc::clone(&certificate),
+                donor: certificate.attempt.proposer,
+                lost: member.samples,
+            };
+            links.record(now, healed);
+        }
+        self.samples.0 = self.samples.0.max(member.samples.1);
+        self.remember(Arc::clone(&certificate));
+        self.adopt(links, &certificate, &average);
+        self.recycle(contribution);
+        self.early.clear();
+        self.outcomes.push_back(if counted {
+            Outcome::Committed { certificate, average }
+        } else {
+            Outcome::Healed { certificate, state: average }
+        });
+    }
+
+    /// Takes in that the proposer gave an attempt up.
+    pub(super) fn aborted(
+        &mut self,
+        now: Instant,
+        links: &mut Links<S>,
+        from: NodeId,
+        attempt: Attempt,
+        why: AbortReason,
+        who: &[NodeId],
+    ) {
+        if from != attempt.proposer {
+            return;
+        }
+        if self.entry.as_ref().and_then(Entry::attempt) != Some(attempt) {
+            return;
+        }
+        self.give_up(now, links, why, who.to_vec());
+        if who.contains(&links.identity.node) {
+            match why {
+                AbortReason::NotFinite => self.abandon(now, links, AbandonReason::NotFinite),
+                AbortReason::Unequal | AbortReason::Stuck => {
+                    self.abandon(now, links, AbandonReason::Excluded);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn told_to_abandon(
+        &mut self,
+        now: Instant,
+        links: &mut Links<S>,
+        from: NodeId,
+        turn: u64,
+        why: AbandonReason,
+    ) {
+        let Some(entry) = &self.entry else { return };
+        let told = entry.told.map(|(proposer, _)| proposer);
+        // A proposer this node has turned away from may say so too late.
+        if matches!(entry.phase, Phase::Ready) && entry.member.turn == turn && told == Some(from) {
+            self.abandon(now, links, why);
+        }
+    }
+
+    /// Takes in what a member knows of the attempt this one is in doubt about.
+    pub(super) fn answered(
+        &mut self,
+        now: Instant,
+        links: &mut Links<S>,
+        from: NodeId,
+        attempt: Attempt,
+        verdict: Verdict,
+    ) {
+        if self.entry.as_ref().and_then(Entry::attempt) != Some(attempt) {
+            return;
+        }
+        if let Verdict::Committed(certificate) = verdict {
+            if certificate.attempt == attempt {
+                self.commit(now, links, certificate);
+            }
+            return;
+        }
+        let Some(entry) = &mut self.entry else { return };
+        match &mut entry.phase {
+            Phase::Reducing { .. } if from == attempt.proposer && verdict == Verdict::Unknown => {
+                self.give_up(now, links, AbortReason::Lost, vec![from]);
+            }
+            Phase::Done { doubt, .. } => {
+                if from == attempt.proposer && verdict == Verdict::Pending {
+                    *doubt = Doubt::None(now + self.budget.progress());
+                } else if let Doubt::Asked(open, _) = doubt {
+                    open.remove(&from);
+                    self.resolve(now, links);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in that a peer is lost.
+    pub(super) fn peer_lost(&mut self, now: Instant, links: &mut Links<S>, node: NodeId) {
+        if self.healing.donor() == Some(node) {
+            self.next_donor(now, links);
+        }
+        let Some(entry) = &mut self.entry else { return };
+        let proposer = entry.attempt().map(|attempt| attempt.proposer);
+        match &mut entry.phase {
+            Phase::Reducing { .. } if proposer == Some(node) => {
+                self.give_up(now, links, AbortReason::Lost, vec![node]);
+            }
+            Phase::Done { doubt, .. } => match doubt {
+                Doubt::None(_) if proposer == Some(node) => self.inquire(now, links),
+                Doubt::Asked(open, _) => {
+                    open.remove(&node);
+                    self.resolve(now, links);
+                }
+                Doubt::None(_) => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Asks everybody who may know whether the attempt was committed.
+    fn inquire(&mut self, now: Instant, links: &mut Links<S>) {
+        let Some(entry) = &mut self.entry else { return };
+        let Phase::Done { proposal, doubt, .. } = &mut entry.phase else { return };
+        let Certificate { attempt, members, .. } = &proposal.certificate;
+        let own = links.identity.node;
+        let members = members.iter().map(|member| member.node).chain([attempt.proposer]);
+        let open: BTreeSet<NodeId> = members.filter(|&node| node != own && links.is_reachable(node)).collect();
+        let inquire = Message::Inquire { attempt: *attempt }.encode();
+        for &node in &open {
+            links.send(node, Post::urgent(inquire.clone()));
+        }
+        *doubt = Doubt::Asked(open, now + self.budget.inquiry());
+        self.resolve(now, links);
+    }
+
+    /// Gives a doubtful attempt up once nobody is left who could know of its commit.
+    fn resolve(&mut self, now: Instant, links: &mut Links<S>) {
+        let Some(entry) = &self.entry else { return };
+        let Phase::Done { proposal, doubt: Doubt::Asked(open, until), .. } = &entry.phase else {
+            return;
+        };
+        if open.is_empty() || now >= *until {
+            let proposer = proposal.certificate.attempt.proposer;
+            self.give_up(now, links, AbortReason::InDoubt, vec![proposer]);
+        }
+    }
+
+    pub(super) fn wake_member(&mut self, now: Instant, links: &mut Links<S>) {
+        if self.healing.timeout() <= now {
+            self.next_donor(now, links);
+        }
+        let Some(entry) = &mut self.entry else { return };
+        let late = now >= entry.deadline;
+        match &mut entry.phase {
+            Phase::Ready | Phase::Reducing { .. } if late => {
+                self.leave_attempt(links);
+                self.abandon(now, links, AbandonReason::Late);
+            }
+            Phase::Reducing { proposal, direct, moved, report, fresh } if now >= *report => {
+                *report = now + self.budget.report();
+                let certificate = &proposal.certificate;
+                let attempt = certificate.attempt;
+                if core::mem::take(fresh) {
+                    let missing = direct.awaited().into_iter();
+                    let missing = missing.map(|place| certificate.members[place].node).collect();
+                    let progress = Message::Progress { attempt, missing };
+                    links.send(attempt.proposer, Post::urgent(progress.encode()));
+                } else if now >= *moved + self.budget.progress() {
+                    let inquire = Message::Inquire { attempt };
+                    links.send(attempt.proposer, Post::urgent(inquire.encode()));
+                }
+            }
+            Phase::Done { doubt: Doubt::None(until), .. } if now >= *until => {
+                self.inquire(now, links);
+            }
+            Phase::Done { .. } => self.resolve(now, links),
+            _ => {}
+        }
+    }
+
+    /// A later attempt takes the place of the one under way.
+    fn supersede(&mut self, now: Instant, links: &mut Links<S>) {
+        if self.entry.as_ref().and_then(Entry::attempt).is_some() {
+            self.give_up(now, links, AbortReason::Superseded, Vec::new());
+        }
+    }
+
+    /// Leaves the attempt under way, keeps the contribution for the next.
+    fn give_up(&mut self, now: Instant, links: &mut Links<S>, why: AbortReason, who: Vec<NodeId>) {
+        let Some(attempt) = self.leave_attempt(links) else { return };
+        links.counters.rounds_retried += 1;
+        links.record(now, Occurrence::Aborted { attempt, why, who });
+        let Some(entry) = &mut self.entry else { return };
+        entry.deadline = now + self.budget.total();
+        entry.retries += 1;
+        entry.tell_again = now;
+        if entry.retries > RETRIES {
+            self.abandon(now, links, AbandonReason::Late);
+        }
+    }
+
+    /// Drops the copy and what is still to be sent; the attempt can no longer be committed here.
+    fn leave_attempt(&mut self, links: &mut Links<S>) -> Option<Attempt> {
+        let entry = self.entry.as_mut()?;
+        let attempt = entry.attempt()?;
+        entry.phase = Phase::Ready;
+        self.released = self.released.max(attempt);
+        links.cancel(attempt);
+        Some(attempt)
+    }
+
+    /// Goes on without a round.
+    pub(super) fn abandon(&mut self, now: Instant, links: &mut Links<S>, why: AbandonReason) {
+        let Some(turn) = self.forget_entry(now, links) else { return };
+        links.counters.rounds_abandoned += 1;
+        links.record(now, Occurrence::Abandoned { turn, why });
+        self.outcomes.push_back(Outcome::Abandoned(why));
+    }
+
+    fn forget_entry(&mut self, now: Instant, links: &mut Links<S>) -> Option<u64> {
+        let Entry { contribution, member, told, .. } = self.entry.take()?;
+        if self.healing.stop() {
+            links.status = Status::Training;
+            links.announce(now);
+        }
+        if let Some((proposer, _)) = told {
+            let withdraw = Message::Withdraw { turn: member.turn };
+            links.send(proposer, Post::urgent(withdraw.encode()));
+        }
+        self.early.clear();
+        self.recycle(contribution);
+        Some(member.turn)
+    }
+
+    pub(super) fn zombie(&mut self, now: Instant, links: &mut Links<S>) {
+        if self.entry.is_some() {
+            self.leave_attempt(links);
+            self.abandon(now, links, AbandonReason::Zombie);
+        }
+    }
+
+    /// The proposer says that this node is behind and who can help.
+    pub(super) fn told_to_heal(&mut self, now: Instant, links: &mut Links<S>, donors: Vec<NodeId>) {
+        let Some(entry) = &mut self.entry else { return };
+        if matches!(entry.phase, Phase::Ready) && !donors.is_empty() {
+            entry.phase = Phase::Healing;
+            links.status = Status::Healing;
+            links.announce(now);
+            self.healing.start(donors);
+            self.next_donor(now, links);
+        }
+    }
+
+    pub(super) fn next_donor(&mut self, now: Instant, links: &mut Links<S>) {
+        if self.healing.is_active() && !self.healing.ask_next(now, links) {
+            self.abandon(now, links, AbandonReason::NoDonor);
+        }
+    }
+
+    pub(super) fn heal_refused(&mut self, now: Instant, links: &mut Links<S>, from: NodeId) {
+        if self.healing.donor() == Some(from) {
+            self.next_donor(now, links);
+        }
+    }
+
+    pub(super) fn heal_offered(
+        &mut self,
+        now: Instant,
+        links: &mut Links<S>,
+        from: NodeId,
+        certificate: Certificate,
+        iteration: u64,
+        lengths: &[u32],
+        weights: &[f64],
+        chunk: u32,
+    ) {
+        if self.healing.donor() != Some(from) {
+            return;
+        }
+        let Some(entry) = &self.entry else { return };
+        let segments = entry.contribution.segments();
+        let fits = certificate.wire == S::NAME
+            && certificate.round > links.last.round
+            && chunk > 0
+            && lengths.len() == segments.len()
+            && weights.len() == segments.len()
+            && lengths.iter().zip(segments).all(|(&len, s)| len as usize == s.values.len());
+        if !fits {
+            self.next_donor(now, links);
+            return;
+        }
+        let own = Arc::clone(&entry.contribution);
+        self.healing.offered(now, certificate, iteration, &own, weights, chunk);
+        self.healing.request(links);
+        self.heal_if_whole(now, links);
+    }
+
+    pub(super) fn heal_piece(
+        &mut self,
+        now: Instant,
+        links: &mut Links<S>,
+        from: NodeId,
+        certificate: CertificateId,
+        index: u32,
+        values: &[u8],
+    ) {
+        if self.healing.donor() == Some(from) {
+            if !self.healing.piece(now, certificate, index, values) {
+                links.counters.malformed += 1;
+            }
+            self.heal_if_whole(now, links);
+        }
+    }
+
+    fn heal_if_whole(&mut self, now: Instant, links: &mut Links<S>) {
+        let Some((donor, certificate, state)) = self.healing.take_whole() else { return };
+        let (expected, found) = (certificate.result, state.digest());
+        if expected != found {
+            links.record(now, Occurrence::HealRejected { donor, expected, found });
+            self.next_donor(now, links);
+            return;
+        }
+        let (certificate, state) = (Arc::new(certificate), Arc::new(state));
+        let lost = (self.samples.0, self.samples.1);
+        self.samples.0 = self.samples.1;
+        links.counters.healed += 1;
+        let healed = Occurrence::Healed { certificate: Arc::clone(&certificate), donor, lost };
+        links.record(now, healed);
+        self.adopt(links, &certificate, &state);
+        self.forget_entry(now, links);
+        self.outcomes.push_back(Outcome::Healed { certificate, state });
+    }
+}

@@ -1,0 +1,471 @@
+//! What the lowest node that is up does for all: it collects who is ready, proposes, and decides.
+//!
+//! It need not contribute itself. It waits for everybody it sees training, but not for longer than the
+//! budget allows from the first that is ready on; whoever was too slow is named in its records.
+
+use crate::cluster::budget::Budget;
+use crate::cluster::certificate::{Algorithm, Attempt, Certificate, CertificateId, Member, Parent, Round};
+use crate::cluster::digest::Digest;
+use crate::cluster::membership::{Links, Liveness, Peer};
+use crate::cluster::message::{Message, Proposal, Ready};
+use crate::cluster::node::Settings;
+use crate::cluster::outbox::Post;
+use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
+use crate::cluster::wire::Status;
+use crate::scalar::Scalar;
+use crate::time::Instant;
+use crate::transport::NodeId;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Values in a piece at least, so that small vectors do not become a frame per handful of values.
+const SMALLEST_CHUNK: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct Proposer {
+    budget: Budget,
+    /// How many nodes a round needs.
+    pub(super) minimum: usize,
+    chunk: usize,
+    readies: BTreeMap<NodeId, Announced>,
+    /// From when on the waiting for slow nodes counts.
+    since: Option<Instant>,
+    /// When to look again whether to wait any longer.
+    alarm: Instant,
+    running: Option<Running>,
+    /// The highest sequence heard of or used.
+    sequence: u64,
+    /// Who was last asked to heal somebody.
+    donors: usize,
+}
+
+#[derive(Debug)]
+struct Announced {
+    ready: Ready,
+    at: Instant,
+}
+
+#[derive(Debug)]
+struct Running {
+    proposal: Proposal,
+    done: BTreeMap<NodeId, Digest>,
+    moved: Instant,
+    missing: BTreeMap<NodeId, Vec<NodeId>>,
+}
+
+impl Running {
+    fn attempt(&self) -> Attempt {
+        self.proposal.certificate.attempt
+    }
+
+    fn has(&self, node: NodeId) -> bool {
+        self.proposal.certificate.member(node).is_some()
+    }
+}
+
+impl Proposer {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            budget: settings.budget,
+            minimum: settings.minimum,
+            chunk: settings.chunk,
+            readies: BTreeMap::new(),
+            since: None,
+            alarm: Instant::FAR,
+            running: None,
+            sequence: 0,
+            donors: 0,
+        }
+    }
+
+    pub(super) fn is_running(&self, attempt: Attempt) -> bool {
+        self.running.as_ref().is_some_and(|running| running.attempt() == attempt)
+    }
+
+    pub(super) fn timeout(&self) -> Instant {
+        match &self.running {
+            Some(running) => running.moved + self.budget.progress(),
+            None => self.alarm,
+        }
+    }
+
+    /// Takes in that a node is ready; said twice, it is ready once.
+    pub(super) fn ready<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, from: NodeId, ready: Ready) {
+        let Member { node, incarnation, turn, .. } = ready.member;
+        if node != from || links.stream(from).0 != incarnation {
+            return;
+        }
+        if ready.member.weights.len() != ready.lengths.len() {
+            return;
+        }
+        self.sequence = self.sequence.max(ready.heard.sequence);
+        if let Some(known) = self.readies.get(&from)
+            && known.ready.member.turn > turn
+        {
+            return;
+        }
+        let left = self.running.as_ref().is_some_and(|running| {
+            running
+                .proposal
+                .certificate
+                .member(from)
+                .is_some_and(|member| member.turn < turn || ready.released >= running.attempt())
+        });
+        let same = self.readies.get(&from).filter(|known| known.ready.member.turn == turn);
+        let at = same.map_or(now, |known| known.at);
+        self.readies.insert(from, Announced { ready, at });
+        self.since = self.readies.values().map(|known| known.at).min();
+        if left {
+            self.abort(now, links, AbortReason::Declined, vec![from]);
+        }
+    }
+
+    pub(super) fn withdraw<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, from: NodeId, turn: u64) {
+        if self.readies.get(&from).is_some_and(|known| known.ready.member.turn <= turn) {
+            self.forget(from);
+        }
+        let member = self.running.as_ref().and_then(|running| running.proposal.certificate.member(from));
+        if member.is_some_and(|member| member.turn <= turn) {
+            self.abort(now, links, AbortReason::Declined, vec![from]);
+        }
+    }
+
+    pub(super) fn declined<S: Scalar>(
+        &mut self,
+        now: Instant,
+        links: &mut Links<S>,
+        from: NodeId,
+        attempt: Attempt,
+        heard: Attempt,
+    ) {
+        self.sequence = self.sequence.max(heard.sequence);
+        if self.running.as_ref().is_none_or(|running| {
+            running.attempt() != attempt || !running.has(from) || running.done.contains_key(&from)
+        }) {
+            return;
+        }
+        // It may be ready but have heard of a higher attempt; then the next one will be higher still.
+        if heard < attempt {
+            self.forget(from);
+        }
+        self.abort(now, links, AbortReason::Declined, vec![from]);
+    }
+
+    pub(super) fn progress(&mut self, now: Instant, from: NodeId, attempt: Attempt, missing: Vec<NodeId>) {
+        if let Some(running) = &mut self.running
+            && running.attempt() == attempt
+            && running.has(from)
+        {
+            running.moved = now;
+            running.missing.insert(from, missing);
+        }
+    }
+
+    pub(super) fn failed<S: Scalar>(
+        &mut self,
+        now: Instant,
+        links: &mut Links<S>,
+        from: NodeId,
+        attempt: Attempt,
+        who: NodeId,
+    ) {
+        let concerns = |running: &Running| running.attempt() == attempt && running.has(from) && running.has(who);
+        if self.running.as_ref().is_some_and(concerns) {
+            self.abort(now, links, AbortReason::NotFinite, vec![who]);
+        }
+    }
+
+    /// Takes in that a member holds a result; with those of all members and equal digests, commits.
+    pub(super) fn done<S: Scalar>(
+        &mut self,
+        now: Instant,
+        links: &mut Links<S>,
+        from: NodeId,
+        attempt: Attempt,
+        result: Digest,
+    ) -> Option<Arc<Certificate>> {
+        let running = self.running.as_mut()?;
+        if running.attempt() != attempt || !running.has(from) {
+            return None;
+        }
+        running.done.insert(from, result);
+        running.moved = now;
+        if running.done.len() < running.proposal.certificate.members.len() {
+            return None;
+        }
+        let mut votes = BTreeMap::<Digest, usize>::new();
+        for &result in running.done.values() {
+            *votes.entry(result).or_default() += 1;
+        }
+        if votes.len() > 1 {
+            let usual = votes.iter().max_by_key(|&(_, votes)| votes).map(|(&digest, _)| digest);
+            let odd = running.done.iter().filter(|&(_, digest)| Some(*digest) != usual);
+            let odd = odd.map(|(&node, _)| node).collect();
+            self.abort(now, links, AbortReason::Unequal, odd);
+            return None;
+        }
+        let Running { proposal, .. } = self.running.take()?;
+        let certificate = Certificate { result, ..proposal.certificate };
+        self.counted(&certificate.members);
+        let commit = Message::Commit { certificate: certificate.clone() }.encode();
+        for member in &certificate.members {
+            links.send(member.node, Post::urgent(commit.clone()));
+        }
+        Some(Arc::new(certificate))
+    }
+
+    /// Takes in that these contributions are part of a committed average.
+    pub(super) fn counted(&mut self, members: &[Member]) {
+        for member in members {
+            let counted = |known: &Announced| {
+                let Member { incarnation, turn, .. } = known.ready.member;
+                (incarnation, turn) <= (member.incarnation, member.turn)
+            };
+            if self.readies.get(&member.node).is_some_and(counted) {
+                self.forget(member.node);
+            }
+        }
+    }
+
+    pub(super) fn lost<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, node: NodeId) {
+        self.forget(node);
+        if self.running.as_ref().is_some_and(|running| running.has(node)) {
+            self.abort(now, links, AbortReason::Lost, vec![node]);
+        }
+    }
+
+    /// Proposes if it is time to; gives up an attempt that stands still.
+    pub(super) fn act<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, heal_first: bool) {
+        if let Some(running) = &self.running {
+            if now >= running.moved + self.budget.progress() {
+                let blamed = self.blamed();
+                self.abort(now, links, AbortReason::Stuck, blamed);
+            } else {
+                return;
+            }
+        }
+        let own = links.identity.node;
+        self.alarm = Instant::FAR;
+        let is_lower = |peer: &Peer| peer.liveness == Liveness::Up && peer.node < own;
+        if links.peers().any(is_lower) {
+            // It hears of the same nodes; should it be lost, that calls again.
+            return;
+        }
+        let Some(since) = self.since else { return };
+        let expected = links
+            .peers()
+            .filter(|peer| peer.liveness == Liveness::Up && peer.status == Status::Training)
+            .map(|peer| peer.node)
+            .chain((links.status == Status::Training).then_some(own));
+        let slow: Vec<NodeId> = expected.filter(|node| !self.readies.contains_key(node)).collect();
+        let waited = now.since(since);
+        let over = waited >= self.budget.ready();
+        self.alarm = since + self.budget.ready();
+        if !slow.is_empty() && !over {
+            return;
+        }
+        let Selection { members, behind, excluded } = self.select(heal_first);
+        for (node, how) in excluded {
+            self.exclude(links, node, how);
+        }
+        if members.len() - behind.len() < self.minimum {
+            if over {
+                self.lacking(now, links, members.len());
+            }
+            return;
+        }
+        if !slow.is_empty() {
+            links.record(now, Occurrence::Slow { nodes: slow, waited });
+        }
+        self.propose(now, links, &members, &behind);
+    }
+
+    /// Who takes part: nodes of one shape that reach each other.
+    ///
+    /// Those that are to be healed first count nothing in the round and take its result; if that leaves too
+    /// few for a round, they are healed by one of the others.
+    fn select(&self, heal_first: bool) -> Selection {
+        let mut fits: Vec<&Ready> = Vec::new();
+        let mut excluded = Vec::new();
+        for Announced { ready, .. } in self.readies.values() {
+            let node = ready.member.node;
+            let suits = fits.iter().all(|other| {
+                ready.lengths == other.lengths
+                    && ready.wire == other.wire
+                    && !ready.unreachable.contains(&other.member.node)
+                    && !other.unreachable.contains(&node)
+            });
+            if suits {
+                fits.push(ready);
+            } else {
+                excluded.push((node, Exclusion::Abandon));
+            }
+        }
+        let mut members: Vec<NodeId> = fits.iter().map(|ready| ready.member.node).collect();
+        let mut behind = BTreeSet::new();
+        if heal_first {
+            let parents = self.parents(fits.iter().copied());
+            let is_behind = |ready: &&&Ready| is_stale(&parents, ready.member.parent);
+            behind = fits.iter().filter(is_behind).map(|ready| ready.member.node).collect();
+        }
+        if members.len() - behind.len() < self.minimum {
+            members.retain(|node| !behind.contains(node));
+            for node in core::mem::take(&mut behind) {
+                excluded.push((node, Exclusion::Heal(members.clone())));
+            }
+        }
+        Selection { members, behind, excluded }
+    }
+
+    fn exclude<S: Scalar>(&mut self, links: &mut Links<S>, node: NodeId, how: Exclusion) {
+        let Some(Announced { ready, .. }) = self.readies.get(&node) else { return };
+        let message = match how {
+            Exclusion::Abandon => {
+                let (turn, why) = (ready.member.turn, AbandonReason::Excluded);
+                Message::Abandon { turn, why }
+            }
+            Exclusion::Heal(mut donors) => {
+                // Joiners are spread over the donors.
+                let first = self.donors % donors.len().max(1);
+                donors.rotate_left(first);
+                self.donors += 1;
+                Message::Heal { newest: links.last, donors }
+            }
+        };
+        links.send(node, Post::urgent(message.encode()));
+        self.forget(node);
+    }
+
+    fn lacking<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, ready: usize) {
+        let own = links.identity.node;
+        let missing =
+            links.peers().map(|peer| peer.node).chain([own]).filter(|node| !self.readies.contains_key(node)).collect();
+        let minimum = self.minimum;
+        links.record(now, Occurrence::Lacking { ready, minimum, missing });
+        for (node, Announced { ready, .. }) in core::mem::take(&mut self.readies) {
+            let abandon = Message::Abandon { turn: ready.member.turn, why: AbandonReason::TooFew };
+            links.send(node, Post::urgent(abandon.encode()));
+        }
+        self.since = None;
+    }
+
+    fn propose<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, nodes: &[NodeId], behind: &BTreeSet<NodeId>) {
+        let readies: Vec<&Ready> = nodes.iter().filter_map(|node| Some(&self.readies.get(node)?.ready)).collect();
+        let Some(first) = readies.first() else { return };
+        self.sequence += 1;
+        let attempt =
+            Attempt { sequence: self.sequence, proposer: links.identity.node, incarnation: links.identity.incarnation };
+        let parents = self.parents(readies.iter().copied());
+        let newest = parents.iter().map(|parent| parent.certificate.round).max();
+        let round = Round(newest.unwrap_or_default().0 + 1);
+        let lengths = first.lengths.clone();
+        let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
+        let chunk = longest.div_ceil(nodes.len()).clamp(SMALLEST_CHUNK, self.chunk.max(SMALLEST_CHUNK));
+        let certificate = Certificate {
+            attempt,
+            round,
+            members: readies
+                .iter()
+                .map(|ready| {
+                    let healed = behind.contains(&ready.member.node);
+                    if healed { ready.member.healed() } else { ready.member.clone() }
+                })
+                .collect(),
+            algorithm: Algorithm::Direct,
+            wire: String::from(S::NAME),
+            result: Digest::default(),
+            parents,
+        };
+        let proposal = Proposal { certificate, lengths, chunk: chunk as u32 };
+        links.counters.attempts += 1;
+        links.record(now, Occurrence::Proposed { attempt, members: nodes.to_vec() });
+        let propose = Message::Propose(proposal.clone()).encode();
+        for &node in nodes {
+            links.send(node, Post::urgent(propose.clone()));
+        }
+        self.running = Some(Running { proposal, done: BTreeMap::new(), moved: now, missing: BTreeMap::new() });
+    }
+
+    /// The last certificates of these nodes, and which of them others of these descend from.
+    fn parents<'a>(&self, readies: impl Iterator<Item = &'a Ready> + Clone) -> Vec<Parent> {
+        let heads: BTreeSet<CertificateId> = readies.clone().map(|ready| ready.member.parent).collect();
+        let ancestors: BTreeSet<CertificateId> = readies.flat_map(|ready| ready.ancestors.iter().copied()).collect();
+        let started = heads.iter().any(|head| head.round > Round(0));
+        heads
+            .into_iter()
+            .map(|certificate| Parent {
+                certificate,
+                stale: ancestors.contains(&certificate) || (started && certificate == CertificateId::default()),
+            })
+            .collect()
+    }
+
+    /// Who is to be left out of the next attempt, as this one stands still: whom most members wait for, or
+    /// else whoever has not said anything.
+    fn blamed(&self) -> Vec<NodeId> {
+        let Some(running) = &self.running else { return Vec::new() };
+        let mut votes = BTreeMap::<NodeId, usize>::new();
+        for (node, missing) in &running.missing {
+            if !running.done.contains_key(node) {
+                for &other in missing.iter().filter(|other| running.has(**other)) {
+                    *votes.entry(other).or_default() += 1;
+                }
+            }
+        }
+        let members = running.proposal.certificate.members.iter().map(|member| member.node);
+        let mute: Vec<NodeId> =
+            members.filter(|node| !running.done.contains_key(node) && !running.missing.contains_key(node)).collect();
+        if !mute.is_empty() {
+            return mute;
+        }
+        votes.into_iter().max_by_key(|&(node, votes)| (votes, node)).map(|(node, _)| node).into_iter().collect()
+    }
+
+    /// Gives the running attempt up and tells all its members.
+    fn abort<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, why: AbortReason, mut who: Vec<NodeId>) {
+        let Some(running) = self.running.take() else { return };
+        who.sort_unstable();
+        let attempt = running.attempt();
+        if matches!(why, AbortReason::NotFinite | AbortReason::Unequal | AbortReason::Stuck) {
+            for &node in &who {
+                self.forget(node);
+            }
+        }
+        let own = links.identity.node;
+        if !running.has(own) {
+            links.record(now, Occurrence::Aborted { attempt, why, who: who.clone() });
+        }
+        let abort = Message::Abort { attempt, why, who }.encode();
+        for member in &running.proposal.certificate.members {
+            links.send(member.node, Post::urgent(abort.clone()));
+        }
+    }
+
+    fn forget(&mut self, node: NodeId) {
+        self.readies.remove(&node);
+        // The waiting of those that are left began when the first of them was ready.
+        self.since = self.readies.values().map(|known| known.at).min();
+    }
+}
+
+struct Selection {
+    members: Vec<NodeId>,
+    /// Those of the members that count nothing.
+    behind: BTreeSet<NodeId>,
+    excluded: Vec<(NodeId, Exclusion)>,
+}
+
+#[derive(Clone, Debug)]
+enum Exclusion {
+    /// It goes on without a round.
+    Abandon,
+    /// It is healed by one of these.
+    Heal(Vec<NodeId>),
+}
+
+fn is_stale(parents: &[Parent], certificate: CertificateId) -> bool {
+    parents.iter().any(|parent| parent.certificate == certificate && parent.stale)
+}

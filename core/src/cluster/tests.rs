@@ -1,0 +1,6 @@
+//! Nodes driven through rounds in virtual time, over links that lose, double and delay.
+
+mod fleet;
+mod healing;
+mod rounds;
+mod streams;
