@@ -1,0 +1,8 @@
+//! K-FAC and training on a small backend in double precision, against plain loops.
+
+mod dense;
+mod ekfac;
+mod factor;
+mod optimiser;
+mod preconditioner;
+mod trainer;

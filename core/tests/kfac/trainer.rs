@@ -1,0 +1,268 @@
+//! Training on a small backend.
+
+use crate::dense::{Device, assert_close};
+use kronfleet_core::backend::{Backend, Extent};
+use kronfleet_core::cluster::Contribution;
+use kronfleet_core::error::ErrorKind;
+use kronfleet_core::network::{Initialisation, Network, Spec};
+use kronfleet_core::optimiser::{Optimiser, Sgd, SgdOptions};
+use kronfleet_core::participant::Training;
+use kronfleet_core::policy::Request;
+use kronfleet_core::preconditioner::{Fisher, Form, Identity, Kronecker, LevenbergMarquardt, Options, Preconditioner};
+use kronfleet_core::schedule::Schedule;
+use kronfleet_core::seed::Seed;
+use kronfleet_core::trainer::{Batches, Examples, Trainer, TrainerOptions};
+
+const INPUTS: usize = 8;
+const CLASSES: u64 = 4;
+
+/// Points around one centre for each class, badly scaled on purpose: input i is `3^-i` times a normal number.
+#[derive(Clone)]
+struct Cloud {
+    seed: Seed,
+    next: u64,
+}
+
+impl Cloud {
+    fn example(&self, number: u64, x: &mut [f64]) -> u32 {
+        let mut random = self.seed.derive("example", number).random();
+        let class = random.below(CLASSES);
+        let mut centre = Seed(1).derive("centre", class).random();
+        for (at, x) in x.iter_mut().enumerate() {
+            *x = (centre.normal() + 0.7 * random.normal()) * 3.0_f64.powi(-(at as i32));
+        }
+        class as u32
+    }
+}
+
+impl Batches<f64> for Cloud {
+    fn fill(&mut self, x: &mut [f64], labels: &mut [u32]) {
+        for (x, label) in x.chunks_exact_mut(INPUTS).zip(labels) {
+            *label = self.example(self.next, x);
+            self.next += 1;
+        }
+    }
+
+    fn position(&self) -> u64 {
+        self.next
+    }
+
+    fn restore(&mut self, position: u64) {
+        self.next = position;
+    }
+}
+
+impl Examples<f64> for Cloud {
+    fn len(&self) -> usize {
+        250
+    }
+
+    fn read(&self, first: usize, x: &mut [f64], labels: &mut [u32]) {
+        for (at, (x, label)) in x.chunks_exact_mut(INPUTS).zip(labels).enumerate() {
+            *label = self.example((first + at) as u64, x);
+        }
+    }
+}
+
+fn network(backend: &mut Device, capacity: usize) -> Network<Device> {
+    let specs = [Spec::dense("first", 10), Spec::batch_norm("norm"), Spec::Tanh, Spec::dense("last", CLASSES as usize)];
+    let mut network = Network::build(backend, Extent::flat(INPUTS), &specs, capacity).expect("the network fits");
+    network.initialise(backend, Seed(2), Initialisation::Uniform).expect("memory");
+    network
+}
+
+fn trainer(kfac: Option<Options>, options: TrainerOptions, momentum: f64) -> Trainer<Device> {
+    let mut backend = Device::new();
+    let network = network(&mut backend, options.batch.max(64));
+    let (blocks, len) = (network.blocks(), network.parameters_len());
+    let preconditioner: Box<dyn Preconditioner<Device>> = match kfac {
+        Some(kfac) => {
+            Box::new(Kronecker::new(&mut backend, blocks, network.statistics_len(), len, kfac).expect("memory"))
+        }
+        None => Box::new(Identity::default()),
+    };
+    let sgd = SgdOptions { momentum, ..SgdOptions::default() };
+    let optimiser: Box<dyn Optimiser<Device>> = Box::new(Sgd::new(&mut backend, len, &[], sgd).expect("memory"));
+    let batches = Box::new(Cloud { seed: Seed(3), next: 0 });
+    Trainer::new(backend, network, preconditioner, optimiser, batches, options).expect("memory")
+}
+
+fn parameters(trainer: &mut Trainer<Device>) -> Vec<f64> {
+    trainer.parts().1.parameters.clone()
+}
+
+fn accuracy(trainer: &mut Trainer<Device>) -> f64 {
+    let test = Cloud { seed: Seed(4), next: 0 };
+    let evaluation = trainer.evaluate(&test).expect("memory");
+    assert_eq!(evaluation.examples, 250);
+    evaluation.accuracy
+}
+
+#[test]
+fn every_form_learns_badly_scaled_data_faster_than_gradient_descent() {
+    let run = |kfac: Option<Options>, rate| {
+        let mut trainer = trainer(kfac, TrainerOptions::new(32, rate), 0.9);
+        for _ in 0..40 {
+            trainer.step().expect("finite losses");
+        }
+        let progress = trainer.settle().expect("finite losses");
+        assert_eq!((progress.iteration, progress.samples), (40, 40 * 32));
+        (accuracy(&mut trainer), progress.loss)
+    };
+    // The better of two rates.
+    let plain = f64::max(run(None, 0.03).0, run(None, 0.1).0);
+    for form in [Form::Inverse, Form::Eigen, Form::Ekfac] {
+        for fisher in [Fisher::Empirical, Fisher::True] {
+            let (reached, loss) = run(Some(Options { form, fisher, ..Options::default() }), 0.1);
+            assert!(reached > plain && loss < 1.0, "{form:?} {fisher:?}: {reached} instead of {plain}, loss {loss}");
+        }
+    }
+}
+
+#[test]
+fn micro_batches_are_one_batch() {
+    // Without batch normalisation in between, whose statistics are those of a micro-batch.
+    let run = |batch: usize, micro_batches: usize| {
+        let mut backend = Device::new();
+        let specs = [Spec::dense("first", 6), Spec::Tanh, Spec::dense("last", CLASSES as usize)];
+        let mut network = Network::build(&mut backend, Extent::flat(INPUTS), &specs, batch).expect("it fits");
+        network.initialise(&mut backend, Seed(2), Initialisation::Uniform).expect("memory");
+        let len = network.parameters_len();
+        let kfac = Kronecker::new(&mut backend, network.blocks(), network.statistics_len(), len, Options::default());
+        let sgd = Sgd::new(&mut backend, len, &[], SgdOptions::default()).expect("memory");
+        let options = TrainerOptions { micro_batches, ..TrainerOptions::new(batch, 0.1) };
+        let batches = Box::new(Cloud { seed: Seed(3), next: 0 });
+        let preconditioner = Box::new(kfac.expect("memory"));
+        let mut trainer =
+            Trainer::new(backend, network, preconditioner, Box::new(sgd), batches, options).expect("memory");
+        for _ in 0..5 {
+            trainer.step().expect("finite losses");
+        }
+        let progress = trainer.settle().expect("finite losses");
+        (parameters(&mut trainer), progress)
+    };
+    let ((one, whole), (three, parts)) = (run(24, 1), run(8, 3));
+    // G differs: with D = N·dy, each micro-batch has the same D as the whole. So all agrees up to rounding.
+    assert_close(&three, &one, 1e-9);
+    assert_eq!((whole.iteration, whole.samples), (parts.iteration, parts.samples));
+    assert!((whole.loss - parts.loss).abs() < 1e-9 && (whole.accuracy - parts.accuracy).abs() < 1e-12);
+}
+
+#[test]
+fn a_restored_trainer_goes_on_as_if_nothing_had_happened() {
+    // With a refresh at every step nothing is lost with the decompositions.
+    let kfac = Options { inverse_period: 1, fisher: Fisher::True, ..Options::default() };
+    let options = TrainerOptions::new(16, 0.1);
+    let mut whole = trainer(Some(kfac.clone()), options.clone(), 0.9);
+    let mut restored = trainer(Some(kfac), options, 0.9);
+    for _ in 0..3 {
+        whole.step().expect("finite losses");
+    }
+    let checkpoint = whole.save().expect("memory");
+    restored.restore(&checkpoint).expect("memory");
+    for _ in 0..4 {
+        whole.step().expect("finite losses");
+        restored.step().expect("finite losses");
+    }
+    assert_eq!(whole.save().expect("memory"), restored.save().expect("memory"));
+}
+
+#[test]
+fn the_average_of_a_contribution_with_itself_changes_nothing() {
+    let request = Request { weight: 2.0, factors: true, optimiser: true };
+    let mut one = trainer(Some(Options::default()), TrainerOptions::new(16, 0.1), 0.9);
+    for _ in 0..3 {
+        one.step().expect("finite losses");
+    }
+    let mut contribution = Contribution::default();
+    one.contribute(&request, &mut contribution);
+    let names: Vec<&str> = contribution.segments().iter().map(|segment| segment.name.as_str()).collect();
+    assert_eq!(names, ["parameters", "running", "optimiser/0", "factors"]);
+    assert_eq!(contribution.iteration, 3);
+    let before = one.save().expect("memory");
+    one.adopt(&contribution, false);
+    assert_eq!(one.save().expect("memory"), before);
+
+    // Another node becomes the same by healing.
+    let mut other = trainer(Some(Options::default()), TrainerOptions::new(16, 0.1), 0.9);
+    other.step().expect("finite losses");
+    other.adopt(&contribution, true);
+    let healed = other.save().expect("memory");
+    assert_eq!((healed.iteration, &healed.parameters, &healed.running), (3, &before.parameters, &before.running));
+    assert_eq!((&healed.factors, &healed.optimiser), (&before.factors, &before.optimiser));
+
+    // Without optimiser state, momentum of the old path is dropped; segments of weight 0 are not taken.
+    let mut third = trainer(Some(Options::default()), TrainerOptions::new(16, 0.1), 0.9);
+    third.step().expect("finite losses");
+    let own = third.save().expect("memory");
+    let mut average = Contribution::default();
+    one.contribute(&Request::default(), &mut average);
+    average.segments_mut()[1].weight = 0.0;
+    third.adopt(&average, true);
+    let healed = third.save().expect("memory");
+    assert_eq!((&healed.parameters, &healed.running), (&before.parameters, &own.running));
+    assert!(healed.optimiser[0].iter().all(|&value| value == 0.0));
+    assert_eq!(healed.factors, own.factors);
+}
+
+#[test]
+fn losses_arrive_a_step_later_and_the_host_waits_for_nothing_else() {
+    let mut trainer = trainer(Some(Options::default()), TrainerOptions::new(16, 0.1), 0.9);
+    let first = trainer.step().expect("finite losses");
+    assert!((first.loss - (CLASSES as f64).ln()).abs() < 1.0, "an untrained network knows nothing");
+    let mut losses = vec![first.loss];
+    for step in 1..10 {
+        let before = trainer.parts().0.counters().host_waits;
+        let summary = trainer.step().expect("finite losses");
+        assert_eq!(summary.samples, 16);
+        losses.push(summary.loss);
+        let waits = trainer.parts().0.counters().host_waits - before;
+        // The loss before; and once, at the step after the refresh, what that refresh has to report.
+        assert!(waits <= if step == 1 { 3 } else { 1 }, "{waits} waits in step {step}");
+    }
+    let last = trainer.settle().expect("finite losses").loss;
+    assert_eq!(losses[0], losses[1], "the first step waits for its own loss");
+    assert!(losses[1..].windows(2).all(|pair| pair[0] != pair[1]) && last != losses[9]);
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_step_and_remedy() {
+    let mut trainer = trainer(None, TrainerOptions::new(16, f64::MAX), 0.0);
+    let error = (0..20).find_map(|_| trainer.step().err()).expect("such a rate diverges");
+    assert_eq!(error.kind, ErrorKind::Numeric);
+    let says = |part: &str| assert!(error.reason.contains(part), "{}", error.reason);
+    says("the loss of step ");
+    says("a smaller learning rate");
+}
+
+#[test]
+fn adaptive_damping_moves_by_the_rule_and_leaves_training_alone() {
+    let rule = LevenbergMarquardt::default();
+    let options = TrainerOptions { adaptive: Some(rule), ..TrainerOptions::new(32, 0.1) };
+    let mut adaptive = trainer(Some(Options::default()), options, 0.0);
+    let mut plain = trainer(Some(Options::default()), TrainerOptions::new(32, 0.1), 0.0);
+    for step in 0..10 {
+        adaptive.step().expect("finite losses");
+        plain.step().expect("finite losses");
+        let damping = adaptive.preconditioner().1.damping();
+        let factor = 0.9_f64.powi(5);
+        let allowed = [0.003, 0.003 * factor, 0.003 / factor];
+        let moved = allowed.iter().any(|value| (value - damping).abs() < 1e-12);
+        assert!(if step < 5 { damping == 0.003 } else { moved }, "step {step}: {damping}");
+    }
+    // Up to the first refresh with another damping both are the same, the extra passes notwithstanding.
+    let (one, other) = (adaptive.save().expect("memory"), plain.save().expect("memory"));
+    assert_eq!((one.parameters, one.running), (other.parameters, other.running));
+}
+
+#[test]
+fn schedules_drive_rate_and_damping() {
+    let damping = Some(Schedule::new(0.1, kronfleet_core::schedule::Shape::Step { at: vec![2], factor: 0.5 }));
+    let options = TrainerOptions { damping, ..TrainerOptions::new(16, 0.1) };
+    let mut trainer = trainer(Some(Options::default()), options, 0.9);
+    for expected in [0.1, 0.1, 0.05] {
+        trainer.step().expect("finite losses");
+        assert_eq!(trainer.preconditioner().1.damping(), expected);
+    }
+    assert_eq!(trainer.report().damping, 0.05);
+}
