@@ -51,8 +51,8 @@ impl Invariant for Accounting {
                 if self.seen.insert(certificate.id()) {
                     for member in &certificate.members {
                         let life = self.lives.entry((member.node, member.incarnation)).or_default();
-                        let contributed = life.turns.get(&member.turn);
-                        if contributed != Some(&member.samples) {
+                        let contributed = life.turns.get(&member.turn).copied();
+                        if contributed != Some(member.samples) && contributed.map(taken) != Some(member.samples) {
                             return Err(format!(
                                 "{} is said to contribute samples {:?} in turn {}, it did {contributed:?}",
                                 member.node, member.samples, member.turn
@@ -61,8 +61,12 @@ impl Invariant for Accounting {
                         life.committed.push(member.samples);
                     }
                 }
-                if let Some(member) = certificate.member(record.node) {
-                    self.lives.entry(who).or_default().settled = member.samples.1;
+                let life = self.lives.entry(who).or_default();
+                // A member that only took the result says next what it lost.
+                if let Some(member) = certificate.member(record.node)
+                    && life.turns.get(&member.turn) == Some(&member.samples)
+                {
+                    life.settled = member.samples.1;
                 }
             }
             Occurrence::Healed { lost, .. } => {
@@ -110,6 +114,11 @@ impl Life {
         }
         Ok(())
     }
+}
+
+/// What a certificate says of a member that was behind and only took the result: none of its samples.
+fn taken(range: Range) -> Range {
+    (range.1, range.1)
 }
 
 /// How many numbers lie in any of the ranges.

@@ -3,7 +3,7 @@
 //! Weights are finite and not negative, somebody counts, and no value of an average lies outside the hull of
 //! what was contributed to it, but for the rounding of the type it travels in.
 
-use super::exactness::named;
+use super::exactness::{counted, named};
 use super::ledger::Ledger;
 use super::{Invariant, Summary};
 use kronfleet_core::cluster::{Certificate, CertificateId, Occurrence, Record};
@@ -62,13 +62,7 @@ fn hull(record: &Record, ledger: &Ledger, certificate: &Certificate) -> Result<(
     };
     let epsilon = if certificate.wire == "f32" { f64::from(f32::EPSILON) } else { f64::EPSILON };
     for (segment, (_, values)) in average.segments.iter().enumerate() {
-        let counted: Vec<&Vec<f64>> = certificate
-            .members
-            .iter()
-            .zip(&contributions)
-            .filter(|(member, _)| member.weights[segment] > 0.0)
-            .map(|(_, contribution)| &contribution.segments[segment].1)
-            .collect();
+        let counted: Vec<&[f64]> = counted(certificate, &contributions, segment).map(|(_, values)| values).collect();
         for (index, &value) in values.iter().enumerate() {
             let values = || counted.iter().map(|contribution| contribution[index]);
             let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));

@@ -58,43 +58,57 @@ fn holds(record: &Record, ledger: &Ledger, certificate: &Certificate) -> Result<
     }
 }
 
-/// The contributions that a certificate names, if all were kept.
-pub(super) fn named<'a>(certificate: &Certificate, ledger: &'a Ledger) -> Result<Option<Vec<&'a Values>>, String> {
+/// The contributions that a certificate names, if all that count anything were kept.
+///
+/// A member that only takes the result, because it was behind, counts nothing and stands as `None`.
+pub(super) fn named<'a>(
+    certificate: &Certificate,
+    ledger: &'a Ledger,
+) -> Result<Option<Vec<Option<&'a Values>>>, String> {
     let mut contributions = Vec::new();
     for member in &certificate.members {
+        if member.weights.iter().all(|&weight| weight == 0.0) {
+            contributions.push(None);
+            continue;
+        }
         let Some(values) = ledger.find(member.node, member.contribution, &member.weights)? else {
             return Ok(None);
         };
-        contributions.push(values);
+        contributions.push(Some(values));
     }
     Ok(Some(contributions))
 }
 
+/// The values of a segment with the weights of those who count in it, in the order of the members.
+pub(super) fn counted<'a>(
+    certificate: &'a Certificate,
+    contributions: &'a [Option<&'a Values>],
+    segment: usize,
+) -> impl Iterator<Item = (f64, &'a [f64])> {
+    let members = certificate.members.iter().zip(contributions);
+    members.filter_map(move |(member, contribution)| {
+        let weight = member.weights[segment];
+        let values = &contribution.as_ref()?.segments[segment].1;
+        (weight > 0.0).then_some((weight, values.as_slice()))
+    })
+}
+
 /// The digest of the average, formed anew.
-fn average(certificate: &Certificate, contributions: &[&Values]) -> Result<Digest, String> {
+fn average(certificate: &Certificate, contributions: &[Option<&Values>]) -> Result<Digest, String> {
     let Algorithm::Direct = certificate.algorithm else {
         return Err(format!("how {} is formed is unknown here", certificate.algorithm));
     };
     let mut digester = Digester::new();
-    let segments = contributions.first().map_or(0, |first| first.segments.len());
+    let segments = certificate.members.first().map_or(0, |first| first.weights.len());
     for segment in 0..segments {
-        let weight: f64 = certificate.members.iter().map(|member| member.weights[segment]).sum();
-        if weight == 0.0 {
-            continue;
-        }
-        let len = contributions[0].segments[segment].1.len();
+        let counted: Vec<_> = counted(certificate, contributions, segment).collect();
+        let weight: f64 = counted.iter().map(|(weight, _)| weight).sum();
+        let len = counted.first().map_or(0, |(_, values)| values.len());
         for value in 0..len {
-            let mut sum = 0.0;
-            for (member, contribution) in certificate.members.iter().zip(contributions) {
-                let weight = member.weights[segment];
-                if weight > 0.0 {
-                    sum += weight * contribution.segments[segment].1[value];
-                }
-            }
-            let mean = sum / weight;
+            let sum: f64 = counted.iter().map(|(weight, values)| weight * values[value]).sum();
             match certificate.wire.as_str() {
-                "f64" => digester.update_values(&[mean]),
-                "f32" => digester.update_values(&[mean as f32]),
+                "f64" => digester.update_values(&[sum / weight]),
+                "f32" => digester.update_values(&[(sum / weight) as f32]),
                 other => return Err(format!("values of type {other} are unknown here")),
             }
         }

@@ -6,7 +6,7 @@
 
 use super::ledger::Ledger;
 use super::{Invariant, Summary};
-use kronfleet_core::cluster::{CertificateId, Incarnation, Occurrence, Record, Round};
+use kronfleet_core::cluster::{CertificateId, Incarnation, Occurrence, Record};
 use kronfleet_core::transport::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Default)]
 pub struct Monotony {
     starts: BTreeMap<NodeId, Incarnation>,
-    rounds: BTreeMap<(NodeId, Incarnation), Round>,
+    last: BTreeMap<(NodeId, Incarnation), CertificateId>,
     /// Who has seen which start of whom.
     known: BTreeMap<(NodeId, NodeId), Incarnation>,
     committed: BTreeSet<CertificateId>,
@@ -48,7 +48,7 @@ impl Invariant for Monotony {
                 return Err(format!("{peer} {incarnation} is refused although {known} is no later start"));
             }
             Occurrence::Committed { certificate } => {
-                self.rise(record, certificate.round)?;
+                self.rise(record, certificate.id())?;
                 if self.committed.insert(certificate.id()) {
                     for member in &certificate.members {
                         let known = self.known.get(&(node, member.node));
@@ -63,7 +63,10 @@ impl Invariant for Monotony {
             }
             Occurrence::Healed { certificate, .. } => {
                 self.healed += 1;
-                self.rise(record, certificate.round)?;
+                // A member that only took the result has just committed it.
+                if self.last.get(&(node, incarnation)) != Some(&certificate.id()) {
+                    self.rise(record, certificate.id())?;
+                }
             }
             _ => {}
         }
@@ -80,10 +83,10 @@ impl Invariant for Monotony {
 }
 
 impl Monotony {
-    fn rise(&mut self, record: &Record, round: Round) -> Result<(), String> {
-        let before = self.rounds.insert((record.node, record.incarnation), round);
+    fn rise(&mut self, record: &Record, id: CertificateId) -> Result<(), String> {
+        let before = self.last.insert((record.node, record.incarnation), id);
         match before {
-            Some(before) if before >= round => Err(format!("{round} after {before}")),
+            Some(before) if before.round >= id.round => Err(format!("{id} after {before}")),
             _ => Ok(()),
         }
     }
