@@ -1,0 +1,307 @@
+//! Fleets that train a toy problem under mixed faults: all safety invariants hold, and once faults stop
+//! everybody averages again in time.
+//!
+//! `KRONFLEET_SEED=7 cargo test -p kronfleet-lossy --test fleet` runs one seed alone and prints what happened.
+
+use kronfleet_conformance::invariants::reproducibility::same_twice;
+use kronfleet_conformance::invariants::{Checker, Summary};
+use kronfleet_core::cluster::{Budget, Contribution, Incarnation, Occurrence, RunId, Settings};
+use kronfleet_core::participant::{self, Participant, Schedule, Training, TrainingError};
+use kronfleet_core::policy::{Periodic, Rejoin, Request};
+use kronfleet_core::seed::{Random, Seed};
+use kronfleet_core::time::{Duration, Instant};
+use kronfleet_core::transport::NodeId;
+use kronfleet_lossy::fault::{Fault, FaultSchedule};
+use kronfleet_lossy::link::LinkOptions;
+use kronfleet_lossy::network::NetworkOptions;
+use kronfleet_lossy::simulation::{Ended, Simulation, SimulationOptions};
+use kronfleet_lossy::trace::{Trace, TraceHash};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+
+const BUDGET: Duration = Duration::from_secs(1);
+const STEP: Duration = Duration::from_millis(20);
+
+/// Minimises ½‖x − target‖² with a target of the node's own; the fleet's mean is the common optimum.
+struct Quadratic {
+    node: NodeId,
+    x: Vec<f32>,
+    target: Vec<f32>,
+    iteration: u64,
+    weight: f64,
+    /// The iteration in which its values are not finite.
+    poisoned: Option<u64>,
+    witness: Witness,
+}
+
+/// What was contributed since the checker last asked.
+type Witness = Arc<Mutex<Vec<(NodeId, Contribution<f32>)>>>;
+
+impl Training<f32> for Quadratic {
+    fn iteration(&self) -> u64 {
+        self.iteration
+    }
+
+    fn step(&mut self) -> Result<participant::Summary, TrainingError> {
+        self.iteration += 1;
+        for (x, target) in self.x.iter_mut().zip(&self.target) {
+            *x += 0.1 * (target - *x);
+        }
+        let squares = self.x.iter().zip(&self.target).map(|(x, target)| f64::from(x - target).powi(2));
+        Ok(participant::Summary { samples: 3, loss: squares.sum::<f64>() / 2.0 })
+    }
+
+    fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f32>) {
+        let values = contribution.segment("x", self.x.len(), request.weight * self.weight);
+        values.copy_from_slice(&self.x);
+        if self.poisoned.is_some_and(|at| at.abs_diff(self.iteration) < 6) {
+            values[0] = f32::NAN;
+        }
+        // A segment that only nodes of even names know anything about.
+        let knows = self.node.0.is_multiple_of(2);
+        contribution.segment("extra", 2, f64::from(u8::from(knows))).fill(self.node.0 as f32);
+        self.witness.lock().unwrap().push((self.node, contribution.clone()));
+    }
+
+    fn adopt(&mut self, average: &Contribution<f32>, healed: bool) {
+        self.x.copy_from_slice(&average.find("x").unwrap().values);
+        if healed {
+            self.iteration = average.iteration;
+        }
+    }
+}
+
+/// Everything that a seed decides.
+#[derive(Debug)]
+struct Story {
+    seed: u64,
+    nodes: u32,
+    values: usize,
+    chunk: usize,
+    interval: u64,
+    heal_first: bool,
+    poisoned: Option<(NodeId, u64)>,
+    options: SimulationOptions,
+    /// When the last fault is over.
+    calm: Instant,
+}
+
+impl Story {
+    fn new(seed: u64) -> Self {
+        let mut random = Seed(seed).derive("story", 0).random();
+        let nodes = 3 + random.below(4) as u32;
+        let latency = Duration::from_micros(100 + random.below(5_000));
+        let mut network = NetworkOptions::new(nodes, Seed(seed));
+        network.link = LinkOptions {
+            loss: 0.1 * random.uniform(),
+            duplicate: 0.1 * random.uniform(),
+            reorder: 0.3 * random.uniform(),
+            hold: latency * 2,
+            latency,
+            jitter: latency.mul_f64(random.uniform()),
+            bandwidth: random.chance(0.5).then(|| 500_000 + random.below(5_000_000)),
+            capacity: 4000 + random.below(100_000) as usize,
+            max_frame: 256 + random.below(1_200) as usize,
+        };
+        network.reports = random.chance(0.3);
+        network.faults = faults(&mut random, nodes);
+        let calm = network.faults.end();
+        let mut options = SimulationOptions::new(network);
+        for node in (0..nodes).map(NodeId) {
+            options.slowness.insert(node, 1.0 + 0.5 * random.uniform());
+        }
+        let poisoned = random.chance(0.2).then(|| (NodeId(random.below(nodes.into()) as u32), 20 + random.below(60)));
+        Self {
+            seed,
+            nodes,
+            values: 1 + random.below(60) as usize,
+            chunk: 3 + random.below(20) as usize,
+            interval: 2 + random.below(5),
+            heal_first: random.chance(0.4),
+            poisoned,
+            options,
+            calm,
+        }
+    }
+
+    fn start(&self, witness: &Witness) -> impl FnMut(NodeId, u32, Option<Fleet>, Instant) -> Fleet + 'static {
+        let (nodes, values, chunk, seed) = (self.nodes, self.values, self.chunk, self.seed);
+        let (interval, poisoned, witness) = (self.interval, self.poisoned, witness.clone());
+        let rejoin = if self.heal_first { Rejoin::HealFirst } else { Rejoin::FullWeight };
+        // All train until everything has been calm for long enough to be judged.
+        let iterations = self.calm.since(Instant::ORIGIN).as_millis() as u64 / STEP.as_millis() as u64 + 400;
+        move |node, starts, _, now| {
+            let peers = (0..nodes).map(NodeId).collect();
+            let incarnation = Incarnation(u64::from(starts) + 1);
+            let budget = Budget::new(BUDGET).unwrap();
+            let mut settings = Settings::new(RunId(seed), node, incarnation, peers, budget);
+            settings.chunk = chunk;
+            let mut random = Seed(seed).derive("target", node.0.into()).random();
+            let training = Quadratic {
+                node,
+                x: vec![0.0; values],
+                target: (0..values).map(|_| random.normal() as f32).collect(),
+                iteration: 0,
+                weight: 1.0 + f64::from(node.0 % 3),
+                poisoned: poisoned.filter(|(who, _)| *who == node && starts == 0).map(|(_, at)| at),
+                witness: witness.clone(),
+            };
+            let mut policy = Periodic::new(interval);
+            policy.rejoin = rejoin;
+            Participant::new(settings, now, training, Box::new(policy), Schedule { iterations, step: STEP })
+        }
+    }
+}
+
+type Fleet = Participant<Quadratic, f32>;
+
+/// One to five faults within three seconds.
+fn faults(random: &mut Random, nodes: u32) -> FaultSchedule {
+    let mut schedule = FaultSchedule::default();
+    for _ in 0..1 + random.below(5) {
+        let from = Instant::from_nanos(random.below(2_500_000_000));
+        let until = from + Duration::from_millis(10 + random.below(1_500));
+        let node = NodeId(random.below(nodes.into()) as u32);
+        let mut side: BTreeSet<NodeId> = (0..nodes).map(NodeId).filter(|_| random.chance(0.5)).collect();
+        side.insert(node);
+        let rest: BTreeSet<NodeId> = (0..nodes).map(NodeId).filter(|node| !side.contains(node)).collect();
+        match random.below(4) {
+            0 => schedule.faults.push(Fault::Outage { node, from, until }),
+            1 => schedule.faults.push(Fault::Crash { node, at: from, restart: until }),
+            _ if rest.is_empty() => schedule.faults.push(Fault::Outage { node, from, until }),
+            2 => schedule.faults.push(Fault::Cut { sources: side, targets: rest, from, until }),
+            _ => schedule.partition(side, rest, from, until),
+        }
+    }
+    schedule
+}
+
+/// What a run came to.
+struct Outcome {
+    hash: TraceHash,
+    summary: Summary,
+    /// For each node, how long after the faults its first commit came.
+    recovered: BTreeMap<NodeId, Duration>,
+    ended: Instant,
+}
+
+fn run(story: &Story, verbose: bool) -> Result<Outcome, String> {
+    let replay = format!("KRONFLEET_SEED={} cargo test -p kronfleet-lossy --test fleet", story.seed);
+    let mut checker = Checker::new(&replay);
+    let witness = Witness::default();
+    let mut simulation =
+        Simulation::new(story.options.clone(), Trace::hashed(format!("{story:?}")), story.start(&witness));
+    let mut recovered = BTreeMap::new();
+    let mut broken = None;
+    let deadline = story.calm + Duration::from_secs(60);
+    let mut over: BTreeSet<NodeId> = BTreeSet::new();
+    let ended = simulation.run(deadline, |seen| {
+        for (node, contribution) in witness.lock().unwrap().drain(..) {
+            checker.contribution(node, &contribution);
+        }
+        let (trace, node) = (seen.trace, seen.node);
+        let verdict = checker.node(seen.process.node_mut(), |record| {
+            trace.line(record.at, format_args!("{record}"));
+            if verbose {
+                println!("{record}");
+            }
+            if let Occurrence::Committed { .. } = record.what
+                && record.at > story.calm
+            {
+                recovered.entry(node).or_insert(record.at.since(story.calm));
+            }
+        });
+        if let Err(violation) = verdict {
+            broken = Some(violation.to_string());
+            return ControlFlow::Break(());
+        }
+        // A node that crashes later is not over; none does once it is calm.
+        if seen.process.is_over() && seen.now > story.calm {
+            over.insert(node);
+        }
+        if over.len() == story.nodes as usize { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if let Some(broken) = broken {
+        return Err(broken);
+    }
+    if ended != Ended::Observer {
+        let waiting: Vec<_> = simulation.processes().filter(|(node, _)| !over.contains(node)).collect();
+        let waiting: Vec<_> =
+            waiting.iter().map(|(node, process)| format!("{node} at {}", process.iteration())).collect();
+        return Err(format!("not over after {deadline}: {}\n  again: {replay}", waiting.join(", ")));
+    }
+    let ended = simulation.now();
+    let (trace, _) = simulation.end();
+    let hash = trace.finish().map_err(|error| error.to_string())?;
+    let summary = checker.finish().map_err(|violation| violation.to_string())?;
+    Ok(Outcome { hash, summary, recovered, ended })
+}
+
+/// Judges one seed; answers what it came to.
+fn judge(seed: u64, verbose: bool) -> Result<Outcome, String> {
+    let story = Story::new(seed);
+    if verbose {
+        println!("{story:#?}");
+    }
+    let outcome = run(&story, verbose)?;
+    // One reduction of these few values, with retransmissions and steps of the slowest node until it is ready.
+    let reduction = STEP.mul_f64(1.5) * story.interval as u32 + Duration::from_millis(500);
+    let bound = 3 * BUDGET + reduction;
+    let last = outcome.recovered.values().max();
+    if outcome.recovered.len() < story.nodes as usize || last.is_none_or(|last| *last > bound) {
+        let after = &outcome.recovered;
+        return Err(format!("calm since {}, first commits of the nodes {after:?} later, bound {bound:?}", story.calm));
+    }
+    Ok(outcome)
+}
+
+#[test]
+fn all_invariants_hold_under_mixed_faults_and_rounds_come_back() {
+    if let Ok(seed) = std::env::var("KRONFLEET_SEED") {
+        let outcome = judge(seed.parse().expect("a seed is a number"), true).unwrap_or_else(|error| panic!("{error}"));
+        println!(
+            "{}\ntrace_hash {} recovered {:?} ended {}",
+            outcome.summary, outcome.hash, outcome.recovered, outcome.ended
+        );
+        return;
+    }
+    let mut total = Summary::default();
+    let mut failures = Vec::new();
+    let mut slowest = Duration::ZERO;
+    let seeds = 200;
+    for seed in 0..seeds {
+        match judge(seed, false) {
+            Ok(outcome) => {
+                total.records += outcome.summary.records;
+                total.commits += outcome.summary.commits;
+                total.recomputed += outcome.summary.recomputed;
+                total.partial += outcome.summary.partial;
+                total.retried += outcome.summary.retried;
+                total.forks += outcome.summary.forks;
+                total.merges += outcome.summary.merges;
+                total.healed += outcome.summary.healed;
+                total.samples += outcome.summary.samples;
+                total.samples_lost += outcome.summary.samples_lost;
+                total.samples_uncommitted += outcome.summary.samples_uncommitted;
+                slowest = slowest.max(*outcome.recovered.values().max().unwrap());
+            }
+            Err(error) => failures.push(format!("seed {seed}: {error}")),
+        }
+    }
+    println!("{total}; everybody committed within {slowest:?} after the faults");
+    assert!(failures.is_empty(), "{} of {seeds} seeds:\n{}", failures.len(), failures.join("\n"));
+    assert_eq!(total.recomputed, total.commits, "every average is small enough to be recomputed");
+    assert!(total.retried > 0 && total.forks > 0 && total.merges > 0 && total.healed > 0, "{total}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in [3, 14, 15] {
+        let story = Story::new(seed);
+        let verdict = same_twice(&format!("seed {seed}"), || {
+            run(&story, false).map_or_else(|error| error, |outcome| outcome.hash.to_string())
+        });
+        verdict.unwrap();
+    }
+}
