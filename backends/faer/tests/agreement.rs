@@ -117,7 +117,7 @@ fn close(left: &[f64], right: &[f64], what: &str) {
 /// Kernels, strides, padding and dilation of every kind, with and without bias, small and larger than a tile.
 fn shapes() -> Vec<(Convolution, usize)> {
     let mut shapes = Vec::new();
-    let geometries: [([usize; 2], [usize; 2], [usize; 2], [usize; 2]); 11] = [
+    let geometries: [[[usize; 2]; 4]; 11] = [
         ([3, 3], [1, 1], [1, 1], [1, 1]),
         ([5, 5], [1, 1], [2, 2], [1, 1]),
         ([5, 5], [1, 1], [0, 0], [1, 1]),
@@ -130,7 +130,7 @@ fn shapes() -> Vec<(Convolution, usize)> {
         ([1, 4], [1, 1], [0, 3], [1, 1]),
         ([4, 1], [1, 1], [3, 0], [1, 1]),
     ];
-    for (kernel, stride, padding, dilation) in geometries {
+    for [kernel, stride, padding, dilation] in geometries {
         for (channels, outputs) in [(1, 6), (3, 16), (16, 16), (5, 7), (17, 33)] {
             for bias in [false, true] {
                 let input = Extent::new(channels, 8, 7);
