@@ -8,11 +8,12 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Arena<S> {
     stack: MemBuffer,
     numbers: Vec<S>,
+    indices: Vec<usize>,
 }
 
 impl<S: Copy + Default> Arena<S> {
     fn new() -> Self {
-        Self { stack: MemBuffer::new(StackReq::EMPTY), numbers: Vec::new() }
+        Self { stack: MemBuffer::new(StackReq::EMPTY), numbers: Vec::new(), indices: Vec::new() }
     }
 
     /// faer's kind of scratch.
@@ -28,6 +29,15 @@ impl<S: Copy + Default> Arena<S> {
         self.numbers(len);
         self.stack(need);
         (&mut self.numbers[..len], MemStack::new(&mut self.stack))
+    }
+
+    /// Numbers and indices at once.
+    pub(crate) fn tables(&mut self, numbers: usize, indices: usize) -> (&mut [S], &mut [usize]) {
+        self.numbers(numbers);
+        if self.indices.len() < indices {
+            self.indices.resize(indices, 0);
+        }
+        (&mut self.numbers[..numbers], &mut self.indices[..indices])
     }
 
     /// `len` numbers of unspecified content.

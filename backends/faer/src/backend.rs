@@ -20,6 +20,7 @@ use kronfleet_core::matrix::Region;
 pub struct Faer<S: Real> {
     pool: Pool,
     arenas: Arenas<S>,
+    workspace: convolution::Workspace<S>,
     counters: Counters,
     // Memory of finished tickets, for the next ones.
     snapshots: Vec<Vec<S>>,
@@ -64,6 +65,7 @@ impl<S: Real> Faer<S> {
         Self {
             pool: Pool::new(threads),
             arenas: Arenas::new(threads),
+            workspace: convolution::Workspace::new(),
             counters: Counters::default(),
             snapshots: Vec::new(),
             verdicts: Vec::new(),
@@ -275,7 +277,8 @@ impl<S: Real> Backend for Faer<S> {
     ) -> Result<(), OutOfMemory> {
         let statistic = statistic.map(inner);
         let weights = (&**weights.0, weights.1);
-        self.counters.flops += convolution::forward(&self.arenas, shape, batch, weights, x, y, statistic);
+        self.counters.flops +=
+            convolution::forward(&self.pool, &self.arenas, &mut self.workspace, shape, batch, weights, x, y, statistic);
         Ok(())
     }
 
@@ -294,8 +297,19 @@ impl<S: Real> Backend for Faer<S> {
         let statistic = statistic.map(inner);
         let weights = (&**weights.0, weights.1);
         let dx = dx.map(|dx| &mut **dx);
-        self.counters.flops +=
-            convolution::backward(&self.arenas, shape, batch, weights, x, dy, gradient, dx, statistic);
+        self.counters.flops += convolution::backward(
+            &self.pool,
+            &self.arenas,
+            &mut self.workspace,
+            shape,
+            batch,
+            weights,
+            x,
+            dy,
+            gradient,
+            dx,
+            statistic,
+        );
         Ok(())
     }
 

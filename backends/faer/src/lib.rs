@@ -28,6 +28,7 @@ mod buffer;
 mod convolution;
 mod elementwise;
 mod factorisation;
+mod kernel;
 mod normalisation;
 mod parallel;
 mod pooling;

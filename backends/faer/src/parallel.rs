@@ -75,7 +75,7 @@ impl Pool {
         work: impl Fn(usize, &J, Part<'_, S>, Part<'_, T>) + Sync,
     ) {
         let (mut first, mut second) = (Part::whole(first), Part::whole(second));
-        if self.0.is_none() || jobs.len() < 2 || !apart(jobs) {
+        if self.0.is_none() || jobs.len() < 2 || !apart(jobs, first.content.len()) {
             for (index, job) in jobs.iter().enumerate() {
                 work(index, job, first.reborrow(), second.reborrow());
             }
@@ -86,10 +86,10 @@ impl Pool {
 }
 
 /// Whether both buffers can be cut between any two jobs. Blocks of one matrix may interleave.
-fn apart<J: Piece>(jobs: &[J]) -> bool {
+fn apart<J: Piece>(jobs: &[J], len: usize) -> bool {
     let follows = |a: Range<usize>, b: Range<usize>| a.end <= b.start;
     jobs.windows(2).enumerate().all(|(index, pair)| {
-        !pair[1].target().is_empty()
+        pair[1].target().start <= len
             && follows(pair[0].target(), pair[1].target())
             && follows(pair[0].second(index), pair[1].second(index + 1))
     })
