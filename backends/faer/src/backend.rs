@@ -2,7 +2,7 @@
 
 use crate::arena::Arenas;
 use crate::buffer::Buffer;
-use crate::convolution;
+use crate::convolution::{self, Means};
 use crate::parallel::Pool;
 use crate::scalar::Real;
 use crate::{elementwise, factorisation, normalisation, pooling, product, reduction};
@@ -276,9 +276,9 @@ impl<S: Real> Backend for Faer<S> {
         _: &mut Buffer<S>,
     ) -> Result<(), OutOfMemory> {
         let statistic = statistic.map(inner);
+        let means = Means { pool: &self.pool, arenas: &self.arenas, workspace: &mut self.workspace };
         let weights = (&**weights.0, weights.1);
-        self.counters.flops +=
-            convolution::forward(&self.pool, &self.arenas, &mut self.workspace, shape, batch, weights, x, y, statistic);
+        self.counters.flops += convolution::forward(means, shape, batch, weights, x, y, statistic);
         Ok(())
     }
 
@@ -295,21 +295,10 @@ impl<S: Real> Backend for Faer<S> {
         _: &mut Buffer<S>,
     ) -> Result<(), OutOfMemory> {
         let statistic = statistic.map(inner);
+        let means = Means { pool: &self.pool, arenas: &self.arenas, workspace: &mut self.workspace };
         let weights = (&**weights.0, weights.1);
         let dx = dx.map(|dx| &mut **dx);
-        self.counters.flops += convolution::backward(
-            &self.pool,
-            &self.arenas,
-            &mut self.workspace,
-            shape,
-            batch,
-            weights,
-            x,
-            dy,
-            gradient,
-            dx,
-            statistic,
-        );
+        self.counters.flops += convolution::backward(means, shape, batch, weights, x, dy, gradient, dx, statistic);
         Ok(())
     }
 

@@ -13,9 +13,17 @@ pub(crate) use backward::backward;
 pub(crate) use forward::forward;
 pub(crate) use patches::{fold, tile, unfold};
 
-use crate::parallel::Piece;
+use crate::arena::Arenas;
+use crate::parallel::{Piece, Pool};
 use core::ops::Range;
 use kronfleet_core::matrix::Region;
+
+/// What a pass works with.
+pub(crate) struct Means<'a, S> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) arenas: &'a Arenas<S>,
+    pub(crate) workspace: &'a mut Workspace<S>,
+}
 
 /// A symmetric matrix accumulated beside a pass.
 pub(crate) struct Statistic<'a, S> {

@@ -2,10 +2,10 @@
 
 use super::forward::window;
 use super::geometry::Window;
-use super::{Share, Statistic, Workspace, gather_sums, patches, shares};
+use super::{Means, Share, Statistic, gather_sums, patches, shares};
 use crate::arena::Arenas;
 use crate::kernel::{Correlate, Gather, Runs, pack, packed_len, padded};
-use crate::parallel::{Part, Pool};
+use crate::parallel::Part;
 use crate::product::multiply;
 use crate::reduction::reduce;
 use crate::scalar::Real;
@@ -44,9 +44,7 @@ fn way(shape: &Convolution, wanted: bool) -> Way {
 /// See [`Backend::convolution_backward`](kronfleet_core::backend::Backend::convolution_backward). Returns the
 /// operations done.
 pub(crate) fn backward<S: Real>(
-    pool: &Pool,
-    arenas: &Arenas<S>,
-    workspace: &mut Workspace<S>,
+    means: Means<'_, S>,
     shape: &Convolution,
     batch: usize,
     weights: (&[S], Region),
@@ -56,6 +54,7 @@ pub(crate) fn backward<S: Real>(
     dx: Option<&mut [S]>,
     statistic: Option<Statistic<'_, S>>,
 ) -> u64 {
+    let Means { pool, arenas, workspace } = means;
     let (content, region) = weights;
     let (outputs, channels, elements) = (shape.output.channels, shape.input.channels, shape.patch_rows());
     assert!(

@@ -1,10 +1,10 @@
 //! The forward pass, and `Σ patch · patchᵀ` beside it.
 
 use super::geometry::Window;
-use super::{Share, Statistic, Workspace, autocorrelation, gather_sums, patches, shares};
+use super::{Means, Share, Statistic, autocorrelation, gather_sums, patches, shares};
 use crate::arena::Arenas;
 use crate::kernel::{Gather, pack, packed_len};
-use crate::parallel::{Part, Pool};
+use crate::parallel::Part;
 use crate::product::{lower, mirror};
 use crate::scalar::Real;
 use faer::Par;
@@ -36,9 +36,7 @@ pub(crate) fn window(shape: &Convolution) -> Window {
 /// See [`Backend::convolution_forward`](kronfleet_core::backend::Backend::convolution_forward). Returns the
 /// operations done.
 pub(crate) fn forward<S: Real>(
-    pool: &Pool,
-    arenas: &Arenas<S>,
-    workspace: &mut Workspace<S>,
+    means: Means<'_, S>,
     shape: &Convolution,
     batch: usize,
     weights: (&[S], Region),
@@ -46,6 +44,7 @@ pub(crate) fn forward<S: Real>(
     y: &mut [S],
     statistic: Option<Statistic<'_, S>>,
 ) -> u64 {
+    let Means { pool, arenas, workspace } = means;
     let (weights, region) = weights;
     let (rows, elements) = (shape.output.channels, shape.patch_rows());
     assert!(
