@@ -393,13 +393,14 @@ impl<S: Scalar> Links<S> {
         let mut silent = Vec::new();
         for (&node, link) in &mut self.links {
             link.outbox.wake(now);
-            let (true, Some(heard)) = (link.reachable(), link.detector.heard()) else {
+            if !link.reachable() {
                 continue;
-            };
-            if now >= heard + link.detector.down_after() {
+            }
+            if now >= link.detector.down_at() {
                 silent.push((node, None));
-            } else if link.peer.liveness == Liveness::Up && now >= heard + link.detector.suspect_after() {
+            } else if link.peer.liveness == Liveness::Up && now >= link.detector.suspect_at() {
                 link.peer.liveness = Liveness::Suspect;
+                let heard = link.detector.heard().unwrap_or(now);
                 silent.push((node, Some(now.since(heard))));
             }
         }
@@ -423,13 +424,13 @@ impl<S: Scalar> Links<S> {
             if !self.leaving {
                 earliest = earliest.min(link.beat);
             }
-            if let (true, Some(heard)) = (link.reachable(), link.detector.heard()) {
+            if link.reachable() {
                 let silence = if link.peer.liveness == Liveness::Up {
-                    link.detector.suspect_after()
+                    link.detector.suspect_at()
                 } else {
-                    link.detector.down_after()
+                    link.detector.down_at()
                 };
-                earliest = earliest.min(heard + silence).min(link.inbox.due()).min(link.outbox.timeout());
+                earliest = earliest.min(silence).min(link.inbox.due()).min(link.outbox.timeout());
             }
         }
         earliest

@@ -1,5 +1,6 @@
 //! Nodes driven through rounds in virtual time, over links that lose, double and delay.
 
+mod chaos;
 mod fleet;
 mod healing;
 mod rounds;
