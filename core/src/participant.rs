@@ -341,3 +341,6 @@ impl<T: Send + 'static> Task for Step<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

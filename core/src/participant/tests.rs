@@ -1,0 +1,221 @@
+//! Participants that train a handful of numbers, in virtual time.
+
+use super::*;
+use crate::cluster::{Budget, Incarnation, Occurrence, Record, RunId};
+use crate::policy::{Local, Periodic};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Adds its rate to its value in every step.
+#[derive(Debug)]
+struct Counter {
+    value: f64,
+    rate: f64,
+    iteration: u64,
+    fails_at: Option<u64>,
+    healed: u32,
+}
+
+impl Training<f64> for Counter {
+    fn iteration(&self) -> u64 {
+        self.iteration
+    }
+
+    fn step(&mut self) -> Result<Summary, TrainingError> {
+        if self.fails_at == Some(self.iteration) {
+            let reason = String::from("the device is gone");
+            return Err(TrainingError { kind: ErrorKind::DeviceLost, reason });
+        }
+        self.iteration += 1;
+        self.value += self.rate;
+        Ok(Summary { samples: 10, loss: 1.0 })
+    }
+
+    fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f64>) {
+        contribution.segment("weights", 3, request.weight).fill(self.value);
+    }
+
+    fn adopt(&mut self, average: &Contribution<f64>, healed: bool) {
+        self.value = average.segments()[0].values[0];
+        if healed {
+            self.healed += 1;
+            self.iteration = average.iteration;
+        }
+    }
+}
+
+type Member = Participant<Counter, f64>;
+
+struct World {
+    now: Instant,
+    members: Vec<Member>,
+    steps: BTreeMap<usize, (Instant, Step<Counter>)>,
+    frames: VecDeque<(Instant, usize, NodeId, Vec<u8>)>,
+    records: Vec<Record>,
+    /// Frames from and to this member are lost.
+    offline: Option<usize>,
+}
+
+const STEP: Duration = Duration::from_millis(10);
+const LATENCY: Duration = Duration::from_millis(1);
+
+impl World {
+    fn new(size: u32, iterations: u64, policy: impl Fn() -> Box<dyn AveragingPolicy>) -> Self {
+        let member = |node: u32| {
+            let peers = (0..size).map(NodeId).collect();
+            let settings = Settings::new(RunId(1), NodeId(node), Incarnation(1), peers, Budget::default());
+            let rate = f64::from(node);
+            let training = Counter { value: 0.0, rate, iteration: 0, fails_at: None, healed: 0 };
+            let schedule = Schedule { iterations, step: STEP };
+            Participant::new(settings, Instant::ORIGIN, training, policy(), schedule)
+        };
+        Self {
+            now: Instant::ORIGIN,
+            members: (0..size).map(member).collect(),
+            steps: BTreeMap::new(),
+            frames: VecDeque::new(),
+            records: Vec::new(),
+            offline: None,
+        }
+    }
+
+    /// Lets time pass until all are over or `end`.
+    fn run(&mut self, end: Duration) {
+        let end = Instant::ORIGIN + end;
+        loop {
+            for index in 0..self.members.len() {
+                self.after(index);
+            }
+            if self.members.iter().all(Participant::is_over) {
+                return;
+            }
+            let frame = self.frames.front().map_or(Instant::FAR, |frame| frame.0);
+            let step = self.steps.values().map(|step| step.0).min().unwrap_or(Instant::FAR);
+            let timer = self.members.iter().map(Process::timeout).min().unwrap();
+            self.now = self.now.max(frame.min(step).min(timer));
+            if self.now > end {
+                return;
+            }
+            if frame <= self.now {
+                let (_, from, to, bytes) = self.frames.pop_front().unwrap();
+                let event = Event::Frame { from: NodeId(from as u32), bytes: &bytes };
+                self.members[to.0 as usize].handle(self.now, event);
+                continue;
+            }
+            for index in 0..self.members.len() {
+                if self.steps.get(&index).is_some_and(|step| step.0 <= self.now) {
+                    let (_, mut step) = self.steps.remove(&index).unwrap();
+                    step.perform();
+                    self.members[index].complete(self.now, step);
+                }
+                self.members[index].wake(self.now);
+            }
+        }
+    }
+
+    fn after(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        while let Some((to, len)) = member.poll(self.now, 1400) {
+            let mut bytes = vec![0; len];
+            member.fill(&mut bytes);
+            if self.offline.is_none_or(|offline| offline != index && offline != to.0 as usize) {
+                self.frames.push_back((self.now + LATENCY, index, to, bytes));
+            }
+        }
+        if !self.steps.contains_key(&index)
+            && let Some((span, step)) = member.begin()
+        {
+            self.steps.insert(index, (self.now + span, step));
+        }
+        while let Some(record) = member.node_mut().poll_record() {
+            self.records.push(record);
+        }
+    }
+
+    fn commits(&self, node: u32) -> usize {
+        self.records
+            .iter()
+            .filter(|record| record.node == NodeId(node))
+            .filter(|record| matches!(record.what, Occurrence::Committed { .. }))
+            .count()
+    }
+}
+
+#[test]
+fn periodic_averages_at_every_interval_until_all_are_over() {
+    let mut world = World::new(3, 20, || Box::new(Periodic::new(5)));
+    world.run(Duration::from_secs(2));
+    for (node, member) in world.members.iter().enumerate() {
+        assert!(member.is_over() && member.is_finished() && member.failure().is_none());
+        assert_eq!((member.iteration(), world.commits(node as u32)), (20, 4));
+        // The mean rate is 1, and the last iteration is an averaging point.
+        assert_eq!(member.training().unwrap().value, 20.0);
+        assert_eq!(member.node().samples(), (200, (200, 200)));
+    }
+}
+
+#[test]
+fn local_never_averages() {
+    let mut world = World::new(2, 10, || Box::new(Local));
+    world.run(Duration::from_secs(2));
+    for member in &world.members {
+        assert!(member.is_over());
+        assert_eq!(member.training().unwrap().value, 10.0 * member.training().unwrap().rate);
+        assert_eq!(member.node().samples(), (100, (0, 100)));
+    }
+    assert!(world.records.iter().all(|r| !matches!(r.what, Occurrence::Ready { .. })));
+}
+
+#[test]
+fn an_offline_node_trains_on_and_comes_back() {
+    let mut world = World::new(3, 400, || Box::new(Periodic::new(5)));
+    world.run(Duration::from_millis(300));
+    let before = world.commits(2);
+    world.offline = Some(2);
+    world.run(Duration::from_millis(2300));
+    let (iterations, commits) = (world.members[2].iteration(), world.commits(2));
+    assert!(iterations > 100, "it stopped training at {iterations}");
+    assert!(commits <= before + 1);
+    assert!(world.commits(0) > commits + 10, "the others did not go on");
+    world.offline = None;
+    world.run(Duration::from_secs(20));
+    assert!(world.commits(2) > commits + 10, "it did not come back");
+    assert!(world.members.iter().all(Participant::is_over));
+    let abandoned = world
+        .records
+        .iter()
+        .filter(|record| record.node != NodeId(2) && matches!(record.what, Occurrence::Abandoned { .. }));
+    assert!(abandoned.count() <= 1);
+}
+
+#[test]
+fn a_node_that_has_to_heal_adopts_the_state_of_the_others() {
+    let policy = || {
+        let mut policy = Periodic::new(5);
+        policy.rejoin = Rejoin::HealFirst;
+        Box::new(policy) as Box<dyn AveragingPolicy>
+    };
+    let mut world = World::new(3, 200, policy);
+    world.run(Duration::from_millis(300));
+    world.offline = Some(2);
+    world.run(Duration::from_millis(1500));
+    world.offline = None;
+    world.run(Duration::from_secs(20));
+    let training = world.members[2].training().unwrap();
+    assert_eq!(training.healed, 1);
+    let values: Vec<f64> = world.members.iter().map(|m| m.training().unwrap().value).collect();
+    assert!(values.iter().all(|&value| value == values[0]), "{values:?}");
+}
+
+#[test]
+fn a_failed_step_makes_its_node_leave() {
+    let mut world = World::new(3, 20, || Box::new(Periodic::new(5)));
+    let (_, mut step) = world.members[1].begin().unwrap();
+    step.training.fails_at = Some(7);
+    world.steps.insert(1, (Instant::ORIGIN + STEP, step));
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.members[1].failure().unwrap().kind, ErrorKind::DeviceLost);
+    assert!(world.members.iter().all(Participant::is_over));
+    assert_eq!([world.commits(0), world.commits(1), world.commits(2)], [4, 1, 4]);
+}
