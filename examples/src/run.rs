@@ -3,11 +3,19 @@
 mod display;
 mod evaluation;
 mod judge;
+mod lossy;
 mod stop;
 mod story;
+mod threads;
+mod watch;
+mod workshop;
 
 pub use display::Display;
 pub use evaluation::{Evaluator, Judge, Point};
 pub use judge::NetworkJudge;
+pub use lossy::{Ending, Fleet};
 pub use stop::stop_on_signal;
 pub use story::{Metric, NodeStory, Story};
+pub use threads::set_threads;
+pub use watch::{Trained, Watch, blank};
+pub use workshop::Workshop;

@@ -12,7 +12,7 @@ mod output;
 mod task;
 
 pub use averaging::{AveragingSettings, Policy};
-pub use file::arguments;
+pub use file::{arguments, describe, flags};
 pub use kfac::{Fisher, Form, KfacSettings, Method};
 pub use network::{Driver, NetworkSettings, OutageKind};
 pub use optimisation::{Optimiser, OptimiserSettings, ScheduleKind};

@@ -94,7 +94,7 @@ impl fmt::Display for Summary {
 
 /// Checks all invariants of a run.
 pub struct Checker {
-    invariants: Vec<Box<dyn Invariant>>,
+    invariants: Vec<Box<dyn Invariant + Send>>,
     ledger: Ledger,
     replay: String,
     broken: Option<Violation>,

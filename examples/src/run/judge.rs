@@ -34,13 +34,8 @@ impl<B: Backend> NetworkJudge<B> {
     /// If there is no network.
     pub fn new(networks: Vec<(B, Network<B>)>, feed: Feed<B::Scalar>, test: Arc<DataSet>) -> Self {
         assert!(!networks.is_empty(), "a judge needs a network");
-        let lane = |(backend, network)| Lane {
-            backend,
-            network,
-            samples: Vec::new(),
-            pixels: Vec::new(),
-            labels: Vec::new(),
-        };
+        let lane =
+            |(backend, network)| Lane { backend, network, samples: Vec::new(), pixels: Vec::new(), labels: Vec::new() };
         Self { lanes: networks.into_iter().map(lane).collect(), feed, test }
     }
 }

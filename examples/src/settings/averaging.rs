@@ -1,7 +1,7 @@
 //! Who trains, and how nodes stay together.
 
 use clap::{Args, ValueEnum};
-use kronfleet_core::policy::Rejoin;
+use kronfleet_core::policy::{AveragingPolicy, Local, Periodic, Rejoin, Request};
 use kronfleet_core::time::Duration;
 
 /// How nodes stay together.
@@ -45,5 +45,22 @@ fn rejoin(text: &str) -> Result<Rejoin, String> {
         "full" => Ok(Rejoin::FullWeight),
         "heal" => Ok(Rejoin::HealFirst),
         _ => Err(format!("{text:?} is no way to come back; use full or heal")),
+    }
+}
+
+impl AveragingSettings {
+    /// The policy of one node.
+    pub fn policy(&self) -> Box<dyn AveragingPolicy> {
+        match self.policy {
+            Policy::Local => Box::new(Local),
+            Policy::Periodic => {
+                let request =
+                    Request { factors: self.average_factors, optimiser: self.average_optimiser, ..Request::default() };
+                let mut policy = Periodic::new(self.interval);
+                policy.request = request;
+                policy.rejoin = self.rejoin;
+                Box::new(policy)
+            }
+        }
     }
 }

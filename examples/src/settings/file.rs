@@ -1,7 +1,9 @@
 //! Settings from a TOML file, as if they stood on the command line before everything else.
 
 use anyhow::{Context, Result, bail};
+use clap::{ArgMatches, Command};
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -19,14 +21,51 @@ pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Result<Vec<OsStri
     if let Some(path) = config(&rest)? {
         let path = Path::new(&path);
         let text = fs::read_to_string(path).with_context(|| format!("cannot read the settings {}", path.display()))?;
-        let table: toml::Table =
-            text.parse().with_context(|| format!("{} is not a TOML file of settings", path.display()))?;
-        for (key, value) in table {
-            push(&mut arguments, &key, &value).with_context(|| format!("in {}", path.display()))?;
-        }
+        arguments.extend(flags(&text).with_context(|| format!("{} holds no settings", path.display()))?);
     }
     arguments.extend(rest);
     Ok(arguments)
+}
+
+/// The flags that a TOML text of settings stands for.
+///
+/// # Errors
+/// If it is not TOML, or holds a table.
+pub fn flags(text: &str) -> Result<Vec<OsString>> {
+    let table: toml::Table = text.parse()?;
+    let mut arguments = Vec::new();
+    for (key, value) in table {
+        push(&mut arguments, &key, &value)?;
+    }
+    Ok(arguments)
+}
+
+/// Every setting that decides what a run does, as the TOML text that [`flags`] reads; how it is shown is left out.
+pub fn describe(command: &Command, matches: &ArgMatches) -> String {
+    let mut text = String::new();
+    for argument in command.get_arguments() {
+        let Some(name) = argument.get_long() else { continue };
+        if argument.get_help_heading() == Some("Output") || NOT_DECIDING.contains(&name) {
+            continue;
+        }
+        let id = argument.get_id().as_str();
+        let Some(values) = matches.get_raw(id) else { continue };
+        let values: Vec<String> = values.map(|value| literal(&value.to_string_lossy())).collect();
+        let _ = match values.as_slice() {
+            [value] => writeln!(text, "{name} = {value}"),
+            values => writeln!(text, "{name} = [{}]", values.join(", ")),
+        };
+    }
+    text
+}
+
+/// Settings that change where a run is computed or recorded, but not what happens in it.
+const NOT_DECIDING: [&str; 3] = ["threads", "trace", "replay"];
+
+/// A TOML value: what reads as a number or truth value is one.
+fn literal(value: &str) -> String {
+    let plain = value.parse::<f64>().is_ok_and(f64::is_finite) || matches!(value, "true" | "false");
+    if plain { value.to_owned() } else { toml::Value::from(value).to_string() }
 }
 
 fn config(arguments: &[OsString]) -> Result<Option<OsString>> {

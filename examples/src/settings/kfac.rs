@@ -1,6 +1,7 @@
 //! How curvature is used.
 
 use clap::{Args, ValueEnum};
+use kronfleet_core::preconditioner as core;
 
 /// What is done to the gradient before the base optimiser takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,4 +66,30 @@ pub struct KfacSettings {
     /// Leave this layer to the base optimiser; may be given several times
     #[arg(long, value_name = "LAYER")]
     pub skip_layer: Vec<String>,
+}
+
+impl KfacSettings {
+    /// The same for the preconditioner; `None` without one.
+    pub fn options(&self) -> Option<core::Options> {
+        let form = match (self.preconditioner, self.form) {
+            (Method::None, _) => return None,
+            (Method::Ekfac, _) => core::Form::Ekfac,
+            (Method::Kfac, Form::Inverse) => core::Form::Inverse,
+            (Method::Kfac, Form::Eigen) => core::Form::Eigen,
+        };
+        Some(core::Options {
+            form,
+            damping: self.damping,
+            ema_old: self.ema,
+            clip: (self.kl_clip > 0.0).then_some(self.kl_clip),
+            factor_period: self.factor_every,
+            inverse_period: self.inverse_every,
+            fisher: match self.fisher {
+                Fisher::Empirical => core::Fisher::Empirical,
+                Fisher::True => core::Fisher::True,
+            },
+            exclude: self.skip_layer.clone(),
+            ..core::Options::default()
+        })
+    }
 }

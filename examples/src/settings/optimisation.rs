@@ -1,6 +1,8 @@
 //! The base optimiser and its learning rate.
 
 use clap::{Args, ValueEnum};
+use kronfleet_core::optimiser::WeightDecay;
+use kronfleet_core::schedule::{Plateau, Schedule, Shape, WarmUp};
 
 /// The base optimiser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,4 +54,30 @@ pub struct OptimiserSettings {
     /// Iterations in which the learning rate rises from 0
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub warm_up: u64,
+}
+
+impl OptimiserSettings {
+    /// How weights are pulled towards 0.
+    pub fn decay(&self) -> WeightDecay {
+        match (self.weight_decay, self.decoupled) {
+            (0.0, _) => WeightDecay::None,
+            (rate, false) => WeightDecay::Coupled(rate),
+            (rate, true) => WeightDecay::Decoupled(rate),
+        }
+    }
+
+    /// The learning rate over a run of so many iterations.
+    pub fn rate(&self, iterations: u64) -> Schedule {
+        let shape = match self.schedule {
+            ScheduleKind::Constant => Shape::Constant,
+            ScheduleKind::Step => {
+                Shape::Step { at: [35, 75, 90].map(|percent| iterations * percent / 100).to_vec(), factor: 0.1 }
+            }
+            ScheduleKind::Cosine => Shape::Cosine { steps: iterations, last: 0.0 },
+            ScheduleKind::Plateau => Shape::Plateau(Plateau::new(0.5, 20, 1e-3)),
+        };
+        let mut schedule = Schedule::new(self.learning_rate, shape);
+        schedule.warm_up = (self.warm_up > 0).then_some(WarmUp { steps: self.warm_up, from: 0.0 });
+        schedule
+    }
 }

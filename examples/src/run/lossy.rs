@@ -1,0 +1,178 @@
+//! A fleet over lossy in-process links, in virtual time or on real threads.
+
+use super::display::Display;
+use super::evaluation::Evaluator;
+use super::story::Story;
+use super::watch::{Trained, Watch, blank};
+use super::workshop::Workshop;
+use crate::settings::{AveragingSettings, Driver, NetworkSettings, OutputSettings, TaskSettings};
+use anyhow::{Context, Result, anyhow};
+use kronfleet_core::backend::Backend;
+use kronfleet_core::cluster::{Budget, Incarnation, RunId, Settings};
+use kronfleet_core::participant::{Participant, Schedule};
+use kronfleet_core::seed::Seed;
+use kronfleet_core::time::{Duration, Instant};
+use kronfleet_core::transport::NodeId;
+use kronfleet_lossy::endpoint::LossyNetwork;
+use kronfleet_lossy::fault::FaultSchedule;
+use kronfleet_lossy::network::{Connectivity, NetworkOptions};
+use kronfleet_lossy::outage::OutageSchedule;
+use kronfleet_lossy::simulation::{Simulation, SimulationOptions};
+use kronfleet_lossy::threads;
+use kronfleet_lossy::trace::Trace;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+/// A fleet about to train.
+pub struct Fleet<'a> {
+    /// Model, data, curvature, optimiser.
+    pub workshop: &'a Workshop,
+    /// What is trained.
+    pub task: &'a TaskSettings,
+    /// Who trains.
+    pub averaging: &'a AveragingSettings,
+    /// The network.
+    pub network: &'a NetworkSettings,
+    /// What is shown.
+    pub output: &'a OutputSettings,
+    /// Every setting as text, for the report and the trace.
+    pub settings: &'a str,
+    /// Raised when the user wants to stop.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What a run gives: its story, and the averaged parameters and running statistics.
+pub type Ending = (Story, Option<(Vec<f32>, Vec<f32>)>);
+
+impl Fleet<'_> {
+    /// The outages that the settings ask for, in time.
+    ///
+    /// Waiting for rounds makes an iteration longer than a step; twice the iterations are scheduled, so that outages
+    /// do not run out before training does.
+    pub fn faults(&self) -> FaultSchedule {
+        let options = self.network.outage_options();
+        let seed = Seed(self.task.seed).derive("outages", 0);
+        let iterations = 2 * self.task.iterations;
+        let schedule = OutageSchedule::new(&options, self.averaging.nodes, iterations, self.averaging.interval, seed);
+        schedule.faults(self.network.step_duration)
+    }
+
+    /// Trains under these faults, with one backend of `make` per node.
+    ///
+    /// # Errors
+    /// If a node cannot be made or fails, an invariant is broken, or a replayed run differs from its trace.
+    pub fn train<B>(&self, make: impl Fn() -> B + Sync, faults: FaultSchedule, trace: Trace) -> Result<Ending>
+    where
+        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+    {
+        let nodes: Vec<NodeId> = (0..self.averaging.nodes).map(NodeId).collect();
+        let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();
+        let (every, last) = (self.output.evaluate_every, self.task.iterations);
+        let evaluator = Evaluator::new(self.workshop.judge(judges)?, self.averaging.nodes, every, last);
+        let title = format!(
+            "{} on {} with {}, {} nodes",
+            self.workshop.model.name,
+            self.workshop.data,
+            self.workshop.method(),
+            nodes.len()
+        );
+        let story =
+            blank(title, self.settings.to_owned(), self.task.seed, self.averaging.nodes, self.output.target_accuracy);
+        let display = Display::new(self.averaging.nodes, last, self.output.quiet);
+        let replay = format!("lossy --config run.toml, with run.toml:\n{}", self.settings);
+        let watch = Watch::new(story, evaluator, display, Arc::clone(&self.stop), replay);
+        let participants: BTreeMap<NodeId, Trained<B>> = {
+            let made = nodes.iter().map(|&node| Ok((node, self.participant(make(), node)?)));
+            made.collect::<Result<_>>()?
+        };
+        let options = NetworkOptions {
+            link: self.network.link(),
+            reports: self.network.reports,
+            faults,
+            ..NetworkOptions::new(self.averaging.nodes, Seed(self.task.seed).derive("network", 0))
+        };
+        match self.network.driver {
+            Driver::Virtual => simulate(participants, options, trace, watch),
+            Driver::Threads => run_threads(participants, options, watch),
+        }
+    }
+
+    fn participant<B>(&self, backend: B, node: NodeId) -> Result<Trained<B>>
+    where
+        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+    {
+        let budget = Budget::new(self.averaging.stall_budget).map_err(|error| anyhow!("--stall-budget: {error}"))?;
+        let peers = (0..self.averaging.nodes).map(NodeId).collect();
+        let settings = Settings::new(RunId(self.task.seed), node, Incarnation(1), peers, budget);
+        let schedule = Schedule { iterations: self.task.iterations, step: self.network.step_duration };
+        let trainer = self.workshop.trainer(backend, node.0)?;
+        Ok(Participant::new(settings, Instant::ORIGIN, trainer, self.averaging.policy(), schedule))
+    }
+}
+
+/// Virtual time: the same settings give the same run, byte for byte.
+fn simulate<B, J>(
+    mut participants: BTreeMap<NodeId, Trained<B>>,
+    options: NetworkOptions,
+    trace: Trace,
+    mut watch: Watch<J>,
+) -> Result<Ending>
+where
+    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+    J: super::evaluation::Judge,
+{
+    let start = move |node: NodeId, _, _, _| participants.remove(&node).expect("a node starts once: nothing crashes");
+    let mut simulation = Simulation::new(SimulationOptions::new(options), trace, start);
+    simulation.run(Instant::FAR, |seen| {
+        let online = !seen.network.offline(seen.node);
+        let (now, trace) = (seen.now, seen.trace);
+        watch.observe(now, seen.node, seen.process, online, |record| trace.line(now, format_args!("{record}")))
+    });
+    let (trace, _) = simulation.end();
+    let (mut story, model) = watch.end()?;
+    story.trace_hash = Some(trace.finish()?.to_string());
+    Ok((story, model))
+}
+
+/// Real threads and real time.
+fn run_threads<B, J>(
+    participants: BTreeMap<NodeId, Trained<B>>,
+    options: NetworkOptions,
+    watch: Watch<J>,
+) -> Result<Ending>
+where
+    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+    J: super::evaluation::Judge + Send,
+{
+    // Who is offline is a matter of the schedule and the clock.
+    let mut changes = options.faults.events().into_iter().peekable();
+    let connectivity =
+        Mutex::new((Connectivity::new(options.faults.clone()), move |connectivity: &mut Connectivity, now| {
+            while let Some((_, change)) = changes.next_if(|(at, _)| *at <= now) {
+                connectivity.apply(&change);
+            }
+        }));
+    let network = LossyNetwork::new(options);
+    let nodes: Vec<NodeId> = participants.keys().copied().collect();
+    let participants = Mutex::new(participants);
+    let watch = Mutex::new(watch);
+    let locked = "no thread panics while it holds this lock";
+    let until = Instant::ORIGIN + Duration::from_secs(7 * 24 * 3600);
+    threads::run(
+        &network,
+        &nodes,
+        until,
+        |node, _, _, _| participants.lock().expect(locked).remove(&node).expect("a node starts once: nothing crashes"),
+        |now, node, process| {
+            let online = {
+                let (connectivity, advance) = &mut *connectivity.lock().expect(locked);
+                advance(connectivity, now);
+                !connectivity.offline(node)
+            };
+            watch.lock().expect(locked).observe(now, node, process, online, |_| {})
+        },
+    )
+    .context("the lossy network")?;
+    watch.into_inner().expect(locked).end()
+}

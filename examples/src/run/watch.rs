@@ -1,0 +1,171 @@
+//! Watching participants train: what they record is checked, counted, shown and judged.
+
+use super::display::Display;
+use super::evaluation::{Evaluator, Judge};
+use super::story::{Metric, NodeStory, Story};
+use anyhow::{Result, anyhow};
+use kronfleet_conformance::invariants::Checker;
+use kronfleet_core::backend::Backend;
+use kronfleet_core::cluster::{Occurrence, Record};
+use kronfleet_core::participant::Participant;
+use kronfleet_core::scalar::Scalar;
+use kronfleet_core::time::Instant;
+use kronfleet_core::trainer::Trainer;
+use kronfleet_core::transport::NodeId;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A participant that really trains.
+pub type Trained<B> = Participant<Trainer<B>, <B as Backend>::Scalar>;
+
+/// Sees every node each time it has acted.
+pub struct Watch<J> {
+    /// What has been seen so far.
+    pub story: Story,
+    evaluator: Evaluator<J>,
+    display: Display,
+    checker: Checker,
+    finished: Vec<bool>,
+    stop: Arc<AtomicBool>,
+    failure: Option<anyhow::Error>,
+}
+
+impl<J: Judge> Watch<J> {
+    /// Watches as many nodes as `story` has.
+    ///
+    /// `replay` is the command that repeats the run; a broken invariant is reported with it.
+    pub fn new(
+        story: Story,
+        evaluator: Evaluator<J>,
+        display: Display,
+        stop: Arc<AtomicBool>,
+        replay: impl Into<String>,
+    ) -> Self {
+        Self {
+            finished: vec![false; story.nodes.len()],
+            story,
+            evaluator,
+            display,
+            checker: Checker::new(replay),
+            stop,
+            failure: None,
+        }
+    }
+
+    /// Takes note of a node that has acted; `record` is shown everything it recorded. Breaks when all nodes are
+    /// finished, when the user wants to stop, or on a failure.
+    pub fn observe<B>(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        participant: &mut Trained<B>,
+        online: bool,
+        record: impl FnMut(&Record),
+    ) -> ControlFlow<()>
+    where
+        B: Backend<Buffer: Send, Download: Send> + Send,
+    {
+        if let Err(error) = self.try_observe(now, node, participant, online, record) {
+            self.failure.get_or_insert(error);
+            return ControlFlow::Break(());
+        }
+        if self.stop.load(Ordering::Relaxed) {
+            self.story.interrupted = true;
+            return ControlFlow::Break(());
+        }
+        if self.finished.iter().all(|&finished| finished) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn try_observe<B>(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        participant: &mut Trained<B>,
+        online: bool,
+        mut record: impl FnMut(&Record),
+    ) -> Result<()>
+    where
+        B: Backend<Buffer: Send, Download: Send> + Send,
+    {
+        let index = node.0 as usize;
+        let story = &mut self.story.nodes[index];
+        self.checker.node(participant.node_mut(), |what| {
+            record(what);
+            if let Occurrence::Committed { .. } = what.what {
+                story.rounds += 1;
+            }
+        })?;
+        story.bytes_sent = participant.node().counters().total_sent().bytes;
+        self.finished[index] = participant.is_finished();
+        if let Some(failure) = participant.failure() {
+            return Err(anyhow!("{node}: {failure}"));
+        }
+        if participant.iteration() > story.iterations {
+            self.step(now, node, participant, online)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of an iteration.
+    fn step<B>(&mut self, now: Instant, node: NodeId, participant: &mut Trained<B>, online: bool) -> Result<()>
+    where
+        B: Backend<Buffer: Send, Download: Send> + Send,
+    {
+        let iteration = participant.iteration();
+        let story = &mut self.story.nodes[node.0 as usize];
+        let summary = participant.last().unwrap_or_default();
+        story.iterations = iteration;
+        story.offline += u64::from(!online);
+        story.loss = summary.loss;
+        self.story.samples += summary.samples;
+        self.story.virtual_seconds = now.as_secs_f64();
+        let metric = Metric { node: node.0, iteration, time: now.as_secs_f64(), loss: summary.loss, online };
+        self.story.metrics.push(metric);
+        self.display.step(node.0, iteration, summary.loss, online);
+        if !self.evaluator.wants(iteration) {
+            return Ok(());
+        }
+        let Some(trainer) = participant.training_mut() else { return Ok(()) };
+        trainer.observe(summary.loss);
+        let (backend, network) = trainer.parts();
+        let mut fetch = |buffer: &B::Buffer, len: usize| -> Result<Vec<f32>> {
+            let values = backend.fetch(buffer, 0..len).map_err(|error| anyhow!("{node}: {error}"))?;
+            Ok(values.into_iter().map(|value| value.wide() as f32).collect())
+        };
+        let parameters = fetch(&network.parameters, network.parameters_len())?;
+        let running = fetch(&network.running, network.running_len())?;
+        if let Some(point) = self.evaluator.take(node.0, iteration, parameters, running)? {
+            self.display.accuracy(point.iteration, point.accuracy);
+        }
+        Ok(())
+    }
+
+    /// Ends the watch: the story, and the averaged parameters and running statistics last judged.
+    ///
+    /// # Errors
+    /// If a node failed, an invariant was broken, or the device failed.
+    pub fn end(mut self) -> Result<(Story, Option<(Vec<f32>, Vec<f32>)>)> {
+        self.display.finish();
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let summary = self.checker.finish()?;
+        let story = &mut self.story;
+        story.rounds_committed = summary.commits;
+        story.rounds_retried = summary.retried;
+        story.samples_lost = summary.samples_lost;
+        story.invariants = format!("All safety invariants held over {summary}.");
+        story.averaged = Story::curve(&self.evaluator.averaged);
+        for (node, accuracy) in &self.evaluator.own {
+            story.nodes[*node as usize].accuracy = Some(*accuracy);
+        }
+        Ok((self.story, self.evaluator.model))
+    }
+}
+
+/// A story with nothing in it yet, of so many nodes.
+pub fn blank(title: String, settings: String, seed: u64, nodes: u32, target: f64) -> Story {
+    let nodes = vec![NodeStory::default(); nodes as usize];
+    Story { title, settings, seed, nodes, target, ..Story::default() }
+}

@@ -1,0 +1,244 @@
+//! From settings to everything the nodes of a run need: model, data, trainers, judges.
+
+use super::judge::NetworkJudge;
+use crate::data::augmentation::Augmentation;
+use crate::data::feed::Feed;
+use crate::data::sampler::{Cursor, Sampler};
+use crate::data::set::DataSet;
+use crate::data::source::Data;
+use crate::model::tensors::{Precision, Tensors};
+use crate::model::{Model, state};
+use crate::settings::{KfacSettings, Method, Optimiser as OptimiserKind, OptimiserSettings, TaskSettings};
+use anyhow::{Context, Result, anyhow, bail};
+use kronfleet_core::backend::{Backend, Extent};
+use kronfleet_core::network::{Initialisation, Network};
+use kronfleet_core::optimiser::{Adam, AdamOptions, Optimiser, Sgd, SgdOptions, decayed};
+use kronfleet_core::preconditioner::{Identity, Kronecker, LevenbergMarquardt, Preconditioner};
+use kronfleet_core::seed::Seed;
+use kronfleet_core::trainer::{Batches, Trainer, TrainerOptions};
+use kronfleet_faer::Faer;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What all nodes of a run share.
+pub struct Workshop {
+    /// The network's description.
+    pub model: Model,
+    /// What the data are called, for reports.
+    pub data: String,
+    train: Arc<DataSet>,
+    test: Arc<DataSet>,
+    normalisation: crate::data::normalisation::Normalisation,
+    shares: Vec<Vec<u32>>,
+    augment: bool,
+    weights: Option<Tensors>,
+    task: TaskSettings,
+    kfac: KfacSettings,
+    optimiser: OptimiserSettings,
+}
+
+impl Workshop {
+    /// Loads the data, deals them out to `nodes` nodes and reads the model.
+    ///
+    /// # Errors
+    /// If files cannot be read, or settings do not fit each other or the data.
+    pub fn open(
+        task: &TaskSettings,
+        kfac: &KfacSettings,
+        optimiser: &OptimiserSettings,
+        nodes: u32,
+        weights: Option<&Path>,
+    ) -> Result<Self> {
+        let Data { name, train, test, normalisation } = task.data.load()?;
+        let seed = Seed(task.seed);
+        let train = match task.samples {
+            None => train,
+            Some(samples) if samples >= train.len() => train,
+            Some(samples) => {
+                let chosen = train.stratified(samples.div_ceil(train.classes()), seed.derive("samples", 0));
+                train.select(&chosen)
+            }
+        };
+        let shares = task.partition.split(train.labels(), nodes as usize, seed.derive("partition", 0))?;
+        let shape = train.shape();
+        let input = Extent::new(shape.channels, shape.height, shape.width);
+        let model = Model::choose(&task.model, input, train.classes())?;
+        if model.input != input {
+            bail!(
+                "{} takes samples of {}, but those of {name} are {input}; choose another --model or --data",
+                model.name,
+                model.input
+            );
+        }
+        let weights = match weights {
+            Some(path) => Some(Tensors::read(path)?),
+            None => None,
+        };
+        Ok(Self {
+            model,
+            data: name,
+            augment: task.augment || (shape.channels == 3 && !task.no_augment),
+            train: Arc::new(train),
+            test: Arc::new(test),
+            normalisation,
+            shares,
+            weights,
+            task: task.clone(),
+            kfac: kfac.clone(),
+            optimiser: optimiser.clone(),
+        })
+    }
+
+    /// Training samples, all nodes together.
+    pub fn samples(&self) -> usize {
+        self.train.len()
+    }
+
+    /// The network with memory for `batch` samples, initialised from the run's seed: the same on every node.
+    ///
+    /// # Errors
+    /// If its layers do not fit each other, weights to be loaded do not fit, or the device fails.
+    pub fn network<B: Backend>(&self, backend: &mut B, batch: usize) -> Result<Network<B>> {
+        let mut network = Network::build(backend, self.model.input, &self.model.layers, batch)
+            .map_err(|error| anyhow!("{}: {error}", self.model.name))?;
+        if network.classes() < self.train.classes() {
+            bail!(
+                "{} has {} outputs, but {} has {} classes; give its last layer as many outputs",
+                self.model.name,
+                network.classes(),
+                self.data,
+                self.train.classes()
+            );
+        }
+        let seed = Seed(self.task.seed).derive("initialisation", 0);
+        network.initialise(backend, seed, Initialisation::default()).map_err(|error| anyhow!("{error}"))?;
+        if let Some(weights) = &self.weights {
+            state::load(backend, &mut network, &weights.tensors)
+                .map_err(|error| anyhow!("{error}"))
+                .context("cannot start from the weights given with --load")?;
+        }
+        Ok(network)
+    }
+
+    /// A node's trainer. Nodes differ in their share of the data and the order they see it in.
+    ///
+    /// # Errors
+    /// If settings do not fit the network, or the device fails.
+    pub fn trainer<B>(&self, mut backend: B, node: u32) -> Result<Trainer<B>>
+    where
+        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+    {
+        let batch = self.task.batch as usize;
+        let network = self.network(&mut backend, batch)?;
+        let seed = Seed(self.task.seed).derive("node", u64::from(node));
+        let device = |error: B::Error| anyhow!("n{node}: {error}");
+        let preconditioner: Box<dyn Preconditioner<B>> = match self.kfac.options() {
+            None => Box::new(Identity::default()),
+            Some(options) => {
+                options.check(network.blocks()).map_err(|error| anyhow!("{error}"))?;
+                let (statistics, parameters) = (network.statistics_len(), network.parameters_len());
+                let made = Kronecker::new(&mut backend, network.blocks(), statistics, parameters, options);
+                Box::new(made.map_err(device)?)
+            }
+        };
+        let regions = decayed(network.table(), false);
+        let parameters = network.parameters_len();
+        let optimiser: Box<dyn Optimiser<B>> = match self.optimiser.optimiser {
+            OptimiserKind::Sgd => {
+                let options = SgdOptions {
+                    momentum: self.optimiser.momentum,
+                    nesterov: self.optimiser.nesterov,
+                    weight_decay: self.optimiser.decay(),
+                };
+                Box::new(Sgd::new(&mut backend, parameters, &regions, options).map_err(device)?)
+            }
+            OptimiserKind::Adam => {
+                let options = AdamOptions {
+                    betas: [self.optimiser.momentum, 0.999],
+                    weight_decay: self.optimiser.decay(),
+                    ..AdamOptions::default()
+                };
+                Box::new(Adam::new(&mut backend, parameters, &regions, options).map_err(device)?)
+            }
+        };
+        let augmentation = self.augment.then(|| Augmentation::new(seed.derive("augmentation", 0)));
+        let batches = Share {
+            feed: Feed::new(&self.train, &self.normalisation, augmentation),
+            train: Arc::clone(&self.train),
+            sampler: Sampler::new(&self.shares[node as usize], seed.derive("sampler", 0)),
+            samples: Vec::with_capacity(batch),
+            drawn: 0,
+        };
+        let options = TrainerOptions {
+            smoothing: self.task.label_smoothing,
+            rate: self.optimiser.rate(self.task.iterations),
+            adaptive: self.kfac.adaptive_damping.then(LevenbergMarquardt::default),
+            seed: seed.derive("labels", 0),
+            ..TrainerOptions::new(batch, self.optimiser.learning_rate)
+        };
+        Trainer::new(backend, network, preconditioner, optimiser, Box::new(batches), options).map_err(device)
+    }
+
+    /// What judges models on the test set, with one backend per thread.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn judge<B: Backend>(&self, backends: Vec<B>) -> Result<NetworkJudge<B>> {
+        let lanes = backends.into_iter().map(|mut backend| {
+            let network = self.network(&mut backend, 256)?;
+            Ok((backend, network))
+        });
+        let feed = Feed::new(&self.train, &self.normalisation, None);
+        Ok(NetworkJudge::new(lanes.collect::<Result<_>>()?, feed, Arc::clone(&self.test)))
+    }
+
+    /// Writes a model's parameters and running statistics as safetensors, in PyTorch's layout and by its names.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: &Path, parameters: &[f32], running: &[f32]) -> Result<()> {
+        let mut backend = Faer::<f32>::new(1);
+        let mut network = self.network(&mut backend, 1)?;
+        backend.upload(parameters, &mut network.parameters, 0)?;
+        backend.upload(running, &mut network.running, 0)?;
+        state::save(&mut backend, &network)?.write(path, Precision::Single)?;
+        Ok(())
+    }
+
+    /// What curvature is used for, in a word, for titles.
+    pub fn method(&self) -> &'static str {
+        match (self.kfac.preconditioner, self.optimiser.optimiser) {
+            (Method::None, OptimiserKind::Sgd) => "SGD",
+            (Method::None, OptimiserKind::Adam) => "Adam",
+            (Method::Kfac, _) => "K-FAC",
+            (Method::Ekfac, _) => "EKFAC",
+        }
+    }
+}
+
+/// A node's share of the training set, as an endless stream of batches.
+struct Share<S> {
+    feed: Feed<S>,
+    train: Arc<DataSet>,
+    sampler: Sampler,
+    samples: Vec<u32>,
+    drawn: u64,
+}
+
+impl<S: kronfleet_core::scalar::Scalar> Batches<S> for Share<S> {
+    fn fill(&mut self, x: &mut [S], labels: &mut [u32]) {
+        self.samples.resize(labels.len(), 0);
+        let draw = self.sampler.draw(&mut self.samples);
+        self.drawn += labels.len() as u64;
+        self.feed.fill(&self.train, &self.samples, draw, x, labels);
+    }
+
+    fn position(&self) -> u64 {
+        self.drawn
+    }
+
+    fn restore(&mut self, position: u64) {
+        self.drawn = position;
+        self.sampler.restore(Cursor(position));
+    }
+}
