@@ -161,7 +161,7 @@ impl<B: Backend> Network<B> {
     pub fn load(&mut self, backend: &mut B, x: &[B::Scalar], labels: &[u32]) -> Result<(), B::Error> {
         let (batch, sample) = (labels.len(), self.input_extent.len());
         assert_eq!(x.len(), batch * sample, "{batch} labels, samples of {sample} scalars and inputs");
-        self.check(batch);
+        self.check_batch(batch);
         for &label in labels {
             assert!((label as usize) < self.classes, "label {label} is not one of {} classes", self.classes);
         }
@@ -186,7 +186,7 @@ impl<B: Backend> Network<B> {
         mode: Mode,
         statistics: Option<&mut B::Buffer>,
     ) -> Result<(), B::Error> {
-        self.check(batch);
+        self.check_batch(batch);
         self.check_statistics(statistics.as_deref());
         let mut pass = Forward {
             backend,
@@ -210,7 +210,7 @@ impl<B: Backend> Network<B> {
     /// If the batch is larger than reserved.
     #[track_caller]
     pub fn loss(&mut self, backend: &mut B, batch: usize, smoothing: f64) -> Result<(), B::Error> {
-        self.check(batch);
+        self.check_batch(batch);
         let shape = Softmax { classes: self.classes, smoothing: B::Scalar::of(smoothing) };
         backend.softmax_cross_entropy(&shape, batch, &self.logits, &self.labels, &mut self.cotangent, &mut self.loss)
     }
@@ -233,7 +233,7 @@ impl<B: Backend> Network<B> {
         statistics: Option<&mut B::Buffer>,
         observer: Option<&mut dyn Observer<B>>,
     ) -> Result<(), B::Error> {
-        self.check(batch);
+        self.check_batch(batch);
         self.check_statistics(statistics.as_deref());
         let mut pass = Backward {
             backend,
@@ -267,7 +267,7 @@ impl<B: Backend> Network<B> {
         statistics: &mut B::Buffer,
         observer: Option<&mut dyn Observer<B>>,
     ) -> Result<(), B::Error> {
-        self.check(batch);
+        self.check_batch(batch);
         self.check_statistics(Some(statistics));
         self.staging.clear();
         self.staging.extend((0..batch).map(|_| B::Scalar::of(random.uniform())));
@@ -291,7 +291,7 @@ impl<B: Backend> Network<B> {
     }
 
     #[track_caller]
-    fn check(&self, batch: usize) {
+    fn check_batch(&self, batch: usize) {
         assert!(batch <= self.capacity, "a batch of {batch} samples, memory for {}", self.capacity);
     }
 

@@ -18,7 +18,9 @@
 //! | `kl_scale_eigen` | compared, group `kl_scale_eigen` | not compared |
 //! | `label_smoothing` | loss and gradients | 0 |
 //!
-//! The deviation of a tensor is `max |ours − theirs| / max |theirs|`, that of a group the worst of its tensors'.
+//! The deviation of a tensor is `max |ours − theirs| / max |theirs|`, that of a group the worst of its tensors'. A tensor
+//! whose largest element is below 2⁻⁴⁰ of its group's is zero but for rounding, such as the gradient of a bias before a
+//! batch normalisation: it is measured by its group's largest element instead.
 
 use crate::model::tensors::{Tensor, Tensors};
 use crate::model::{Model, layout, state};
@@ -137,7 +139,7 @@ where
     network.loss(backend, batch, case.smoothing()?)?;
     network.backward(backend, batch, Some(&mut statistics), None)?;
 
-    let mut comparison = Comparison { case, groups: GROUPS.map(|group| (group, Deviation::default())).into() };
+    let mut comparison = Comparison { case, found: BTreeMap::new() };
     let classes = network.classes();
     let logits = backend.fetch(network.logits(), 0..classes * batch)?;
     comparison.one("logits", "logits", &[batch, classes], &logits)?;
@@ -164,7 +166,7 @@ where
         let theirs = Tensor { shape: vec![1], values: vec![case.number("kl_scale_eigen", "the clip")?] };
         comparison.note("kl_scale_eigen", "kl_scale_eigen", &theirs, &[ours]);
     }
-    Ok(comparison.groups)
+    Ok(GROUPS.map(|group| (group, comparison.deviation(group))).into())
 }
 
 /// What the preconditioner makes of the network's gradient after a single batch with these statistics.
@@ -224,8 +226,20 @@ enum Side {
 
 struct Comparison<'a> {
     case: &'a Case,
-    groups: BTreeMap<&'static str, Deviation>,
+    found: BTreeMap<&'static str, Vec<Distance>>,
 }
+
+/// How far apart two tensors are.
+struct Distance {
+    tensor: String,
+    /// `max |ours − theirs|`, infinite where something is not finite.
+    apart: f64,
+    /// `max |theirs|`.
+    largest: f64,
+}
+
+/// Below this share of its group's largest element a tensor holds nothing but rounding.
+const ROUNDING: f64 = 1.0 / (1_u64 << 40) as f64;
 
 impl Comparison<'_> {
     /// Compares one tensor, if it is there.
@@ -243,12 +257,28 @@ impl Comparison<'_> {
     }
 
     fn note(&mut self, group: &'static str, name: &str, theirs: &Tensor, ours: &[f64]) {
-        let deviation = relative(ours, &theirs.values);
-        let entry = self.groups.entry(group).or_default();
-        entry.compared += 1;
-        if deviation >= entry.worst {
-            (entry.worst, entry.tensor) = (deviation, name.to_owned());
+        let (mut apart, mut largest) = (0.0_f64, 0.0_f64);
+        for (ours, theirs) in ours.iter().zip(&theirs.values) {
+            let difference = (ours - theirs).abs();
+            // The maximum alone would pass over a NaN.
+            apart = if difference.is_finite() { apart.max(difference) } else { f64::INFINITY };
+            largest = largest.max(theirs.abs());
         }
+        self.found.entry(group).or_default().push(Distance { tensor: name.to_owned(), apart, largest });
+    }
+
+    fn deviation(&self, group: &str) -> Deviation {
+        let found = self.found.get(group).map_or(&[][..], Vec::as_slice);
+        let of_group = found.iter().fold(0.0_f64, |largest, distance| largest.max(distance.largest));
+        let mut deviation = Deviation { compared: found.len(), ..Deviation::default() };
+        for Distance { tensor, apart, largest } in found {
+            let scale = if *largest < of_group * ROUNDING { of_group } else { *largest };
+            let relative = if scale > 0.0 { apart / scale } else { *apart };
+            if relative >= deviation.worst {
+                (deviation.worst, deviation.tensor) = (relative, tensor.clone());
+            }
+        }
+        deviation
     }
 
     fn gradients(&mut self, gradients: &BTreeMap<String, Tensor>) -> anyhow::Result<()> {
@@ -308,29 +338,31 @@ fn weights<'a>(table: &'a [Parameter], block: &Block) -> &'a Parameter {
     found.expect("every block starts with its weights")
 }
 
-/// `max |ours − theirs| / max |theirs|`; absolute where all of `theirs` is 0.
-fn relative(ours: &[f64], theirs: &[f64]) -> f64 {
-    let mut largest = 0.0_f64;
-    let mut distance = 0.0_f64;
-    for (ours, theirs) in ours.iter().zip(theirs) {
-        let apart = (ours - theirs).abs();
-        if !apart.is_finite() {
-            return f64::INFINITY;
-        }
-        distance = distance.max(apart);
-        largest = largest.max(theirs.abs());
-    }
-    if largest > 0.0 { distance / largest } else { distance }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn worst(tensors: &[(&[f64], &[f64])]) -> f64 {
+        let case = Case { tensors: Tensors::default(), x: Vec::new(), labels: Vec::new() };
+        let mut comparison = Comparison { case: &case, found: BTreeMap::new() };
+        for &(ours, theirs) in tensors {
+            let theirs = Tensor { shape: vec![theirs.len()], values: theirs.to_vec() };
+            comparison.note("grad", "a tensor", &theirs, ours);
+        }
+        comparison.deviation("grad").worst
+    }
+
     #[test]
-    fn deviations_are_relative_to_the_largest() {
-        assert_eq!(relative(&[1.0, 2.0], &[1.0, 4.0]), 0.5);
-        assert_eq!(relative(&[0.5], &[0.0]), 0.5);
-        assert_eq!(relative(&[f64::NAN, 1.0], &[1.0, 1.0]), f64::INFINITY);
+    fn deviations_are_relative_to_the_largest_element() {
+        assert_eq!(worst(&[(&[1.0, 2.0], &[1.0, 4.0])]), 0.5);
+        assert_eq!(worst(&[(&[1.0], &[1.0]), (&[2e-9], &[1e-9])]), 1.0);
+        assert_eq!(worst(&[(&[0.5], &[0.0])]), 0.5);
+        assert_eq!(worst(&[(&[f64::NAN, 1.0], &[1.0, 1.0])]), f64::INFINITY);
+        assert_eq!(worst(&[(&[1.0], &[f64::INFINITY])]), f64::INFINITY);
+    }
+
+    #[test]
+    fn rounding_is_measured_by_the_group() {
+        assert_eq!(worst(&[(&[4.0], &[4.0]), (&[4e-16], &[0.0])]), 1e-16);
     }
 }

@@ -78,21 +78,16 @@ impl<B: Backend> Network<B> {
     /// # Errors
     /// If a layer does not fit its input, a name is taken twice, or memory runs out.
     pub fn build(backend: &mut B, input: Extent, specs: &[Spec], batch: usize) -> Result<Self, BuildError> {
-        let mut builder = Builder::<B>::default();
-        let flow = Flow { extent: input, flat: false };
-        if input.is_empty() {
-            return Err(builder.error(
-                "the input",
-                format!("samples of {input} are empty"),
-                "give every extent at least 1",
-            ));
-        }
-        let (layers, end) = builder.sequence(specs, "", flow, true)?;
-        if end.extent.positions() != 1 {
-            let problem = format!("the last layer gives {}, the loss needs a vector", end.extent);
-            return Err(builder.error("the output", problem, "end with a dense layer or a global mean pooling"));
-        }
-        builder.finish(backend, input, layers, end.extent.channels, batch)
+        let (builder, layers, output) = Builder::new(input, specs)?;
+        builder.finish(backend, input, layers, output.channels, batch)
+    }
+
+    /// Whether these layers fit each other and what they are given, without taking device memory.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), except for want of memory.
+    pub fn check(input: Extent, specs: &[Spec]) -> Result<(), BuildError> {
+        Builder::<B>::new(input, specs).map(drop)
     }
 }
 
@@ -143,6 +138,21 @@ impl<B: Backend> Default for Builder<B> {
 type Boxed<B> = Box<dyn Layer<B>>;
 
 impl<B: Backend> Builder<B> {
+    /// Lays out a whole network: the layers, and the extent of what they give.
+    fn new(input: Extent, specs: &[Spec]) -> Result<(Self, Sequence<B>, Extent), BuildError> {
+        let mut builder = Self::default();
+        if input.is_empty() {
+            let problem = format!("samples of {input} are empty");
+            return Err(builder.error("the input", problem, "give every extent at least 1"));
+        }
+        let (layers, end) = builder.sequence(specs, "", Flow { extent: input, flat: false }, true)?;
+        if end.extent.positions() != 1 {
+            let problem = format!("the last layer gives {}, the loss needs a vector", end.extent);
+            return Err(builder.error("the output", problem, "end with a dense layer or a global mean pooling"));
+        }
+        Ok((builder, layers, end.extent))
+    }
+
     fn error(&self, layer: &str, problem: String, remedy: &str) -> BuildError {
         let layer = if self.number == 0 { layer.to_string() } else { format!("{}: {layer}", self.number) };
         BuildError::Layer { layer, problem, remedy: remedy.to_string() }

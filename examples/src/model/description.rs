@@ -5,7 +5,8 @@
 
 use super::{Model, ModelError};
 use kronfleet_core::backend::Extent;
-use kronfleet_core::network::{Shape, ShortcutSpec, Spec};
+use kronfleet_core::network::{Network, Shape, ShortcutSpec, Spec};
+use kronfleet_nalgebra::Nalgebra;
 use toml::{Table, Value};
 
 /// Numbers above this are mistakes, and their products might overflow.
@@ -28,6 +29,16 @@ pub fn parse(text: &str, name: &str) -> Result<Model, ModelError> {
     let layers = sequence(&mut keys, "layer", "layer ", "")?;
     keys.finish()?;
     Ok(Model { name, input, layers })
+}
+
+/// Whether arbitrary bytes describe a network whose layers fit each other.
+///
+/// # Errors
+/// With the first problem, in words.
+pub fn check(bytes: &[u8]) -> Result<(), String> {
+    let text = str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let model = parse(text, "model").map_err(|error| error.to_string())?;
+    Network::<Nalgebra<f32>>::check(model.input, &model.layers).map_err(|error| error.to_string())
 }
 
 fn input(keys: &mut Keys<'_>) -> Result<Extent, ModelError> {
@@ -276,6 +287,27 @@ mod tests {
         assert!(error("[[layer]]\ntype = 'relu'").contains("`input` is missing"));
         assert!(error("input = [").starts_with("TOML: "));
         assert!(error("input = [4]\n[[layer]]\ntype = 'max_pool'\nkernel = -1").contains("kernel = -1"));
+    }
+
+    #[test]
+    fn shipped_files_describe_networks() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let files: Vec<_> =
+            std::fs::read_dir(folder).expect("the folder").map(|file| file.expect("a file").path()).collect();
+        assert!(files.len() >= 4);
+        for file in files {
+            let bytes = std::fs::read(&file).expect("a readable file");
+            assert_eq!(check(&bytes), Ok(()), "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_before_they_overflow() {
+        let layer = "[[layer]]\ntype = 'convolution'\noutputs = 65536\nkernel = 65536\npadding = 65536\n";
+        let text = format!("input = [65536, 65536, 65536]\n{}", layer.repeat(3));
+        assert!(check(text.as_bytes()).expect_err("too large").contains("too many"));
+        assert!(check(b"input = [3, 0, 3]\nlayer = []").expect_err("empty").contains("3×0×3 are empty"));
+        assert!(check(b"input = [70000]\nlayer = []").expect_err("too large").contains("input = [70000]"));
     }
 
     #[test]
