@@ -273,7 +273,8 @@ impl Comparison<'_> {
         let mut deviation = Deviation { compared: found.len(), ..Deviation::default() };
         for Distance { tensor, apart, largest } in found {
             let scale = if *largest < of_group * ROUNDING { of_group } else { *largest };
-            let relative = if scale > 0.0 { apart / scale } else { *apart };
+            // What is not finite never passes, whatever it is compared with.
+            let relative = if scale > 0.0 && apart.is_finite() { apart / scale } else { *apart };
             if relative >= deviation.worst {
                 (deviation.worst, deviation.tensor) = (relative, tensor.clone());
             }
