@@ -266,3 +266,22 @@ fn schedules_drive_rate_and_damping() {
     }
     assert_eq!(trainer.report().damping, 0.05);
 }
+
+#[test]
+fn steady_steps_allocate_nothing() {
+    for form in [Form::Inverse, Form::Eigen, Form::Ekfac] {
+        // The reference eigensolver works in memory of its own: its forms are measured between refreshes.
+        let inverse_period = if form == Form::Inverse { 3 } else { 1000 };
+        let kfac = Options { form, inverse_period, fisher: Fisher::True, ..Options::default() };
+        let options = TrainerOptions { adaptive: Some(LevenbergMarquardt::default()), ..TrainerOptions::new(16, 0.1) };
+        let mut trainer = trainer(Some(kfac), options, 0.9);
+        let mut step = || {
+            trainer.step().expect("finite losses");
+        };
+        // The backend hands the memory of finished tickets to the next ones, whichever they are: it takes a few rounds of
+        // coinciding refreshes and readings of the model until each has grown to the largest.
+        (0..60).for_each(|_| step());
+        let counted = allocation_counter::measure(|| (0..30).for_each(|_| step()));
+        assert_eq!(counted.count_total, 0, "{form:?}: {counted:?}");
+    }
+}
