@@ -6,6 +6,8 @@
 //!
 //! Data lies inside poisoned buffers, so that reading or writing outside a region is seen; drawn cases have one or
 //! several jobs, transposed and blocked operands, and extents of 0 to 33 and around the sizes of blocks.
+//!
+//! [`Mutant`] is wrong on purpose, in every way that [`Fault`] lists: the laws themselves are tested with it.
 
 mod agreement;
 mod bound;
@@ -15,8 +17,10 @@ mod data;
 mod eigen;
 mod elementwise;
 mod factorisation;
+mod fault;
 mod loss;
 mod memory;
+mod mutant;
 mod normalisation;
 mod patch;
 mod pooling;
@@ -35,8 +39,10 @@ pub use elementwise::{maps_match_the_oracle, vector_updates_match_the_oracle};
 pub use factorisation::{
     cholesky_factors_multiply_back, failed_factorisations_are_reported_alone, inverses_invert, solutions_solve,
 };
+pub use fault::Fault;
 pub use loss::{cross_entropy_matches_the_oracle, sampled_labels_match_the_oracle};
 pub use memory::{host_work_reads_and_writes, tickets_are_snapshots, uploads_come_back, work_is_counted};
+pub use mutant::{Memory, Mutant, Ticket};
 pub use normalisation::{
     batch_norm_evaluation_matches_the_oracle, batch_norm_gradients_match_the_oracle, batch_norm_matches_the_oracle,
     evo_norm_gradients_match_the_oracle, evo_norm_matches_the_oracle,
@@ -69,8 +75,8 @@ macro_rules! each_backend_law {
             tickets_are_snapshots
             product_jobs_are_independent
             products_with_beta_zero_overwrite_nan
-            empty_sums_are_zero
             products_match_the_oracle
+            empty_sums_are_zero
             maps_match_the_oracle
             vector_updates_match_the_oracle
             calls_act_in_order
@@ -101,8 +107,8 @@ macro_rules! each_backend_law {
             sampled_labels_match_the_oracle
             shortcuts_match_the_oracle
             host_work_reads_and_writes
-            synchronising_changes_no_bit
             reruns_are_bit_identical
+            synchronising_changes_no_bit
             empty_work_does_nothing
             wrong_shapes_panic
             work_is_counted

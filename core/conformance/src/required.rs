@@ -13,6 +13,11 @@ impl<B: Backend> Required<B> {
     pub fn new(backend: B) -> Self {
         Self(backend)
     }
+
+    /// The backend itself.
+    pub fn into_inner(self) -> B {
+        self.0
+    }
 }
 
 impl<B: Backend> Backend for Required<B> {

@@ -63,7 +63,7 @@ pub(crate) fn losses() -> impl Strategy<Value = Loss> + Clone {
         let smoothing = prop::sample::select(vec![0.0, 0.1]);
         let len = classes * batch;
         let z = prop_oneof![values(len).boxed(), whole(len).boxed()];
-        (smoothing, z, 0..3_i32, vec(0..classes, batch)).prop_map(move |(smoothing, mut z, stretch, labels)| {
+        (smoothing, z, 0..4_i32, vec(0..classes, batch)).prop_map(move |(smoothing, mut z, stretch, labels)| {
             z.0.iter_mut().for_each(|z| *z *= 10.0_f64.powi(stretch));
             Loss { classes, batch, smoothing, z, labels }
         })
