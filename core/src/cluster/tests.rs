@@ -3,5 +3,6 @@
 mod chaos;
 mod fleet;
 mod healing;
+mod puppet;
 mod rounds;
 mod streams;
