@@ -47,8 +47,10 @@ pub struct Counters {
     pub rounds_retried: u64,
     /// Averaging points passed without a round.
     pub rounds_abandoned: u64,
-    /// States taken over from a donor.
+    /// States taken over from others.
     pub healed: u64,
+    /// Records dropped because nobody took them.
+    pub records_dropped: u64,
 }
 
 impl Counters {

@@ -129,6 +129,10 @@ impl<S: Scalar> Healing<S> {
         let lengths: Vec<u32> = segments.iter().map(|s| s.values.len() as u32).collect();
         let counts: Vec<bool> = segments.iter().map(|s| s.weight > 0.0).collect();
         let pieces = pieces(&lengths, &counts, CHUNK as usize);
+        if links.backlog(to) > pieces.len() {
+            // It asks again and again; what it asked for is on its way.
+            return;
+        }
         for (index, piece) in pieces.into_iter().enumerate().skip(first as usize) {
             let index = index as u32;
             let head = Message::HealPiece { certificate: id, index, values: &[] }.encode();

@@ -57,6 +57,8 @@ pub(crate) enum Change {
     Down(NodeId),
 }
 
+/// Records kept for whoever takes them.
+const RECORDS: usize = 1 << 16;
 /// How many goodbyes each peer is sent, as any of them may be lost.
 const GOODBYES: u8 = 3;
 
@@ -176,6 +178,10 @@ impl<S: Scalar> Links<S> {
 
     pub(crate) fn record(&mut self, at: Instant, what: Occurrence) {
         let Identity { node, incarnation, .. } = self.identity;
+        if self.records.len() == RECORDS {
+            self.records.pop_front();
+            self.counters.records_dropped += 1;
+        }
         self.records.push_back(Record { at, node, incarnation, what });
     }
 
@@ -189,6 +195,11 @@ impl<S: Scalar> Links<S> {
             link.outbox.push(post);
             self.counters.messages_sent += 1;
         }
+    }
+
+    /// How many bulky messages wait for being sent to `node`.
+    pub(crate) fn backlog(&self, node: NodeId) -> usize {
+        self.links.get(&node).map_or(0, |link| link.outbox.backlog())
     }
 
     /// Gives up sending what belongs to attempts up to this one.

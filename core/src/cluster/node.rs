@@ -95,7 +95,13 @@ pub struct Node<S: Scalar> {
 
 impl<S: Scalar> Node<S> {
     /// A node that begins at `now`.
+    ///
+    /// # Panics
+    /// If `settings.largest_message` is below 64 KiB.
+    #[track_caller]
     pub fn new(settings: Settings, now: Instant) -> Self {
+        let largest = settings.largest_message;
+        assert!(largest >= 1 << 16, "messages of {largest} bytes at most are too short; allow 64 KiB");
         let identity = Identity { run: settings.run, node: settings.node, incarnation: settings.incarnation };
         let mut links = Links::new(identity, settings.budget, &settings.peers, settings.largest_message, now);
         links.record(now, Occurrence::Started);
@@ -138,6 +144,8 @@ impl<S: Scalar> Node<S> {
     }
 
     /// The next record, oldest first.
+    ///
+    /// Whoever drives the node takes them; beyond 65,536 that nobody took, the oldest are dropped and counted.
     pub fn poll_record(&mut self) -> Option<Record> {
         self.links.records.pop_front()
     }

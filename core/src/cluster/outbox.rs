@@ -128,6 +128,11 @@ impl<S: Scalar> Outbox<S> {
         self.epoch
     }
 
+    /// How many bulky messages are not wholly sent.
+    pub(crate) fn backlog(&self) -> usize {
+        self.bulk.len()
+    }
+
     /// Takes a message.
     pub(crate) fn push(&mut self, post: Post<S>) {
         let total = post.head.len() + post.tail.values().len() * S::BYTES;

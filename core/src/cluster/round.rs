@@ -9,6 +9,9 @@
 //! it commits if one of them has, and else aborts. Two histories may exist after that, each with its own
 //! certificates; the next common round has both as parents.
 
+mod behind;
+mod doubt;
+mod entry;
 mod member;
 mod proposer;
 
@@ -26,7 +29,7 @@ use crate::transport::NodeId;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use member::Entry;
+use entry::Entry;
 use proposer::Proposer;
 
 /// Certificates a node remembers as ancestors of its last one.

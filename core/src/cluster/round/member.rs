@@ -1,20 +1,19 @@
 //! This node's own contribution: announced, reduced, done, committed or given up.
 
-use crate::cluster::certificate::{Attempt, Certificate, CertificateId, Incarnation, Member, Parent};
+use crate::cluster::certificate::{Attempt, Certificate, Member, Parent};
 use crate::cluster::contribution::Contribution;
-use crate::cluster::digest::Digest;
 use crate::cluster::membership::{Links, Liveness};
-use crate::cluster::message::{Message, Proposal, Ready, Verdict};
+use crate::cluster::message::{Message, Proposal, Ready};
 use crate::cluster::node::Outcome;
 use crate::cluster::outbox::{Post, Tail};
 use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
+use crate::cluster::round::entry::{Doubt, Entry, Phase};
 use crate::cluster::round::{Early, Rounds};
 use crate::cluster::wire::Status;
 use crate::collective::direct::{Direct, Fault, Load, Parcel};
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
-use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -22,55 +21,6 @@ use alloc::vec::Vec;
 
 /// Failed attempts after which a node goes on without a round.
 const RETRIES: u32 = 16;
-
-/// A contribution without outcome.
-#[derive(Debug)]
-pub(super) struct Entry<S: Scalar> {
-    contribution: Arc<Contribution<S>>,
-    member: Member,
-    /// Whom it was announced to, on which stream, and when to do so again.
-    told: Option<(NodeId, (Incarnation, u32))>,
-    tell_again: Instant,
-    /// When it is given up unless something moves.
-    deadline: Instant,
-    retries: u32,
-    phase: Phase<S>,
-}
-
-#[derive(Debug)]
-enum Phase<S: Scalar> {
-    Ready,
-    Reducing { proposal: Proposal, direct: Direct<S>, moved: Instant, report: Instant, fresh: bool },
-    Done { proposal: Proposal, average: Arc<Contribution<S>>, result: Digest, doubt: Doubt },
-    Healing,
-}
-
-#[derive(Debug)]
-enum Doubt {
-    /// The verdict is awaited until then.
-    None(Instant),
-    /// These were asked and have not answered; until then.
-    Asked(BTreeSet<NodeId>, Instant),
-}
-
-impl<S: Scalar> Entry<S> {
-    /// The attempt it takes part in.
-    pub(super) fn attempt(&self) -> Option<Attempt> {
-        match &self.phase {
-            Phase::Ready | Phase::Healing => None,
-            Phase::Reducing { proposal, .. } | Phase::Done { proposal, .. } => Some(proposal.certificate.attempt),
-        }
-    }
-
-    pub(super) fn timeout(&self) -> Instant {
-        match &self.phase {
-            Phase::Ready => self.deadline.min(self.tell_again),
-            Phase::Reducing { report, .. } => self.deadline.min(*report),
-            Phase::Done { doubt: Doubt::None(until) | Doubt::Asked(_, until), .. } => *until,
-            Phase::Healing => Instant::FAR,
-        }
-    }
-}
 
 impl<S: Scalar> Rounds<S> {
     pub(crate) fn contribute(&mut self, now: Instant, links: &mut Links<S>, contribution: Contribution<S>) {
@@ -417,41 +367,6 @@ impl<S: Scalar> Rounds<S> {
         }
     }
 
-    /// Takes in what a member knows of the attempt this one is in doubt about.
-    pub(super) fn answered(
-        &mut self,
-        now: Instant,
-        links: &mut Links<S>,
-        from: NodeId,
-        attempt: Attempt,
-        verdict: Verdict,
-    ) {
-        if self.entry.as_ref().and_then(Entry::attempt) != Some(attempt) {
-            return;
-        }
-        if let Verdict::Committed(certificate) = verdict {
-            if certificate.attempt == attempt {
-                self.commit(now, links, certificate);
-            }
-            return;
-        }
-        let Some(entry) = &mut self.entry else { return };
-        match &mut entry.phase {
-            Phase::Reducing { .. } if from == attempt.proposer && verdict == Verdict::Unknown => {
-                self.give_up(now, links, AbortReason::Lost, vec![from]);
-            }
-            Phase::Done { doubt, .. } => {
-                if from == attempt.proposer && verdict == Verdict::Pending {
-                    *doubt = Doubt::None(now + self.budget.progress());
-                } else if let Doubt::Asked(open, _) = doubt {
-                    open.remove(&from);
-                    self.resolve(now, links);
-                }
-            }
-            _ => {}
-        }
-    }
-
     /// Takes in that a peer is lost.
     pub(super) fn peer_lost(&mut self, now: Instant, links: &mut Links<S>, node: NodeId) {
         if self.healing.donor() == Some(node) {
@@ -472,34 +387,6 @@ impl<S: Scalar> Rounds<S> {
                 Doubt::None(_) => {}
             },
             _ => {}
-        }
-    }
-
-    /// Asks everybody who may know whether the attempt was committed.
-    fn inquire(&mut self, now: Instant, links: &mut Links<S>) {
-        let Some(entry) = &mut self.entry else { return };
-        let Phase::Done { proposal, doubt, .. } = &mut entry.phase else { return };
-        let Certificate { attempt, members, .. } = &proposal.certificate;
-        let own = links.identity.node;
-        let members = members.iter().map(|member| member.node).chain([attempt.proposer]);
-        let open: BTreeSet<NodeId> = members.filter(|&node| node != own && links.is_reachable(node)).collect();
-        let inquire = Message::Inquire { attempt: *attempt }.encode();
-        for &node in &open {
-            links.send(node, Post::urgent(inquire.clone()));
-        }
-        *doubt = Doubt::Asked(open, now + self.budget.inquiry());
-        self.resolve(now, links);
-    }
-
-    /// Gives a doubtful attempt up once nobody is left who could know of its commit.
-    fn resolve(&mut self, now: Instant, links: &mut Links<S>) {
-        let Some(entry) = &self.entry else { return };
-        let Phase::Done { proposal, doubt: Doubt::Asked(open, until), .. } = &entry.phase else {
-            return;
-        };
-        if open.is_empty() || now >= *until {
-            let proposer = proposal.certificate.attempt.proposer;
-            self.give_up(now, links, AbortReason::InDoubt, vec![proposer]);
         }
     }
 
@@ -544,7 +431,7 @@ impl<S: Scalar> Rounds<S> {
     }
 
     /// Leaves the attempt under way, keeps the contribution for the next.
-    fn give_up(&mut self, now: Instant, links: &mut Links<S>, why: AbortReason, who: Vec<NodeId>) {
+    pub(super) fn give_up(&mut self, now: Instant, links: &mut Links<S>, why: AbortReason, who: Vec<NodeId>) {
         let Some(attempt) = self.leave_attempt(links) else { return };
         links.counters.rounds_retried += 1;
         links.record(now, Occurrence::Aborted { attempt, why, who });
@@ -575,7 +462,7 @@ impl<S: Scalar> Rounds<S> {
         self.outcomes.push_back(Outcome::Abandoned(why));
     }
 
-    fn forget_entry(&mut self, now: Instant, links: &mut Links<S>) -> Option<u64> {
+    pub(super) fn forget_entry(&mut self, now: Instant, links: &mut Links<S>) -> Option<u64> {
         let Entry { contribution, member, told, .. } = self.entry.take()?;
         if self.healing.stop() {
             links.status = Status::Training;
@@ -595,97 +482,5 @@ impl<S: Scalar> Rounds<S> {
             self.leave_attempt(links);
             self.abandon(now, links, AbandonReason::Zombie);
         }
-    }
-
-    /// The proposer says that this node is behind and who can help.
-    pub(super) fn told_to_heal(&mut self, now: Instant, links: &mut Links<S>, donors: Vec<NodeId>) {
-        let Some(entry) = &mut self.entry else { return };
-        if matches!(entry.phase, Phase::Ready) && !donors.is_empty() {
-            entry.phase = Phase::Healing;
-            links.status = Status::Healing;
-            links.announce(now);
-            self.healing.start(donors);
-            self.next_donor(now, links);
-        }
-    }
-
-    pub(super) fn next_donor(&mut self, now: Instant, links: &mut Links<S>) {
-        if self.healing.is_active() && !self.healing.ask_next(now, links) {
-            self.abandon(now, links, AbandonReason::NoDonor);
-        }
-    }
-
-    pub(super) fn heal_refused(&mut self, now: Instant, links: &mut Links<S>, from: NodeId) {
-        if self.healing.donor() == Some(from) {
-            self.next_donor(now, links);
-        }
-    }
-
-    pub(super) fn heal_offered(
-        &mut self,
-        now: Instant,
-        links: &mut Links<S>,
-        from: NodeId,
-        certificate: Certificate,
-        iteration: u64,
-        lengths: &[u32],
-        weights: &[f64],
-        chunk: u32,
-    ) {
-        if self.healing.donor() != Some(from) {
-            return;
-        }
-        let Some(entry) = &self.entry else { return };
-        let segments = entry.contribution.segments();
-        let fits = certificate.wire == S::NAME
-            && certificate.round > links.last.round
-            && chunk > 0
-            && lengths.len() == segments.len()
-            && weights.len() == segments.len()
-            && lengths.iter().zip(segments).all(|(&len, s)| len as usize == s.values.len());
-        if !fits {
-            self.next_donor(now, links);
-            return;
-        }
-        let own = Arc::clone(&entry.contribution);
-        self.healing.offered(now, certificate, iteration, &own, weights, chunk);
-        self.healing.request(links);
-        self.heal_if_whole(now, links);
-    }
-
-    pub(super) fn heal_piece(
-        &mut self,
-        now: Instant,
-        links: &mut Links<S>,
-        from: NodeId,
-        certificate: CertificateId,
-        index: u32,
-        values: &[u8],
-    ) {
-        if self.healing.donor() == Some(from) {
-            if !self.healing.piece(now, certificate, index, values) {
-                links.counters.malformed += 1;
-            }
-            self.heal_if_whole(now, links);
-        }
-    }
-
-    fn heal_if_whole(&mut self, now: Instant, links: &mut Links<S>) {
-        let Some((donor, certificate, state)) = self.healing.take_whole() else { return };
-        let (expected, found) = (certificate.result, state.digest());
-        if expected != found {
-            links.record(now, Occurrence::HealRejected { donor, expected, found });
-            self.next_donor(now, links);
-            return;
-        }
-        let (certificate, state) = (Arc::new(certificate), Arc::new(state));
-        let lost = (self.samples.0, self.samples.1);
-        self.samples.0 = self.samples.1;
-        links.counters.healed += 1;
-        let healed = Occurrence::Healed { certificate: Arc::clone(&certificate), donor, lost };
-        links.record(now, healed);
-        self.adopt(links, &certificate, &state);
-        self.forget_entry(now, links);
-        self.outcomes.push_back(Outcome::Healed { certificate, state });
     }
 }

@@ -23,6 +23,9 @@ use alloc::vec::Vec;
 
 /// Values in a piece at least, so that small vectors do not become a frame per handful of values.
 const SMALLEST_CHUNK: usize = 256;
+/// Bytes of a message that are not values, at most, and of one value, at most.
+const MESSAGE_HEAD: usize = 64;
+const WIDEST_VALUE: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Proposer {
@@ -71,7 +74,8 @@ impl Proposer {
         Self {
             budget: settings.budget,
             minimum: settings.minimum,
-            chunk: settings.chunk,
+            // A piece must fit into a message, with some room for what stands before its values.
+            chunk: settings.chunk.min((settings.largest_message - MESSAGE_HEAD) / WIDEST_VALUE),
             readies: BTreeMap::new(),
             since: None,
             alarm: Instant::FAR,

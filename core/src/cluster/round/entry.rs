@@ -1,0 +1,67 @@
+//! A contribution from its announcement to its outcome.
+
+use crate::cluster::certificate::{Attempt, Incarnation, Member};
+use crate::cluster::contribution::Contribution;
+use crate::cluster::digest::Digest;
+use crate::cluster::message::Proposal;
+use crate::collective::direct::Direct;
+use crate::scalar::Scalar;
+use crate::time::Instant;
+use crate::transport::NodeId;
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
+
+/// A contribution without outcome.
+#[derive(Debug)]
+pub(super) struct Entry<S: Scalar> {
+    pub(super) contribution: Arc<Contribution<S>>,
+    pub(super) member: Member,
+    /// Whom it was announced to, on which stream, and when to do so again.
+    pub(super) told: Option<(NodeId, (Incarnation, u32))>,
+    pub(super) tell_again: Instant,
+    /// When it is given up unless something moves.
+    pub(super) deadline: Instant,
+    pub(super) retries: u32,
+    pub(super) phase: Phase<S>,
+}
+
+/// How far it has come.
+#[derive(Debug)]
+pub(super) enum Phase<S: Scalar> {
+    /// It waits for a proposal.
+    Ready,
+    /// Values are moving.
+    Reducing { proposal: Proposal, direct: Direct<S>, moved: Instant, report: Instant, fresh: bool },
+    /// The whole result is there, and nothing is committed.
+    Done { proposal: Proposal, average: Arc<Contribution<S>>, result: Digest, doubt: Doubt },
+    /// A donor's state is awaited.
+    Healing,
+}
+
+/// Whether the verdict on a result is awaited or asked for.
+#[derive(Debug)]
+pub(super) enum Doubt {
+    /// The verdict is awaited until then.
+    None(Instant),
+    /// These were asked and have not answered; until then.
+    Asked(BTreeSet<NodeId>, Instant),
+}
+
+impl<S: Scalar> Entry<S> {
+    /// The attempt it takes part in.
+    pub(super) fn attempt(&self) -> Option<Attempt> {
+        match &self.phase {
+            Phase::Ready | Phase::Healing => None,
+            Phase::Reducing { proposal, .. } | Phase::Done { proposal, .. } => Some(proposal.certificate.attempt),
+        }
+    }
+
+    pub(super) fn timeout(&self) -> Instant {
+        match &self.phase {
+            Phase::Ready => self.deadline.min(self.tell_again),
+            Phase::Reducing { report, .. } => self.deadline.min(*report),
+            Phase::Done { doubt: Doubt::None(until) | Doubt::Asked(_, until), .. } => *until,
+            Phase::Healing => Instant::FAR,
+        }
+    }
+}
