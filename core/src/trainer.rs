@@ -54,6 +54,9 @@ pub struct TrainerOptions {
     pub damping: Option<Schedule>,
     /// The damping, where it is to change by how well the quadratic model predicts.
     pub adaptive: Option<LevenbergMarquardt>,
+    /// Steps whose mean loss is one observation for the schedules (a plateau looks at it); 0 leaves observing to
+    /// [`Trainer::observe`].
+    pub observe_every: u64,
     /// Whence labels are drawn for the true Fisher.
     pub seed: Seed,
 }
@@ -68,6 +71,7 @@ impl TrainerOptions {
             rate: Schedule::constant(rate),
             damping: None,
             adaptive: None,
+            observe_every: 10,
             seed: Seed(0),
         }
     }
@@ -84,6 +88,15 @@ pub struct Progress {
     pub loss: f64,
     /// The fraction of right answers in it.
     pub accuracy: f64,
+}
+
+/// Losses since the schedules saw the last observation.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Window {
+    /// Their sum.
+    pub sum: f64,
+    /// Their number.
+    pub count: u64,
 }
 
 /// How a network does on examples.
@@ -119,6 +132,7 @@ pub struct Trainer<B: Backend> {
     loss_ticket: Option<(u64, B::Download)>,
     model_ticket: Option<B::Download>,
     progress: Progress,
+    window: Window,
     /// What went wrong where nothing could be returned.
     failure: Option<TrainingError>,
 }
@@ -225,6 +239,7 @@ impl<B: Backend> Trainer<B> {
             loss_ticket: None,
             model_ticket: None,
             progress: Progress::default(),
+            window: Window::default(),
             failure: None,
             backend,
             network,
@@ -372,6 +387,13 @@ impl<B: Backend> Trainer<B> {
             self.progress.accuracy = values[1].wide() / samples;
             if !self.progress.loss.is_finite() {
                 return Err(self.diverged(of));
+            }
+            self.window.sum += self.progress.loss;
+            self.window.count += 1;
+            if self.window.count == self.options.observe_every {
+                let mean = self.window.sum / self.window.count as f64;
+                self.window = Window::default();
+                self.observe(mean);
             }
         }
         if let Some(ticket) = self.model_ticket.take() {

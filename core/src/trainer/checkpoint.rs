@@ -1,14 +1,16 @@
 //! A trainer's state in host memory.
 
-use super::Trainer;
+use super::{Trainer, Window, failed};
 use crate::backend::{Backend, Buffer as _};
+use crate::participant::TrainingError;
+use crate::schedule::Schedule;
 use crate::seed::Random;
 use alloc::vec::Vec;
 
 /// Everything that decides how training goes on, in host memory.
 ///
 /// Decompositions are not in it: a restored trainer makes them anew from the running averages at its next step.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint<S> {
     /// Steps made.
     pub iteration: u64,
@@ -28,6 +30,10 @@ pub struct Checkpoint<S> {
     pub preconditioner_steps: u64,
     /// The damping in use.
     pub damping: f64,
+    /// The schedules of learning rate and damping, with what they have seen.
+    pub schedules: (Schedule, Option<Schedule>),
+    /// Losses that the schedules have not seen yet.
+    pub window: Window,
     /// The state of the random numbers for the true Fisher.
     pub random: [u64; 4],
     /// Where the stream of batches is.
@@ -35,12 +41,18 @@ pub struct Checkpoint<S> {
 }
 
 impl<B: Backend> Trainer<B> {
-    /// Waits for a copy of the state.
+    /// Waits for the last step and a copy of the state.
     ///
     /// # Errors
-    /// If the device fails.
-    pub fn save(&mut self) -> Result<Checkpoint<B::Scalar>, B::Error> {
-        let Self { backend, network, preconditioner, optimiser, batches, progress, random, .. } = self;
+    /// If the device fails, or the last loss is not a number: then the state is not worth keeping.
+    pub fn save(&mut self) -> Result<Checkpoint<B::Scalar>, TrainingError> {
+        self.finish_tickets()?;
+        let step = self.progress.iteration;
+        self.copy_state().map_err(|error| failed(step, error))
+    }
+
+    fn copy_state(&mut self) -> Result<Checkpoint<B::Scalar>, B::Error> {
+        let Self { backend, network, preconditioner, optimiser, batches, progress, random, options, window, .. } = self;
         let mut state = Vec::new();
         for buffer in optimiser.state() {
             state.push(backend.fetch(buffer, 0..buffer.len())?);
@@ -62,6 +74,8 @@ impl<B: Backend> Trainer<B> {
             optimiser_steps: optimiser.steps(),
             preconditioner_steps: preconditioner.steps(),
             damping: preconditioner.damping(),
+            schedules: (options.rate.clone(), options.damping.clone()),
+            window: *window,
             random: random.state(),
             position: batches.position(),
         })
@@ -76,7 +90,7 @@ impl<B: Backend> Trainer<B> {
     /// If the lengths do not fit.
     #[track_caller]
     pub fn restore(&mut self, checkpoint: &Checkpoint<B::Scalar>) -> Result<(), B::Error> {
-        let Self { backend, network, preconditioner, optimiser, batches, progress, random, .. } = self;
+        let Self { backend, network, preconditioner, optimiser, batches, progress, random, options, window, .. } = self;
         let fits = |what: &str, len: usize, own: usize| assert_eq!(len, own, "scalars of {what} in the checkpoint");
         fits("parameters", checkpoint.parameters.len(), network.parameters_len());
         fits("running statistics", checkpoint.running.len(), network.running_len());
@@ -95,10 +109,13 @@ impl<B: Backend> Trainer<B> {
             backend.upload(of_values, values, 0)?;
             backend.upload(of_weights, weights, 0)?;
         }
+        (self.loss_ticket, self.model_ticket) = (None, None);
         optimiser.resume(checkpoint.optimiser_steps);
         preconditioner.resume(checkpoint.preconditioner_steps);
         preconditioner.set_damping(checkpoint.damping);
         batches.restore(checkpoint.position);
+        (options.rate, options.damping) = checkpoint.schedules.clone();
+        *window = checkpoint.window;
         *random = Random::from_state(checkpoint.random);
         progress.iteration = checkpoint.iteration;
         progress.samples = checkpoint.samples;

@@ -110,7 +110,7 @@ pub(crate) fn blocks(shapes: &[(usize, usize)]) -> (Vec<Block>, usize, usize) {
     let (mut parameters, mut statistics) = (aligned::<f64>(3), 0);
     let mut blocks = Vec::new();
     for (number, &(rows, columns)) in shapes.iter().enumerate() {
-        let mut place = |rows, columns, next: &mut usize| {
+        let place = |rows, columns, next: &mut usize| {
             let region = Region::matrix(*next, rows, columns);
             *next += aligned::<f64>(region.len());
             region

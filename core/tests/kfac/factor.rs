@@ -15,8 +15,7 @@ fn groups() -> Vec<Vec<Region>> {
 }
 
 fn members(group: usize) -> Vec<usize> {
-    let ranges: &[std::ops::Range<usize>] = if group == 0 { &[0..4, 10..18] } else { &[4..9] };
-    ranges.iter().cloned().flatten().collect()
+    if group == 0 { (0..4).chain(10..18).collect() } else { (4..9).collect() }
 }
 
 struct Averages {
@@ -100,7 +99,7 @@ proptest! {
     ) {
         let ema_old: f64 = 0.9;
         let mut nodes: Vec<Averages> = counts.iter().map(|_| Averages::new()).collect();
-        let mut expected = vec![0.0; LEN];
+        let mut expected = [0.0; LEN];
         let mut total = 0.0;
         for (node, (averages, &count)) in nodes.iter_mut().zip(&counts).enumerate() {
             for step in 0..count {

@@ -9,7 +9,7 @@ use kronfleet_core::optimiser::{Optimiser, Sgd, SgdOptions};
 use kronfleet_core::participant::Training;
 use kronfleet_core::policy::Request;
 use kronfleet_core::preconditioner::{Fisher, Form, Identity, Kronecker, LevenbergMarquardt, Options, Preconditioner};
-use kronfleet_core::schedule::Schedule;
+use kronfleet_core::schedule::{Plateau, Schedule, Shape};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::trainer::{Batches, Examples, Trainer, TrainerOptions};
 
@@ -256,8 +256,24 @@ fn adaptive_damping_moves_by_the_rule_and_leaves_training_alone() {
 }
 
 #[test]
+fn a_plateau_of_the_training_loss_lowers_the_rate() {
+    // The loss cannot fall to a tenth at such a rate: every third observation is one too many.
+    let rate = Schedule::new(1e-9, Shape::Plateau(Plateau::new(0.5, 2, 0.9)));
+    let options = TrainerOptions { rate, observe_every: 2, ..TrainerOptions::new(16, 0.0) };
+    let mut trainer = trainer(None, options, 0.9);
+    // The first observation is the best so far; three more without progress are steps 3 to 8.
+    for (steps, expected) in [(7, 1e-9), (1, 0.5e-9), (5, 0.5e-9), (1, 0.25e-9)] {
+        for _ in 0..steps {
+            trainer.step().expect("finite losses");
+        }
+        trainer.settle().expect("finite losses");
+        assert_eq!(trainer.options().rate.value(0), expected);
+    }
+}
+
+#[test]
 fn schedules_drive_rate_and_damping() {
-    let damping = Some(Schedule::new(0.1, kronfleet_core::schedule::Shape::Step { at: vec![2], factor: 0.5 }));
+    let damping = Some(Schedule::new(0.1, Shape::Step { at: vec![2], factor: 0.5 }));
     let options = TrainerOptions { damping, ..TrainerOptions::new(16, 0.1) };
     let mut trainer = trainer(Some(Options::default()), options, 0.9);
     for expected in [0.1, 0.1, 0.05] {
