@@ -3,11 +3,13 @@
 //!
 //! `KRONFLEET_SEED=7 cargo test -p kronfleet-lossy --test fleet` runs one seed alone and prints what happened.
 
+mod quadratic;
+
 use kronfleet_conformance::invariants::reproducibility::same_twice;
 use kronfleet_conformance::invariants::{Checker, Summary};
-use kronfleet_core::cluster::{Budget, Contribution, Incarnation, Occurrence, RunId, Settings};
-use kronfleet_core::participant::{self, Participant, Schedule, Training, TrainingError};
-use kronfleet_core::policy::{Periodic, Rejoin, Request};
+use kronfleet_core::cluster::{Budget, Incarnation, Occurrence, RunId, Settings};
+use kronfleet_core::participant::{Participant, Schedule};
+use kronfleet_core::policy::{Periodic, Rejoin};
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
@@ -16,61 +18,12 @@ use kronfleet_lossy::link::LinkOptions;
 use kronfleet_lossy::network::NetworkOptions;
 use kronfleet_lossy::simulation::{Ended, Simulation, SimulationOptions};
 use kronfleet_lossy::trace::{Trace, TraceHash};
+use quadratic::{Quadratic, Witness};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
 
 const BUDGET: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(20);
-
-/// Minimises ½‖x − target‖² with a target of the node's own; the fleet's mean is the common optimum.
-struct Quadratic {
-    node: NodeId,
-    x: Vec<f32>,
-    target: Vec<f32>,
-    iteration: u64,
-    weight: f64,
-    /// The iteration in which its values are not finite.
-    poisoned: Option<u64>,
-    witness: Witness,
-}
-
-/// What was contributed since the checker last asked.
-type Witness = Arc<Mutex<Vec<(NodeId, Contribution<f32>)>>>;
-
-impl Training<f32> for Quadratic {
-    fn iteration(&self) -> u64 {
-        self.iteration
-    }
-
-    fn step(&mut self) -> Result<participant::Summary, TrainingError> {
-        self.iteration += 1;
-        for (x, target) in self.x.iter_mut().zip(&self.target) {
-            *x += 0.1 * (target - *x);
-        }
-        let squares = self.x.iter().zip(&self.target).map(|(x, target)| f64::from(x - target).powi(2));
-        Ok(participant::Summary { samples: 3, loss: squares.sum::<f64>() / 2.0 })
-    }
-
-    fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f32>) {
-        let values = contribution.segment("x", self.x.len(), request.weight * self.weight);
-        values.copy_from_slice(&self.x);
-        if self.poisoned.is_some_and(|at| at.abs_diff(self.iteration) < 6) {
-            values[0] = f32::NAN;
-        }
-        // A segment that only nodes of even names know anything about.
-        let knows = self.node.0.is_multiple_of(2);
-        contribution.segment("extra", 2, f64::from(u8::from(knows))).fill(self.node.0 as f32);
-        self.witness.lock().unwrap().push((self.node, contribution.clone()));
-    }
-
-    fn adopt(&mut self, average: &Contribution<f32>, healed: bool) {
-        self.x.copy_from_slice(&average.find("x").unwrap().values);
-        if healed {
-            self.iteration = average.iteration;
-        }
-    }
-}
 
 /// Everything that a seed decides.
 #[derive(Debug)]
@@ -137,16 +90,8 @@ impl Story {
             let budget = Budget::new(BUDGET).unwrap();
             let mut settings = Settings::new(RunId(seed), node, incarnation, peers, budget);
             settings.chunk = chunk;
-            let mut random = Seed(seed).derive("target", node.0.into()).random();
-            let training = Quadratic {
-                node,
-                x: vec![0.0; values],
-                target: (0..values).map(|_| random.normal() as f32).collect(),
-                iteration: 0,
-                weight: 1.0 + f64::from(node.0 % 3),
-                poisoned: poisoned.filter(|(who, _)| *who == node && starts == 0).map(|(_, at)| at),
-                witness: witness.clone(),
-            };
+            let poisoned = poisoned.filter(|(who, _)| *who == node && starts == 0).map(|(_, at)| at);
+            let training = Quadratic::new(seed, node, values, poisoned, witness.clone());
             let mut policy = Periodic::new(interval);
             policy.rejoin = rejoin;
             Participant::new(settings, now, training, Box::new(policy), Schedule { iterations, step: STEP })
@@ -166,7 +111,9 @@ fn faults(random: &mut Random, nodes: u32) -> FaultSchedule {
         let mut side: BTreeSet<NodeId> = (0..nodes).map(NodeId).filter(|_| random.chance(0.5)).collect();
         side.insert(node);
         let rest: BTreeSet<NodeId> = (0..nodes).map(NodeId).filter(|node| !side.contains(node)).collect();
-        match random.below(4) {
+        match random.below(5) {
+            // A late joiner.
+            4 => schedule.faults.push(Fault::Crash { node, at: Instant::ORIGIN, restart: until }),
             0 => schedule.faults.push(Fault::Outage { node, from, until }),
             1 => schedule.faults.push(Fault::Crash { node, at: from, restart: until }),
             _ if rest.is_empty() => schedule.faults.push(Fault::Outage { node, from, until }),
