@@ -24,7 +24,7 @@ pub struct Outage {
     pub to: f64,
 }
 
-/// Accuracy over iterations, and below it one strip per node with its outages shaded.
+/// Accuracy over iterations, and below it one strip per node, if there are any, with its outages shaded.
 ///
 /// Returns the SVG text.
 ///
@@ -46,14 +46,16 @@ type Plot<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 fn draw(svg: &mut String, title: &str, curves: &[Curve], nodes: u32, outages: &[Outage], target: Option<f64>) -> Drawn {
-    let strips = 40 + 16 * nodes.min(64);
+    let strips = if nodes == 0 { 0 } else { 40 + 16 * nodes.min(64) };
     let root = SVGBackend::with_string(svg, (900, 420 + strips)).into_drawing_area();
     root.fill(&WHITE)?;
     let (upper, lower) = root.split_vertically(420);
     let last = curves.iter().flat_map(|curve| curve.points.last()).map(|point| point.0);
     let last = last.chain(outages.iter().map(|outage| outage.to)).fold(1.0, f64::max);
     draw_accuracy(&upper, title, curves, target, last)?;
-    draw_outages(&lower, nodes, outages, last)?;
+    if nodes > 0 {
+        draw_outages(&lower, nodes, outages, last)?;
+    }
     root.present()?;
     Ok(())
 }
@@ -72,6 +74,7 @@ fn draw_accuracy(area: &Plot<'_>, title: &str, curves: &[Curve], target: Option<
         .build_cartesian_2d(0.0..last, low..high)?;
     chart
         .configure_mesh()
+        .x_label_formatter(&|value| format!("{value:.0}"))
         .x_desc("iteration")
         .y_desc("test accuracy")
         .y_label_formatter(&|value| format!("{value:.2}"))
