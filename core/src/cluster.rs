@@ -35,7 +35,7 @@ pub use certificate::{Algorithm, Attempt, Certificate, CertificateId, Incarnatio
 pub use contribution::{Contribution, Segment};
 pub use counters::{Counters, Traffic};
 pub use digest::{Digest, Digester};
-pub use exercise::exercise;
+pub use exercise::{exercise, exercise_membership};
 pub use membership::{Liveness, Peer};
 pub use node::{Node, Outcome, Settings};
 pub use record::{AbandonReason, AbortReason, Loss, Occurrence, Record};

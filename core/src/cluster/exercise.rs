@@ -1,6 +1,6 @@
 //! One node against whatever bytes say: for fuzzing.
 
-use crate::cluster::certificate::{Attempt, Incarnation};
+use crate::cluster::certificate::{Attempt, CertificateId, Incarnation};
 use crate::cluster::node::{Node, Settings};
 use crate::cluster::wire::{self, Acknowledged, Body, Frame, Header, Kind, Place, Reader, RunId, Status, WireError};
 use crate::cluster::{Budget, Digest};
@@ -26,6 +26,32 @@ pub fn exercise(script: &[u8]) {
     let mut reader = Reader::new(script);
     while exercise.instruction(&mut reader).is_ok() {
         exercise.drain();
+    }
+}
+
+/// Runs a node through comings and goings that `script` describes: heartbeats and goodbyes of any incarnation, status and
+/// run, to any incarnation; peers that the transport reports; time passing.
+///
+/// Every sequence of bytes is a script; none makes the node panic, lower an incarnation it has seen, or take part in a
+/// round that it has nothing to contribute to.
+///
+/// # Panics
+/// If the node does one of these.
+pub fn exercise_membership(script: &[u8]) {
+    let peers = (0..4).map(NodeId).collect();
+    let settings = Settings::new(RunId(1), NodeId(0), Incarnation(2), peers, Budget::default());
+    let node = Node::<f32>::new(settings, Instant::ORIGIN);
+    let mut exercise = Exercise { node, now: Instant::ORIGIN, sequences: [0; 4] };
+    let mut reader = Reader::new(script);
+    let mut known = [Incarnation(0); 4];
+    while exercise.encounter(&mut reader).is_ok() {
+        exercise.drain();
+        for peer in exercise.node.peers() {
+            let known = &mut known[peer.node.0 as usize];
+            assert!(peer.incarnation >= *known, "{} went back from {known:?} to {:?}", peer.node, peer.incarnation);
+            *known = peer.incarnation;
+        }
+        assert!(exercise.node.last_certificate().is_none(), "a round was committed without a contribution");
     }
 }
 
@@ -70,6 +96,34 @@ impl Exercise {
             }
             _ => self.node.withdraw(self.now),
         }
+        Ok(())
+    }
+
+    fn encounter(&mut self, reader: &mut Reader<'_>) -> Result<(), WireError> {
+        let code = reader.u8()?;
+        let from = NodeId(u32::from(code >> 6));
+        match code & 7 {
+            0 => self.now += Duration::from_millis(u64::from(reader.u8()?) * 4),
+            1 => self.node.handle(self.now, Event::Up(from)),
+            2 => self.node.handle(self.now, Event::Down(from)),
+            _ => {
+                let (incarnation, to_incarnation, heard) = (reader.u8()?, reader.u8()?, reader.u8()?);
+                let goodbye = code & 7 == 3;
+                let header = Header {
+                    status: if code & 8 == 0 { Status::Training } else { Status::Observing },
+                    run: RunId(1 + u64::from(code & 0x30 == 0x30)),
+                    incarnation: Incarnation(u64::from(incarnation)),
+                    to_incarnation: Incarnation(u64::from(to_incarnation)),
+                    heard: u32::from(heard),
+                    ..header(from, if goodbye { Kind::Goodbye } else { Kind::Heartbeat })
+                };
+                let body = if goodbye { Body::Goodbye } else { Body::Heartbeat { last: CertificateId::default() } };
+                let mut bytes = vec![0; wire::length(&body)];
+                wire::encode(&Frame { header, body }, &mut bytes);
+                self.node.handle(self.now, Event::Frame { from, bytes: &bytes });
+            }
+        }
+        self.node.wake(self.now);
         Ok(())
     }
 

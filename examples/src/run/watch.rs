@@ -127,7 +127,6 @@ impl<J: Judge> Watch<J> {
             return Ok(());
         }
         let Some(trainer) = participant.training_mut() else { return Ok(()) };
-        trainer.observe(summary.loss);
         let (backend, network) = trainer.parts();
         let mut fetch = |buffer: &B::Buffer, len: usize| -> Result<Vec<f32>> {
             let values = backend.fetch(buffer, 0..len).map_err(|error| anyhow!("{node}: {error}"))?;

@@ -1,8 +1,8 @@
 //! Frames, streams, and whatever bytes may come.
 
-use crate::cluster::exercise;
 use crate::cluster::wire::{self, *};
 use crate::cluster::*;
+use crate::cluster::{exercise, exercise_membership};
 use crate::seed::Seed;
 use crate::transport::NodeId;
 use alloc::vec;
@@ -83,6 +83,7 @@ fn arbitrary_bytes_never_panic() {
         let mut random = Seed(seed).random();
         let noise: Vec<u8> = (0..random.below(3000)).map(|_| random.bits() as u8).collect();
         exercise(&noise);
+        exercise_membership(&noise);
         let _ = decode(&noise);
     }
 }
