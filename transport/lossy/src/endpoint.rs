@@ -22,6 +22,21 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// Lossy links between threads of one process, in real time.
 ///
 /// A handle: clones refer to the same network.
+///
+/// ```
+/// use kronfleet_core::seed::Seed;
+/// use kronfleet_core::time::Duration;
+/// use kronfleet_core::transport::{Event, NodeId, Transport};
+/// use kronfleet_lossy::endpoint::LossyNetwork;
+/// use kronfleet_lossy::network::NetworkOptions;
+///
+/// let network = LossyNetwork::new(NetworkOptions::new(2, Seed(7)));
+/// let (mut one, mut other) = (network.endpoint(NodeId(0)), network.endpoint(NodeId(1)));
+/// one.send(NodeId(1), 5, &mut |frame| frame.copy_from_slice(b"hello")).unwrap();
+/// let deadline = other.now() + Duration::from_secs(5);
+/// let heard = other.recv(deadline, &mut |event| assert_eq!(event, Event::Frame { from: NodeId(0), bytes: b"hello" }));
+/// assert!(heard.unwrap());
+/// ```
 #[derive(Clone)]
 pub struct LossyNetwork(Arc<Shared>);
 

@@ -106,6 +106,17 @@ impl OutageOptions {
 }
 
 /// Who is offline in which iterations of a run.
+///
+/// ```
+/// use kronfleet_core::seed::Seed;
+/// use kronfleet_lossy::outage::{OutageOptions, OutageSchedule};
+///
+/// let options =
+///     OutageOptions { model: "fraction:0.4:9".parse().unwrap(), max_concurrent_offline: "P/2".parse().unwrap() };
+/// let schedule = OutageSchedule::new(&options, 8, 285, 5, Seed(1));
+/// assert!(schedule.most_offline() <= 4);
+/// assert!((schedule.realised() - 0.4).abs() < 0.03);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutageSchedule {
     /// For each node its outages, in order and with at least one iteration between them; iterations count
