@@ -415,8 +415,13 @@ impl<S: Scalar> Rounds<S> {
                     links.send(attempt.proposer, Post::urgent(inquire.encode()));
                 }
             }
-            Phase::Done { doubt: Doubt::None(until), .. } if now >= *until => {
-                self.inquire(now, links);
+            Phase::Done { proposal, doubt: Doubt::None(until), .. } if now >= *until => {
+                if self.proposer.is_running(proposal.certificate.attempt) {
+                    // This node itself decides, and knows that others still move.
+                    *until = now + self.budget.progress();
+                } else {
+                    self.inquire(now, links);
+                }
             }
             Phase::Done { .. } => self.resolve(now, links),
             _ => {}
@@ -434,7 +439,10 @@ impl<S: Scalar> Rounds<S> {
     pub(super) fn give_up(&mut self, now: Instant, links: &mut Links<S>, why: AbortReason, who: Vec<NodeId>) {
         let Some(attempt) = self.leave_attempt(links) else { return };
         links.counters.rounds_retried += 1;
-        links.record(now, Occurrence::Aborted { attempt, why, who });
+        // As its proposer, this node has recorded it already.
+        if attempt.proposer != links.identity.node {
+            links.record(now, Occurrence::Aborted { attempt, why, who });
+        }
         let Some(entry) = &mut self.entry else { return };
         entry.deadline = now + self.budget.total();
         entry.retries += 1;

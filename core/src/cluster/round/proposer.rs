@@ -438,10 +438,7 @@ impl Proposer {
                 self.forget(node);
             }
         }
-        let own = links.identity.node;
-        if !running.has(own) {
-            links.record(now, Occurrence::Aborted { attempt, why, who: who.clone() });
-        }
+        links.record(now, Occurrence::Aborted { attempt, why, who: who.clone() });
         let abort = Message::Abort { attempt, why, who }.encode();
         for member in &running.proposal.certificate.members {
             links.send(member.node, Post::urgent(abort.clone()));

@@ -1,6 +1,6 @@
 //! One node among puppets that say exactly what a test wants said.
 
-use crate::cluster::message::{Message, Proposal, Ready};
+use crate::cluster::message::{Message, Proposal, Ready, Verdict};
 use crate::cluster::wire::{self, *};
 use crate::cluster::*;
 use crate::process::Process;
@@ -12,6 +12,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 struct Stage {
+    now: Instant,
     node: Node<f32>,
     own: u32,
     sent: BTreeMap<u32, u32>,
@@ -21,17 +22,24 @@ struct Stage {
     records: Vec<Record>,
 }
 
-const NOW: Instant = Instant::from_nanos(1_000_000);
+const START: Instant = Instant::from_nanos(1_000_000);
 
 impl Stage {
     /// Node `own` of `size`, which has met all others.
     fn new(own: u32, size: u32) -> Self {
         let peers = (0..size).map(NodeId).collect();
         let settings = Settings::new(RunId(1), NodeId(own), Incarnation(1), peers, Budget::default());
-        let mut node = Node::new(settings, NOW);
+        let mut node = Node::new(settings, START);
         node.set_status(Status::Training);
-        let mut stage =
-            Self { node, own, sent: BTreeMap::new(), heard: BTreeMap::new(), said: Vec::new(), records: Vec::new() };
+        let mut stage = Self {
+            now: START,
+            node,
+            own,
+            sent: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            said: Vec::new(),
+            records: Vec::new(),
+        };
         for peer in (0..size).filter(|&peer| peer != own) {
             let last = CertificateId::default();
             stage.frame(peer, Kind::Heartbeat, Body::Heartbeat { last });
@@ -53,7 +61,7 @@ impl Stage {
         };
         let mut bytes = vec![0; wire::length(&body)];
         wire::encode(&Frame { header, body }, &mut bytes);
-        self.node.handle(NOW, Event::Frame { from: NodeId(from), bytes: &bytes });
+        self.node.handle(self.now, Event::Frame { from: NodeId(from), bytes: &bytes });
         self.drain();
     }
 
@@ -68,7 +76,7 @@ impl Stage {
     }
 
     fn drain(&mut self) {
-        while let Some((to, len)) = self.node.poll(NOW, 9000) {
+        while let Some((to, len)) = self.node.poll(self.now, 9000) {
             let mut bytes = vec![0; len];
             self.node.fill(&mut bytes);
             let frame = wire::decode(&bytes).unwrap();
@@ -86,10 +94,21 @@ impl Stage {
         }
     }
 
+    /// Lets a tenth of the budget pass, in which all puppets show that they live.
+    fn pass(&mut self) {
+        self.now += Budget::default().total() / 10;
+        let peers: Vec<u32> = self.node.peers().map(|peer| peer.node.0).collect();
+        for peer in peers {
+            self.frame(peer, Kind::Acknowledge, Body::Acknowledge);
+        }
+        self.node.wake(self.now);
+        self.drain();
+    }
+
     fn contribute(&mut self, value: f32) {
         let mut contribution = Contribution::default();
         contribution.segment("weights", 2, 1.0).fill(value);
-        self.node.contribute(NOW, contribution);
+        self.node.contribute(self.now, contribution);
         self.drain();
     }
 
@@ -323,6 +342,39 @@ fn a_commit_needs_done_from_all() {
     assert_eq!(stage.outcomes().len(), 1);
     stage.say(2, &Message::Done { attempt, result });
     assert_eq!(commits(&stage), 2);
+}
+
+#[test]
+fn a_proposer_that_is_done_waits_for_members_that_move() {
+    let (mut stage, certificate) = proposing();
+    let attempt = certificate.attempt;
+    send_values(&mut stage, attempt, 6.0);
+    let result = result([5.0, 5.0]);
+    stage.say(1, &Message::Done { attempt, result });
+    for _ in 0..20 {
+        stage.pass();
+        stage.say(1, &Message::Answer { attempt, verdict: Verdict::Pending });
+        stage.say(2, &Message::Answer { attempt, verdict: Verdict::Pending });
+        stage.say(2, &Message::Progress { attempt, missing: vec![NodeId(0)] });
+    }
+    stage.say(2, &Message::Done { attempt, result });
+    assert_eq!(commits(&stage), 2);
+    assert!(matches!(stage.outcomes()[..], [Outcome::Committed { .. }]));
+}
+
+#[test]
+fn an_attempt_that_stands_still_is_given_up_and_the_culprit_left_out() {
+    let (mut stage, certificate) = proposing();
+    let attempt = certificate.attempt;
+    send_values(&mut stage, attempt, 6.0);
+    stage.say(1, &Message::Done { attempt, result: result([5.0, 5.0]) });
+    for _ in 0..6 {
+        stage.pass();
+    }
+    let again = proposed(&stage).unwrap();
+    let nodes: Vec<u32> = again.members.iter().map(|member| member.node.0).collect();
+    assert!(again.attempt > attempt);
+    assert_eq!(nodes, [0, 1]);
 }
 
 #[test]
