@@ -24,6 +24,7 @@ mod membership;
 mod message;
 mod node;
 mod outbox;
+mod peer;
 mod record;
 mod round;
 #[cfg(test)]
@@ -36,7 +37,7 @@ pub use contribution::{Contribution, Segment};
 pub use counters::{Counters, Traffic};
 pub use digest::{Digest, Digester};
 pub use exercise::{exercise, exercise_membership};
-pub use membership::{Liveness, Peer};
 pub use node::{Node, Outcome, Settings};
+pub use peer::{Liveness, Peer};
 pub use record::{AbandonReason, AbortReason, Loss, Occurrence, Record};
 pub use wire::{Kind, RunId, Status};

@@ -10,6 +10,7 @@ use crate::cluster::counters::Counters;
 use crate::cluster::detector::Detector;
 use crate::cluster::inbox::{Arrival, Inbox};
 use crate::cluster::outbox::{Outbox, Plan, Post};
+use crate::cluster::peer::{Liveness, Peer};
 use crate::cluster::record::{Loss, Occurrence, Record};
 use crate::cluster::wire::{self, Body, Frame, Header, Kind, RunId, Status};
 use crate::scalar::Scalar;
@@ -18,37 +19,6 @@ use crate::transport::NodeId;
 use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-
-/// Whether a peer can be reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Liveness {
-    /// It has never been heard.
-    #[default]
-    Unknown,
-    /// It is heard and hears this node.
-    Up,
-    /// It has been silent for longer than usual.
-    Suspect,
-    /// It is lost.
-    Down,
-    /// It said goodbye.
-    Left,
-}
-
-/// What a node knows of a peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Who.
-    pub node: NodeId,
-    /// Which start of it is the newest heard of; 0 if none.
-    pub incarnation: Incarnation,
-    /// Whether it can be reached.
-    pub liveness: Liveness,
-    /// What it does, as it last said.
-    pub status: Status,
-    /// Its last certificate, as it last said.
-    pub last: CertificateId,
-}
 
 /// What happened to a peer, for those who decide what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,11 @@
 
 use crate::cluster::certificate::{Attempt, Certificate, Member, Parent};
 use crate::cluster::contribution::Contribution;
-use crate::cluster::membership::{Links, Liveness};
+use crate::cluster::membership::Links;
 use crate::cluster::message::{Message, Proposal, Ready};
 use crate::cluster::node::Outcome;
 use crate::cluster::outbox::{Post, Tail};
+use crate::cluster::peer::Liveness;
 use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
 use crate::cluster::round::entry::{Doubt, Entry, Phase};
 use crate::cluster::round::{Early, Rounds};

@@ -6,10 +6,11 @@
 use crate::cluster::budget::Budget;
 use crate::cluster::certificate::{Algorithm, Attempt, Certificate, CertificateId, Member, Parent, Round};
 use crate::cluster::digest::Digest;
-use crate::cluster::membership::{Links, Liveness, Peer};
+use crate::cluster::membership::Links;
 use crate::cluster::message::{Message, Proposal, Ready};
 use crate::cluster::node::Settings;
 use crate::cluster::outbox::Post;
+use crate::cluster::peer::{Liveness, Peer};
 use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
 use crate::cluster::wire::Status;
 use crate::scalar::Scalar;

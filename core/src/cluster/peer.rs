@@ -1,0 +1,36 @@
+//! What a node knows of another.
+
+use crate::cluster::certificate::{CertificateId, Incarnation};
+use crate::cluster::wire::Status;
+use crate::transport::NodeId;
+
+/// Whether a peer can be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Liveness {
+    /// It has never been heard.
+    #[default]
+    Unknown,
+    /// It is heard and hears this node.
+    Up,
+    /// It has been silent for longer than usual.
+    Suspect,
+    /// It is lost.
+    Down,
+    /// It said goodbye.
+    Left,
+}
+
+/// What a node knows of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Who.
+    pub node: NodeId,
+    /// Which start of it is the newest heard of; 0 if none.
+    pub incarnation: Incarnation,
+    /// Whether it can be reached.
+    pub liveness: Liveness,
+    /// What it does, as it last said.
+    pub status: Status,
+    /// Its last certificate, as it last said.
+    pub last: CertificateId,
+}
