@@ -72,7 +72,10 @@ impl<B: Backend> Layer<B> for ConvolutionLayer {
     }
 
     fn scratch(&self, backend: &B, batch: usize) -> usize {
-        backend.convolution_scratch(&self.shape, batch)
+        // The pass without gradient makes patches here, even on a backend that has room of its own for them.
+        let tile = backend.tile(&self.shape, batch).max(1);
+        let patches = self.shape.patch_len() * self.shape.output.positions() * tile;
+        backend.convolution_scratch(&self.shape, batch).max(patches)
     }
 
     fn reads_output(&self) -> bool {
