@@ -15,5 +15,6 @@ pub mod check;
 pub mod invariants;
 pub mod minimal;
 pub mod required;
+pub mod step;
 pub mod transport;
 pub mod violation;
