@@ -1,4 +1,4 @@
-//! The laws of [`Backend`](kronfleet_core::backend::Backend).
+//! The laws of [`Backend`].
 //!
 //! Every operation is compared with a naive oracle in double precision, written here from the documentation alone,
 //! within bounds computed from sizes, ε and condition numbers. Laws come in order, from memory to whole layers: the

@@ -216,7 +216,7 @@ fn assemble(input: Extent, pieces: &[Piece], tail: Tail, classes: usize, smooth:
             }
             Piece::BatchNorm => specs.push(Spec::batch_norm(name)),
             Piece::EvoNorm => {
-                let groups = if extent.channels % 2 == 0 { 2 } else { 1 };
+                let groups = if extent.channels.is_multiple_of(2) { 2 } else { 1 };
                 specs.push(Spec::EvoNorm { name, groups, epsilon: 1e-5 });
             }
             Piece::Relu => specs.push(activation.clone()),
