@@ -1,6 +1,6 @@
 //! The main job: nodes that train together over lossy links and drop out and come back.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use kronfleet_examples::report::Folder;
 use kronfleet_examples::run::{Ending, Fleet, Workshop, set_threads, stop_on_signal};
@@ -76,7 +76,7 @@ fn main() -> Result<()> {
     };
     let outages = !faults.faults.is_empty();
     let (mut story, model) = train(faults, trace)?;
-    if outages && !output.no_reference && !story.interrupted {
+    if outages && !output.no_reference && !story.interrupted && story.failure.is_none() {
         story.reference = train(FaultSchedule::default(), Trace::hashed(text.clone()))?.0.averaged;
     }
     story.seconds = started.elapsed().as_secs_f64();
@@ -90,6 +90,9 @@ fn main() -> Result<()> {
     }
     if output.json {
         println!("{}", story.json());
+    }
+    if let Some(failure) = story.failure {
+        bail!("{failure}\nthe report up to that moment: {}", folder.path().display());
     }
     Ok(())
 }

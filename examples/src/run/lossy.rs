@@ -61,7 +61,8 @@ impl Fleet<'_> {
     /// Trains under these faults, with one backend of `make` per node.
     ///
     /// # Errors
-    /// If a node cannot be made or fails, an invariant is broken, or a replayed run differs from its trace.
+    /// If a node cannot be made. A node that fails later, a broken invariant and a replayed run that differs from its
+    /// trace are the story's [`failure`](Story::failure), so that the report is written all the same.
     pub fn train<B>(&self, make: impl Fn() -> B + Sync, faults: FaultSchedule, trace: Trace) -> Result<Ending>
     where
         B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
@@ -130,8 +131,13 @@ where
         watch.observe(now, seen.node, seen.process, online, |record| trace.line(now, format_args!("{record}")))
     });
     let (trace, _) = simulation.end();
-    let (mut story, model) = watch.end()?;
-    story.trace_hash = Some(trace.finish()?.to_string());
+    let (mut story, model) = watch.end();
+    match trace.finish() {
+        Ok(hash) => story.trace_hash = Some(hash.to_string()),
+        Err(error) => {
+            story.failure.get_or_insert(error.to_string());
+        }
+    }
     Ok((story, model))
 }
 
@@ -174,5 +180,5 @@ where
         },
     )
     .context("the lossy network")?;
-    watch.into_inner().expect(locked).end()
+    Ok(watch.into_inner().expect(locked).end())
 }

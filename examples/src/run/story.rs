@@ -49,6 +49,8 @@ pub struct Story {
     pub seed: u64,
     /// Whether it ended before its time, on the user's wish.
     pub interrupted: bool,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
     /// Wall-clock seconds, evaluation included.
     pub seconds: f64,
     /// The run's own seconds: virtual time.
@@ -134,6 +136,7 @@ impl Story {
             "samples_lost": self.samples_lost,
             "seed": self.seed,
             "interrupted": self.interrupted,
+            "failure": self.failure,
         })
         .to_string()
     }
@@ -236,7 +239,11 @@ impl Story {
     }
 
     fn report(&self) -> String {
-        let ended = if self.interrupted { "\nInterrupted: the figures are those up to that moment.\n" } else { "" };
+        let ended = match &self.failure {
+            Some(failure) => format!("\n**Failed**: {failure}\nThe figures are those up to that moment.\n"),
+            None if self.interrupted => "\nInterrupted: the figures are those up to that moment.\n".to_owned(),
+            None => String::new(),
+        };
         let invariants = if self.invariants.is_empty() { String::new() } else { format!("\n{}\n", self.invariants) };
         format!(
             "# {}\n{ended}\n{}\n![accuracy over iterations](accuracy.svg)\n{invariants}\n## Settings\n\n```toml\n{}```\n",

@@ -140,26 +140,28 @@ impl<J: Judge> Watch<J> {
         Ok(())
     }
 
-    /// Ends the watch: the story, and the averaged parameters and running statistics last judged.
-    ///
-    /// # Errors
-    /// If a node failed, an invariant was broken, or the device failed.
-    pub fn end(mut self) -> Result<(Story, Option<(Vec<f32>, Vec<f32>)>)> {
+    /// Ends the watch: the story, a failure or a broken invariant included, and the averaged parameters and running
+    /// statistics last judged.
+    pub fn end(mut self) -> (Story, Option<(Vec<f32>, Vec<f32>)>) {
         self.display.finish();
-        if let Some(failure) = self.failure {
-            return Err(failure);
-        }
-        let summary = self.checker.finish()?;
         let story = &mut self.story;
-        story.rounds_committed = summary.commits;
-        story.rounds_retried = summary.retried;
-        story.samples_lost = summary.samples_lost;
-        story.invariants = format!("All safety invariants held over {summary}.");
+        match self.checker.finish() {
+            Ok(summary) => {
+                story.rounds_committed = summary.commits;
+                story.rounds_retried = summary.retried;
+                story.samples_lost = summary.samples_lost;
+                story.invariants = format!("All safety invariants held over {summary}.");
+            }
+            Err(violation) => {
+                self.failure.get_or_insert(violation.into());
+            }
+        }
+        story.failure = self.failure.map(|failure| failure.to_string());
         story.averaged = Story::curve(&self.evaluator.averaged);
         for (node, accuracy) in &self.evaluator.own {
             story.nodes[*node as usize].accuracy = Some(*accuracy);
         }
-        Ok((self.story, self.evaluator.model))
+        (self.story, self.evaluator.model)
     }
 }
 
