@@ -125,6 +125,7 @@ pub fn resnet18(classes: usize) -> Vec<Spec> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kronfleet_core::backend::Backend;
     use kronfleet_core::network::Network;
     use kronfleet_nalgebra::Nalgebra;
 
@@ -150,6 +151,18 @@ mod tests {
         assert_eq!(rounded("resnet20", 10_000), 234);
         assert_eq!(rounded("resnet32", 10_000), 410);
         assert_eq!(rounded("resnet18", 100_000), 940);
+    }
+
+    #[test]
+    fn a_deep_network_keeps_little_more_than_its_backward_pass_reads() {
+        let image = Extent::new(3, 32, 32);
+        let model = named("resnet20", image, 10).expect("a known name");
+        let mut backend = kronfleet_faer::Faer::<f32>::new(1);
+        Network::build(&mut backend, image, &model.layers, 128).expect("the model fits");
+        let bytes = 4 * backend.counters().allocated;
+        // Per stage 7, 7, 7 convolutions of whom each leaves its output and each normalisation's ReLU its own: 164 MB for
+        // 32² × 16, halved twice; input, cotangents and scratch come on top. Patches alone would take 779 MB.
+        assert!(bytes < 330_000_000, "{bytes} bytes");
     }
 
     #[test]
