@@ -11,7 +11,7 @@ mod watch;
 mod workshop;
 
 pub use display::Display;
-pub use evaluation::{Evaluator, Judge, Point};
+pub use evaluation::{Evaluator, Judge, Model, Point};
 pub use judge::NetworkJudge;
 pub use lossy::{Ending, Fleet};
 pub use stop::stop_on_signal;

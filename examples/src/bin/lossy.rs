@@ -82,8 +82,8 @@ fn main() -> Result<()> {
     story.seconds = started.elapsed().as_secs_f64();
     let folder = Folder::create(output.output.as_deref(), "lossy")?;
     story.write(&folder)?;
-    if let (Some(path), Some((parameters, running))) = (&output.save, model) {
-        workshop.save(path, &parameters, &running)?;
+    if let (Some(path), Some(model)) = (&output.save, model) {
+        workshop.save(path, &model)?;
     }
     if !output.quiet {
         println!("{}\n\n{}\n{}\n\nreport: {}", story.title, story.tables(), story.invariants, folder.path().display());

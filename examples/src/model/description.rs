@@ -1,6 +1,6 @@
 //! Networks as TOML files; `docs/models.md` documents the format with examples.
 //!
-//! Every key is read through [`Keys`], which remembers what it was asked for: an unknown key is an error that lists the
+//! Every key is read through `Keys`, which remembers what it was asked for: an unknown key is an error that lists the
 //! known ones, without a second list to keep true.
 
 use super::{Model, ModelError};

@@ -36,12 +36,16 @@ pub struct Evaluator<J> {
     /// Each node's own accuracy at the last iteration.
     pub own: BTreeMap<u32, f64>,
     /// The averaged parameters and running statistics last judged.
-    pub model: Option<(Vec<f32>, Vec<f32>)>,
+    pub model: Option<Model>,
 }
 
-struct Model {
-    parameters: Vec<f32>,
-    running: Vec<f32>,
+/// A model as numbers, laid out as its network's flat buffers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// All parameters.
+    pub parameters: Vec<f32>,
+    /// All running statistics.
+    pub running: Vec<f32>,
 }
 
 impl<J: Judge> Evaluator<J> {
@@ -88,7 +92,7 @@ impl<J: Judge> Evaluator<J> {
         let running = mean(models.values().map(|model| model.running.as_slice()));
         let point = Point { iteration, accuracy: self.judge.accuracy(&parameters, &running)? };
         self.averaged.push(point);
-        self.model = Some((parameters, running));
+        self.model = Some(Model { parameters, running });
         Ok(Some(point))
     }
 

@@ -1,7 +1,7 @@
 //! A fleet over lossy in-process links, in virtual time or on real threads.
 
 use super::display::Display;
-use super::evaluation::Evaluator;
+use super::evaluation::{Evaluator, Judge, Model};
 use super::story::Story;
 use super::watch::{Trained, Watch, blank};
 use super::workshop::Workshop;
@@ -43,7 +43,7 @@ pub struct Fleet<'a> {
 }
 
 /// What a run gives: its story, and the averaged parameters and running statistics.
-pub type Ending = (Story, Option<(Vec<f32>, Vec<f32>)>);
+pub type Ending = (Story, Option<Model>);
 
 impl Fleet<'_> {
     /// The outages that the settings ask for, in time.
@@ -121,7 +121,7 @@ fn simulate<B, J>(
 ) -> Result<Ending>
 where
     B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-    J: super::evaluation::Judge,
+    J: Judge,
 {
     let start = move |node: NodeId, _, _, _| participants.remove(&node).expect("a node starts once: nothing crashes");
     let mut simulation = Simulation::new(SimulationOptions::new(options), trace, start);
@@ -149,7 +149,7 @@ fn run_threads<B, J>(
 ) -> Result<Ending>
 where
     B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-    J: super::evaluation::Judge + Send,
+    J: Judge + Send,
 {
     // Who is offline is a matter of the schedule and the clock.
     let mut changes = options.faults.events().into_iter().peekable();

@@ -1,7 +1,7 @@
 //! Watching participants train: what they record is checked, counted, shown and judged.
 
 use super::display::Display;
-use super::evaluation::{Evaluator, Judge};
+use super::evaluation::{Evaluator, Judge, Model};
 use super::story::{Metric, NodeStory, Story};
 use anyhow::{Result, anyhow};
 use kronfleet_conformance::invariants::Checker;
@@ -142,7 +142,7 @@ impl<J: Judge> Watch<J> {
 
     /// Ends the watch: the story, a failure or a broken invariant included, and the averaged parameters and running
     /// statistics last judged.
-    pub fn end(mut self) -> (Story, Option<(Vec<f32>, Vec<f32>)>) {
+    pub fn end(mut self) -> (Story, Option<Model>) {
         self.display.finish();
         let story = &mut self.story;
         match self.checker.finish() {

@@ -1,5 +1,6 @@
 //! From settings to everything the nodes of a run need: model, data, trainers, judges.
 
+use super::evaluation::Model;
 use super::judge::NetworkJudge;
 use crate::data::augmentation::Augmentation;
 use crate::data::feed::Feed;
@@ -7,7 +8,7 @@ use crate::data::sampler::{Cursor, Sampler};
 use crate::data::set::DataSet;
 use crate::data::source::Data;
 use crate::model::tensors::{Precision, Tensors};
-use crate::model::{Model, state};
+use crate::model::{self, state};
 use crate::settings::{KfacSettings, Method, Optimiser as OptimiserKind, OptimiserSettings, TaskSettings};
 use anyhow::{Context, Result, anyhow, bail};
 use kronfleet_core::backend::{Backend, Extent};
@@ -23,7 +24,7 @@ use std::sync::Arc;
 /// What all nodes of a run share.
 pub struct Workshop {
     /// The network's description.
-    pub model: Model,
+    pub model: model::Model,
     /// What the data are called, for reports.
     pub data: String,
     train: Arc<DataSet>,
@@ -62,7 +63,7 @@ impl Workshop {
         let shares = task.partition.split(train.labels(), nodes as usize, seed.derive("partition", 0))?;
         let shape = train.shape();
         let input = Extent::new(shape.channels, shape.height, shape.width);
-        let model = Model::choose(&task.model, input, train.classes())?;
+        let model = model::Model::choose(&task.model, input, train.classes())?;
         if model.input != input {
             bail!(
                 "{} takes samples of {}, but those of {name} are {input}; choose another --model or --data",
@@ -196,11 +197,11 @@ impl Workshop {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn save(&self, path: &Path, parameters: &[f32], running: &[f32]) -> Result<()> {
+    pub fn save(&self, path: &Path, model: &Model) -> Result<()> {
         let mut backend = Faer::<f32>::new(1);
         let mut network = self.network(&mut backend, 1)?;
-        backend.upload(parameters, &mut network.parameters, 0)?;
-        backend.upload(running, &mut network.running, 0)?;
+        backend.upload(&model.parameters, &mut network.parameters, 0)?;
+        backend.upload(&model.running, &mut network.running, 0)?;
         state::save(&mut backend, &network)?.write(path, Precision::Single)?;
         Ok(())
     }
