@@ -164,8 +164,15 @@ impl<S: Real> Gather<'_, S> {
         for (c, sums) in sums.iter().enumerate() {
             let column = &mut self.y[(position + c) * self.rows + strip.top..];
             let column = &mut column[..strip.rows.min(V * lanes)];
-            for (target, &sum) in column.chunks_mut(lanes).zip(sums) {
-                S::store(simd, target, sum);
+            if column.len() == V * lanes {
+                // Whole vectors need no masks.
+                for (target, &sum) in S::vectors_mut::<A>(column).iter_mut().zip(sums) {
+                    *target = sum;
+                }
+            } else {
+                for (target, &sum) in column.chunks_mut(lanes).zip(sums) {
+                    S::store(simd, target, sum);
+                }
             }
         }
     }
@@ -252,9 +259,15 @@ impl<S: Real> Correlate<'_, S> {
         for (c, sums) in sums.iter().enumerate() {
             let column = run * self.runs.len + element + c;
             let column = &mut self.target[column * self.rows + top..][..rows];
-            for (target, &sum) in column.chunks_mut(lanes).zip(sums) {
-                let old = S::partial(simd, target);
-                S::store(simd, target, S::fused(simd, sum, scale, old));
+            if column.len() == V * lanes {
+                for (target, &sum) in S::vectors_mut::<A>(column).iter_mut().zip(sums) {
+                    *target = S::fused(simd, sum, scale, *target);
+                }
+            } else {
+                for (target, &sum) in column.chunks_mut(lanes).zip(sums) {
+                    let old = S::partial(simd, target);
+                    S::store(simd, target, S::fused(simd, sum, scale, old));
+                }
             }
         }
     }
