@@ -149,7 +149,8 @@ impl<S: Real> Gather<'_, S> {
         let len = self.runs.len;
         for (&offset, weights) in self.runs.offsets.iter().zip(weights.chunks_exact((len * per_element).max(1))) {
             let runs: [&[S]; N] = core::array::from_fn(|c| &self.x[starts[c] + offset..][..len]);
-            for (element, weights) in weights.chunks_exact(per_element).enumerate() {
+            // In this order the compiler sees that no element lies past its run.
+            for (element, weights) in (0..len).zip(weights.chunks_exact(per_element)) {
                 let weights = &weights[strip.skip..][..V];
                 let weights: [S::Vector<A>; V] = core::array::from_fn(|i| weights[i]);
                 for c in 0..N {
