@@ -18,8 +18,10 @@ impl<S: Copy + Default> Arena<S> {
 
     /// faer's kind of scratch.
     pub(crate) fn stack(&mut self, need: StackReq) -> &mut MemStack {
-        if self.stack.len() < need.unaligned_bytes_required() {
-            self.stack = MemBuffer::new(need);
+        // With room to align whatever comes, so that the largest need is met the second time.
+        let bytes = need.unaligned_bytes_required();
+        if self.stack.len() < bytes {
+            self.stack = MemBuffer::new(StackReq::new::<u8>(bytes));
         }
         MemStack::new(&mut self.stack)
     }
