@@ -8,6 +8,7 @@ mod stop;
 mod story;
 mod threads;
 mod watch;
+mod witness;
 mod workshop;
 
 pub use display::Display;
@@ -18,4 +19,5 @@ pub use stop::stop_on_signal;
 pub use story::{Metric, NodeStory, Story};
 pub use threads::set_threads;
 pub use watch::{Trained, Watch, blank};
+pub use witness::Witness;
 pub use workshop::Workshop;

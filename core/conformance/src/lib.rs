@@ -1,4 +1,5 @@
-//! The laws a kronfleet backend, transport, policy or preconditioner obeys, as property-based tests, and mutants that break them.
+//! The laws a kronfleet backend or transport obeys, as property-based tests, and mutants that break them; whole training
+//! steps compared between backends; the safety invariants of a run.
 //!
 //! # For implementers
 //! Add one line to `tests/conformance.rs` of a backend's crate:

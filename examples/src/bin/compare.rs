@@ -49,7 +49,14 @@ struct Course {
 fn main() -> Result<()> {
     let mut given: Vec<_> = arguments(std::env::args_os())?;
     // Settings of this comparison; flags that follow override them.
-    let defaults = ["--batch=256", "--iterations=1500", "--evaluate-every=25", "--target-accuracy=0.88"];
+    let defaults = [
+        "--data=fashion-mnist",
+        "--batch=256",
+        "--iterations=1500",
+        "--evaluate-every=25",
+        "--target-accuracy=0.88",
+        "--learning-rate=0.03",
+    ];
     given.splice(1..1, defaults.map(Into::into));
     let settings = Settings::from_arg_matches(&Settings::command().get_matches_from(given))?;
     set_threads(settings.task.threads)?;
@@ -100,7 +107,7 @@ fn course(
     stop: &AtomicBool,
 ) -> Result<Course> {
     let task = TaskSettings { seed, ..settings.task.clone() };
-    let workshop = Workshop::open(&task, kfac, optimiser, 1, None)?;
+    let workshop = Workshop::open(&task, kfac, optimiser, 1, settings.output.load.as_deref())?;
     let mut judge = workshop.judge((0..rayon::current_num_threads()).map(|_| Faer::<f32>::new(1)).collect())?;
     let mut trainer = workshop.trainer(Faer::<f32>::new(1), 0)?;
     let mut course = Course { points: Vec::new(), reached: None, time: Duration::ZERO };

@@ -5,7 +5,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use kronfleet_examples::report::Folder;
 use kronfleet_examples::run::{Ending, Fleet, Workshop, set_threads, stop_on_signal};
 use kronfleet_examples::settings::{
-    AveragingSettings, BackendKind, KfacSettings, NetworkSettings, OptimiserSettings, OutputSettings, TaskSettings,
+    AveragingSettings, BackendKind, Driver, KfacSettings, NetworkSettings, OptimiserSettings, OutputSettings, TaskSettings,
     arguments, describe,
 };
 use kronfleet_faer::Faer;
@@ -54,6 +54,9 @@ fn main() -> Result<()> {
             Some(recording)
         }
     };
+    if settings.network.driver == Driver::Threads && (recording.is_some() || settings.network.trace.is_some()) {
+        bail!("real threads have no trace: leave out --trace and --replay, or use --driver virtual");
+    }
     set_threads(settings.task.threads)?;
     let stop = stop_on_signal()?;
     let started = Instant::now();
@@ -77,7 +80,10 @@ fn main() -> Result<()> {
     let outages = !faults.faults.is_empty();
     let (mut story, model) = train(faults, trace)?;
     if outages && !output.no_reference && !story.interrupted && story.failure.is_none() {
-        story.reference = train(FaultSchedule::default(), Trace::hashed(text.clone()))?.0.averaged;
+        let reference = train(FaultSchedule::default(), Trace::hashed(text.clone()))?.0;
+        story.interrupted = reference.interrupted;
+        story.failure = reference.failure.map(|failure| format!("the run without outages: {failure}"));
+        story.reference = reference.averaged;
     }
     story.seconds = started.elapsed().as_secs_f64();
     let folder = Folder::create(output.output.as_deref(), "lossy")?;

@@ -23,8 +23,8 @@ pub struct Point {
 
 /// Averages the models of all nodes, online or not, at equal iterations, and judges the average.
 ///
-/// A node that reaches an iteration late is waited for; one that is started anew and passes an iteration twice counts
-/// with its last model.
+/// A node that reaches an iteration late is waited for. What is judged is not judged again, when a node that was set back
+/// passes an iteration twice.
 pub struct Evaluator<J> {
     judge: J,
     nodes: usize,
@@ -81,6 +81,9 @@ impl<J: Judge> Evaluator<J> {
     ) -> Result<Option<Point>> {
         if iteration == self.last {
             self.own.insert(node, self.judge.accuracy(&parameters, &running)?);
+        }
+        if self.averaged.iter().any(|point| point.iteration == iteration) {
+            return Ok(None);
         }
         let models = self.pending.entry(iteration).or_default();
         models.insert(node, Model { parameters, running });

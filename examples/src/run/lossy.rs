@@ -4,9 +4,10 @@ use super::display::Display;
 use super::evaluation::{Evaluator, Judge, Model};
 use super::story::Story;
 use super::watch::{Trained, Watch, blank};
+use super::witness::Witness;
 use super::workshop::Workshop;
 use crate::settings::{AveragingSettings, Driver, NetworkSettings, OutputSettings, TaskSettings};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use kronfleet_core::backend::Backend;
 use kronfleet_core::cluster::{Budget, Incarnation, RunId, Settings};
 use kronfleet_core::participant::{Participant, Schedule};
@@ -14,7 +15,7 @@ use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
 use kronfleet_lossy::endpoint::LossyNetwork;
-use kronfleet_lossy::fault::FaultSchedule;
+use kronfleet_lossy::fault::{Fault, FaultSchedule};
 use kronfleet_lossy::network::{Connectivity, NetworkOptions};
 use kronfleet_lossy::outage::OutageSchedule;
 use kronfleet_lossy::simulation::{Simulation, SimulationOptions};
@@ -67,6 +68,9 @@ impl Fleet<'_> {
     where
         B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
     {
+        if faults.faults.iter().any(|fault| matches!(fault, Fault::Crash { .. })) {
+            bail!("nodes of this trainer cannot crash and restart; leave out the `crash` lines of the trace");
+        }
         let nodes: Vec<NodeId> = (0..self.averaging.nodes).map(NodeId).collect();
         let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();
         let (every, last) = (self.output.evaluate_every, self.task.iterations);
@@ -108,7 +112,8 @@ impl Fleet<'_> {
         let settings = Settings::new(RunId(self.task.seed), node, Incarnation(1), peers, budget);
         let schedule = Schedule { iterations: self.task.iterations, step: self.network.step_duration };
         let trainer = self.workshop.trainer(backend, node.0)?;
-        Ok(Participant::new(settings, Instant::ORIGIN, trainer, self.averaging.policy(), schedule))
+        let training = Witness::new(trainer);
+        Ok(Participant::new(settings, Instant::ORIGIN, training, self.averaging.policy(), schedule))
     }
 }
 

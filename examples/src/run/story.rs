@@ -69,8 +69,10 @@ pub struct Story {
     pub rounds_retried: u64,
     /// Samples trained on.
     pub samples: u64,
-    /// Samples trained on whose effect is in no committed average at the end.
+    /// Samples trained on and given up: a node that was behind took over the others' state instead.
     pub samples_lost: u64,
+    /// Samples of finished nodes that no committed average counts: trained on after their last round.
+    pub samples_uncommitted: u64,
     /// The accuracy whose first reach is reported.
     pub target: f64,
     /// What the invariants' checker said.
@@ -134,6 +136,7 @@ impl Story {
             "bytes_sent": self.bytes_sent(),
             "samples": self.samples,
             "samples_lost": self.samples_lost,
+            "samples_uncommitted": self.samples_uncommitted,
             "seed": self.seed,
             "interrupted": self.interrupted,
             "failure": self.failure,
@@ -166,6 +169,7 @@ impl Story {
         summary.row(["bytes sent", &self.bytes_sent().to_string()]);
         summary.row(["samples", &self.samples.to_string()]);
         summary.row(["samples lost", &self.samples_lost.to_string()]);
+        summary.row(["samples in no committed average", &self.samples_uncommitted.to_string()]);
         summary.row(["seed", &self.seed.to_string()]);
         if let Some(hash) = &self.trace_hash {
             summary.row(["trace hash", hash]);

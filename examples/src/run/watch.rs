@@ -3,6 +3,7 @@
 use super::display::Display;
 use super::evaluation::{Evaluator, Judge, Model};
 use super::story::{Metric, NodeStory, Story};
+use super::witness::Witness;
 use anyhow::{Result, anyhow};
 use kronfleet_conformance::invariants::Checker;
 use kronfleet_core::backend::Backend;
@@ -10,14 +11,13 @@ use kronfleet_core::cluster::{Occurrence, Record};
 use kronfleet_core::participant::Participant;
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::time::Instant;
-use kronfleet_core::trainer::Trainer;
 use kronfleet_core::transport::NodeId;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A participant that really trains.
-pub type Trained<B> = Participant<Trainer<B>, <B as Backend>::Scalar>;
+pub type Trained<B> = Participant<Witness<B>, <B as Backend>::Scalar>;
 
 /// Sees every node each time it has acted.
 pub struct Watch<J> {
@@ -27,6 +27,9 @@ pub struct Watch<J> {
     display: Display,
     checker: Checker,
     finished: Vec<bool>,
+    /// Samples each node has trained on, and its iteration, as last seen.
+    samples: Vec<u64>,
+    iterations: Vec<u64>,
     stop: Arc<AtomicBool>,
     failure: Option<anyhow::Error>,
 }
@@ -44,6 +47,8 @@ impl<J: Judge> Watch<J> {
     ) -> Self {
         Self {
             finished: vec![false; story.nodes.len()],
+            samples: vec![0; story.nodes.len()],
+            iterations: vec![0; story.nodes.len()],
             story,
             evaluator,
             display,
@@ -90,6 +95,9 @@ impl<J: Judge> Watch<J> {
     {
         let index = node.0 as usize;
         let story = &mut self.story.nodes[index];
+        if let Some(contribution) = participant.training_mut().and_then(Witness::take) {
+            self.checker.contribution(node, &contribution);
+        }
         self.checker.node(participant.node_mut(), |what| {
             record(what);
             if let Occurrence::Committed { .. } = what.what {
@@ -101,33 +109,45 @@ impl<J: Judge> Watch<J> {
         if let Some(failure) = participant.failure() {
             return Err(anyhow!("{node}: {failure}"));
         }
-        if participant.iteration() > story.iterations {
-            self.step(now, node, participant, online)?;
+        // Samples tell a step from a healing, which moves the iteration, too.
+        let samples = participant.node().samples().0;
+        if samples > self.samples[index] {
+            self.step(now, node, participant, online, samples - self.samples[index]);
+            self.samples[index] = samples;
+        }
+        let (before, after) = (self.iterations[index], participant.iteration());
+        self.iterations[index] = after;
+        // A node that was healed forward is judged by what it has where it has arrived.
+        for iteration in (before + 1..=after).filter(|&iteration| self.evaluator.wants(iteration)) {
+            self.judge(node, iteration, participant)?;
         }
         Ok(())
     }
 
-    /// Takes note of an iteration.
-    fn step<B>(&mut self, now: Instant, node: NodeId, participant: &mut Trained<B>, online: bool) -> Result<()>
+    /// Takes note of a step that was made.
+    fn step<B>(&mut self, now: Instant, node: NodeId, participant: &Trained<B>, online: bool, samples: u64)
     where
         B: Backend<Buffer: Send, Download: Send> + Send,
     {
         let iteration = participant.iteration();
         let story = &mut self.story.nodes[node.0 as usize];
-        let summary = participant.last().unwrap_or_default();
-        story.iterations = iteration;
+        let loss = participant.last().unwrap_or_default().loss;
+        story.iterations += 1;
         story.offline += u64::from(!online);
-        story.loss = summary.loss;
-        self.story.samples += summary.samples;
+        story.loss = loss;
+        self.story.samples += samples;
         self.story.virtual_seconds = now.as_secs_f64();
-        let metric = Metric { node: node.0, iteration, time: now.as_secs_f64(), loss: summary.loss, online };
-        self.story.metrics.push(metric);
-        self.display.step(node.0, iteration, summary.loss, online);
-        if !self.evaluator.wants(iteration) {
-            return Ok(());
-        }
-        let Some(trainer) = participant.training_mut() else { return Ok(()) };
-        let (backend, network) = trainer.parts();
+        self.story.metrics.push(Metric { node: node.0, iteration, time: now.as_secs_f64(), loss, online });
+        self.display.step(node.0, iteration, loss, online);
+    }
+
+    /// Hands a node's model to the evaluation at an iteration.
+    fn judge<B>(&mut self, node: NodeId, iteration: u64, participant: &mut Trained<B>) -> Result<()>
+    where
+        B: Backend<Buffer: Send, Download: Send> + Send,
+    {
+        let Some(witness) = participant.training_mut() else { return Ok(()) };
+        let (backend, network) = witness.trainer.parts();
         let mut fetch = |buffer: &B::Buffer, len: usize| -> Result<Vec<f32>> {
             let values = backend.fetch(buffer, 0..len).map_err(|error| anyhow!("{node}: {error}"))?;
             Ok(values.into_iter().map(|value| value.wide() as f32).collect())
@@ -150,6 +170,7 @@ impl<J: Judge> Watch<J> {
                 story.rounds_committed = summary.commits;
                 story.rounds_retried = summary.retried;
                 story.samples_lost = summary.samples_lost;
+                story.samples_uncommitted = summary.samples_uncommitted;
                 story.invariants = format!("All safety invariants held over {summary}.");
             }
             Err(violation) => {

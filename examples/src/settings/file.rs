@@ -45,7 +45,8 @@ pub fn describe(command: &Command, matches: &ArgMatches) -> String {
     let mut text = String::new();
     for argument in command.get_arguments() {
         let Some(name) = argument.get_long() else { continue };
-        if argument.get_help_heading() == Some("Output") || NOT_DECIDING.contains(&name) {
+        let shown = argument.get_help_heading() == Some("Output") && name != "load";
+        if shown || NOT_DECIDING.contains(&name) {
             continue;
         }
         let id = argument.get_id().as_str();
@@ -64,8 +65,10 @@ const NOT_DECIDING: [&str; 3] = ["threads", "trace", "replay"];
 
 /// A TOML value: what reads as a number or truth value is one.
 fn literal(value: &str) -> String {
-    let plain = value.parse::<f64>().is_ok_and(f64::is_finite) || matches!(value, "true" | "false");
-    if plain { value.to_owned() } else { toml::Value::from(value).to_string() }
+    let plain = matches!(value, "true" | "false") || value.parse::<f64>().is_ok_and(f64::is_finite);
+    // Not every number is one in TOML: .05 and 007 are not.
+    let readable = || format!("x = {value}").parse::<toml::Table>().is_ok();
+    if plain && readable() { value.to_owned() } else { toml::Value::from(value).to_string() }
 }
 
 fn config(arguments: &[OsString]) -> Result<Option<OsString>> {
@@ -102,6 +105,20 @@ fn push(arguments: &mut Vec<OsString>, key: &str, value: &toml::Value) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_value_is_read_back() -> Result<()> {
+        for value in [".05", "5.", "007", "0.4", "1e-3", "P/2", "true", "9223372036854775808", "a \"b\" \\ c", "100ms"] {
+            let flags = flags(&format!("x = {}", literal(value)))?;
+            let expected = if value == "true" { "--x".to_owned() } else { format!("--x={value}") };
+            let same = |found: &str| match (found.strip_prefix("--x="), value.parse::<f64>()) {
+                (Some(number), Ok(expected)) => number.parse() == Ok(expected),
+                _ => found == expected,
+            };
+            assert!(flags.len() == 1 && flags[0].to_str().is_some_and(same), "{value}: {flags:?}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn the_file_comes_first_and_flags_win() -> Result<()> {

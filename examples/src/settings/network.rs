@@ -45,7 +45,7 @@ pub struct NetworkSettings {
     /// How many nodes may be offline at once: a number, P/2, or P-1
     #[arg(long, default_value = "P/2", value_name = "CAP")]
     pub max_offline: OfflineCap,
-    /// How long a training step takes in virtual time
+    /// How long a training step takes in virtual time; on real threads only the unit outages are measured in
     #[arg(long, default_value = "100ms", value_name = "SPAN", value_parser = super::span)]
     pub step_duration: Duration,
     /// Nodes are told of outages by the network at once, instead of having to notice them

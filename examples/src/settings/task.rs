@@ -17,7 +17,8 @@ pub enum BackendKind {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Task")]
 pub struct TaskSettings {
-    /// lenet5, mlp, resnet20, resnet32, resnet18, or a TOML file that describes a network
+    /// lenet5, mlp, resnet20, resnet32, resnet20-evonorm, resnet32-evonorm, resnet18, or a TOML file that describes a
+    /// network
     #[arg(long, default_value = "lenet5", value_name = "NAME|FILE")]
     pub model: String,
     /// embedded (10,000 + 2,000 images of Fashion-MNIST), fashion-mnist (all of it, where it is installed), or a directory

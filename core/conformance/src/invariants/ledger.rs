@@ -3,10 +3,13 @@
 use kronfleet_core::cluster::{Contribution, Digest};
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::transport::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Values in one contribution up to which it is kept.
-const SMALL: usize = 4096;
+const SMALL: usize = 1 << 18;
+
+/// How many contributions of one node are kept: an average is formed of each node's newest.
+const RECENT: usize = 8;
 
 /// The segments of a contribution or an average.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,13 +22,24 @@ pub struct Values {
 #[derive(Debug, Default)]
 pub struct Ledger {
     contributions: BTreeMap<(NodeId, Digest), Vec<Values>>,
+    /// The digests kept of each node, oldest first.
+    recent: BTreeMap<NodeId, VecDeque<Digest>>,
     states: BTreeMap<NodeId, (Digest, Option<Values>)>,
 }
 
 impl Ledger {
     pub(super) fn contribution<S: Scalar>(&mut self, node: NodeId, contribution: &Contribution<S>) {
         if let Some(values) = keep(contribution) {
-            let kept = self.contributions.entry((node, contribution.digest())).or_default();
+            let digest = contribution.digest();
+            let recent = self.recent.entry(node).or_default();
+            recent.retain(|&other| other != digest);
+            recent.push_back(digest);
+            if recent.len() > RECENT
+                && let Some(oldest) = recent.pop_front()
+            {
+                self.contributions.remove(&(node, oldest));
+            }
+            let kept = self.contributions.entry((node, digest)).or_default();
             if !kept.contains(&values) {
                 kept.push(values);
             }

@@ -88,8 +88,8 @@ fn print(measured: &Measurement) {
     let Measurement { model, parameters, batch, threads, period, .. } = measured;
     println!("{model}, {parameters} parameters, batch {batch}, {threads} thread(s), periods of {period} steps");
     let lines = [
-        ("step, best period", format!("{:.2} ms", measured.milliseconds)),
-        ("step, mean", format!("{:.2} ms", measured.milliseconds_mean)),
+        ("step, mean", format!("{:.2} ms", measured.milliseconds)),
+        ("step, best period", format!("{:.2} ms", measured.milliseconds_best)),
         ("operations", format!("{:.3} GFLOP", measured.flops / 1e9)),
         ("machine's products", format!("{:.1} GFLOP/s", measured.gemm_gflops)),
         ("efficiency", format!("{:.2}", measured.efficiency)),

@@ -22,10 +22,10 @@ pub(crate) struct Measurement {
     pub(crate) threads: usize,
     /// Steps of a period: the mean is over whole ones.
     pub(crate) period: u64,
-    /// Milliseconds per step: the mean over the best whole period.
+    /// Milliseconds per step: the mean over all whole periods timed.
     pub(crate) milliseconds: f64,
-    /// The mean over all periods timed.
-    pub(crate) milliseconds_mean: f64,
+    /// The mean over the best period: what a busy machine disturbs least.
+    pub(crate) milliseconds_best: f64,
     /// Operations per step of products and decompositions, counted by the backend.
     pub(crate) flops: f64,
     /// 10⁹ operations per second of large products on as many threads: the best of those measured between periods.
@@ -80,7 +80,7 @@ impl Products {
     }
 }
 
-/// Measures a workload: one period to warm up, then `periods` more, of which the best counts.
+/// Measures a workload: one period to warm up, then `periods` more.
 ///
 /// # Errors
 /// If the network cannot be built or a step fails.
@@ -111,6 +111,7 @@ pub(crate) fn step(workload: &Workload, periods: usize) -> anyhow::Result<Measur
         allocations = counted.count_total;
     }
     products.measure();
+    let mean = total / periods as f64;
     let steps = period * periods as u64;
     let flops = (trainer.parts().0.counters().flops - before) as f64 / steps as f64;
     let progress = trainer.settle()?;
@@ -120,11 +121,11 @@ pub(crate) fn step(workload: &Workload, periods: usize) -> anyhow::Result<Measur
         batch: workload.batch,
         threads: workload.threads,
         period,
-        milliseconds: 1e3 * best,
-        milliseconds_mean: 1e3 * total / periods as f64,
+        milliseconds: 1e3 * mean,
+        milliseconds_best: 1e3 * best,
         flops,
         gemm_gflops: products.best,
-        efficiency: flops / best / 1e9 / products.best,
+        efficiency: flops / mean / 1e9 / products.best,
         peak_bytes: peak.bytes_max,
         library_bytes: library,
         allocations,

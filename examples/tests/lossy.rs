@@ -1,0 +1,132 @@
+//! The main job as a user runs it: a program, its flags, its files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A small fleet on a network that loses and reorders frames.
+const SMALL: [&str; 12] = [
+    "--nodes=3",
+    "--iterations=20",
+    "--samples=600",
+    "--batch=16",
+    "--evaluate-every=10",
+    "--no-reference",
+    "--loss=.02",
+    "--reorder=0.1",
+    "--max-duration=4",
+    "--max-offline=1",
+    "--quiet",
+    "--json",
+];
+
+/// A folder of its own that is gone afterwards.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("kronfleet-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a writable temporary folder");
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn lossy(folder: &Folder, extra: &[&str]) -> Output {
+    let output = format!("--output={}", folder.path("run"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lossy"));
+    command.args(extra).arg(output).output().expect("the program starts")
+}
+
+fn result(output: &Output) -> serde_json::Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.lines().last().expect("a line of JSON")).expect("JSON")
+}
+
+#[test]
+fn one_seed_is_one_run_and_a_trace_repeats_it() {
+    let folder = Folder::new("trace");
+    let (trace, write) = (folder.path("run.trace"), format!("--trace={}", folder.path("run.trace")));
+    let first = result(&lossy(&folder, &SMALL));
+    let recorded = result(&lossy(&folder, &[&SMALL[..], &[&write, "--threads=1"]].concat()));
+    assert_eq!(first["trace_hash"], recorded["trace_hash"], "on any number of threads, written or not");
+    assert_eq!(first["accuracy"], recorded["accuracy"]);
+    let replay = format!("--replay={trace}");
+    let replayed = result(&lossy(&folder, &[&replay, "--quiet", "--json", "--no-reference", "--evaluate-every=10"]));
+    assert_eq!(first["trace_hash"], replayed["trace_hash"]);
+    let other = result(&lossy(&folder, &[&SMALL[..], &["--seed=2"]].concat()));
+    assert_ne!(first["trace_hash"], other["trace_hash"]);
+
+    let text = fs::read_to_string(&trace).expect("the trace");
+    fs::write(&trace, text.replace("learning-rate = 0.05", "learning-rate = 0.06")).expect("a writable folder");
+    let differs = lossy(&folder, &[&replay, "--quiet", "--no-reference"]);
+    let says = String::from_utf8_lossy(&differs.stderr);
+    assert!(!differs.status.success() && says.contains("the run differs from its trace at line"), "{says}");
+}
+
+#[test]
+fn the_result_and_the_report_say_what_happened() {
+    let folder = Folder::new("report");
+    let result = result(&lossy(&folder, &SMALL));
+    for key in [
+        "accuracy",
+        "seconds",
+        "trace_hash",
+        "offline_fraction",
+        "rounds_committed",
+        "rounds_retried",
+        "bytes_sent",
+        "samples",
+        "samples_lost",
+        "seed",
+    ] {
+        assert!(!result[key].is_null(), "{key} in {result}");
+    }
+    assert_eq!(result["samples"], 3 * 20 * 16);
+    assert!(result["rounds_committed"].as_u64() >= Some(2), "{result}");
+    let read = |name: &str| fs::read_to_string(folder.0.join("run").join(name)).expect("a file of the report");
+    assert_eq!(read("metrics.csv").lines().count(), 1 + 3 * 20);
+    assert!(read("accuracy.svg").starts_with("<svg") && read("report.md").contains("All safety invariants held"));
+    let commits = &result["rounds_committed"];
+    assert!(read("report.md").contains(&format!("{commits} commits ({commits} recomputed")), "{}", read("report.md"));
+}
+
+#[test]
+fn mistakes_are_named_with_their_remedy() {
+    let folder = Folder::new("mistakes");
+    let config = folder.path("run.toml");
+    fs::write(&config, "learning_rate = 0.1\nno-such-knob = 3\n").expect("a writable folder");
+    for (flags, part) in [
+        (vec!["--offline-fraction=1.5"], "not a number from 0"),
+        (vec!["--model=nothing"], "choose one of"),
+        (vec!["--data=/no/such/place"], "/no/such/place"),
+        (vec!["--skip-layer=fc9"], "\"fc9\""),
+        (vec!["--stall-budget=1ms"], "between 5ms"),
+        (vec!["--driver=threads", "--trace=x"], "--driver virtual"),
+        (vec!["--config", &config], "--no-such-knob"),
+    ] {
+        let output = lossy(&folder, &[&flags[..], &["--quiet", "--iterations=1"]].concat());
+        let says = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && says.contains(part), "{flags:?}: {says}");
+    }
+}
+
+#[test]
+fn divergence_is_an_error_and_leaves_a_report() {
+    let folder = Folder::new("divergence");
+    let output = lossy(&folder, &[&SMALL[..], &["--preconditioner=none", "--learning-rate=1e30"]].concat());
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && says.contains("a smaller learning rate"), "{says}");
+    let report = fs::read_to_string(Path::new(&folder.path("run")).join("report.md")).expect("a report");
+    assert!(report.contains("**Failed**"), "{report}");
+}
