@@ -5,8 +5,8 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use kronfleet_examples::report::Folder;
 use kronfleet_examples::run::{Ending, Fleet, Workshop, set_threads, stop_on_signal};
 use kronfleet_examples::settings::{
-    AveragingSettings, BackendKind, Driver, KfacSettings, NetworkSettings, OptimiserSettings, OutputSettings, TaskSettings,
-    arguments, describe,
+    AveragingSettings, BackendKind, Driver, KfacSettings, NetworkSettings, OptimiserSettings, OutputSettings,
+    TaskSettings, arguments, describe,
 };
 use kronfleet_faer::Faer;
 use kronfleet_lossy::fault::FaultSchedule;

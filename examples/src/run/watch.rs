@@ -118,8 +118,10 @@ impl<J: Judge> Watch<J> {
         let (before, after) = (self.iterations[index], participant.iteration());
         self.iterations[index] = after;
         // A node that was healed forward is judged by what it has where it has arrived.
-        for iteration in (before + 1..=after).filter(|&iteration| self.evaluator.wants(iteration)) {
-            self.judge(node, iteration, participant)?;
+        for iteration in before + 1..=after {
+            if self.evaluator.wants(iteration) {
+                self.judge(node, iteration, participant)?;
+            }
         }
         Ok(())
     }

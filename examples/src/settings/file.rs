@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn every_value_is_read_back() -> Result<()> {
-        for value in [".05", "5.", "007", "0.4", "1e-3", "P/2", "true", "9223372036854775808", "a \"b\" \\ c", "100ms"] {
+        for value in [".05", "5.", "007", "0.4", "1e-3", "P/2", "true", "9223372036854775808", "a \"b\" \\ c", "100ms"]
+        {
             let flags = flags(&format!("x = {}", literal(value)))?;
             let expected = if value == "true" { "--x".to_owned() } else { format!("--x={value}") };
             let same = |found: &str| match (found.strip_prefix("--x="), value.parse::<f64>()) {
