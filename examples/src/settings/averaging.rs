@@ -35,7 +35,8 @@ pub struct AveragingSettings {
     /// How a node that was away comes back: full (with what it has, however stale) or heal (with the fleet's state)
     #[arg(long, default_value = "full", value_name = "full|heal", value_parser = rejoin)]
     pub rejoin: Rejoin,
-    /// How long a lost node may stall the others; every timeout is derived from it
+    /// How long a lost node may stall the others; every timeout is derived from it. On real threads it should be several
+    /// times as long as a round's iterations of one node differ from another's
     #[arg(long, default_value = "100ms", value_name = "SPAN", value_parser = super::span)]
     pub stall_budget: Duration,
 }
