@@ -1,0 +1,135 @@
+//! Whether a process lives: by its number and its start time, since numbers are used again.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+
+/// A process, and no other that got its number later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// When it was started, in clock ticks since the machine was.
+    pub start: u64,
+}
+
+impl Process {
+    /// This process.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn current() -> io::Result<Self> {
+        let pid = std::process::id();
+        let stat = fs::read_to_string("/proc/self/stat")?;
+        let (start, _) = started(&stat)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time in /proc/self/stat"))?;
+        Ok(Self { pid, start })
+    }
+
+    /// Whether it lives.
+    pub fn is_alive(&self) -> bool {
+        self.watch().is_some()
+    }
+
+    /// Looks at it for longer, if it lives.
+    pub(crate) fn watch(&self) -> Option<Watch> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw)?;
+        // Opened first: what is found out after that is about the process that it names.
+        let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => Some(handle),
+            Err(Errno::SRCH) => return None,
+            // An old kernel, or a sandbox without it.
+            Err(_) => None,
+        };
+        let watch = Watch { process: *self, handle };
+        (watch.has_not_exited() && self.is_listed()).then_some(watch)
+    }
+
+    /// Whether the process table has it, not yet exited.
+    fn is_listed(&self) -> bool {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return false };
+        // A zombie's other threads may still run for a moment, which only a handle shows; without one it counts as gone.
+        started(&stat).is_some_and(|(start, state)| start == self.start && !"ZX".contains(state))
+    }
+}
+
+/// Watches a process, without asking the process table again where the system can do better.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    process: Process,
+    handle: Option<OwnedFd>,
+}
+
+impl Watch {
+    /// Whether it lives.
+    pub(crate) fn is_alive(&self) -> bool {
+        if self.handle.is_some() { self.has_not_exited() } else { self.process.is_listed() }
+    }
+
+    /// Whether some thread of it may still run, as far as a handle tells.
+    fn has_not_exited(&self) -> bool {
+        let Some(handle) = &self.handle else { return true };
+        let mut asked = [PollFd::new(handle, PollFlags::IN)];
+        // A handle becomes readable when the last thread is gone.
+        !matches!(poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1))
+    }
+}
+
+/// Which processes this one can see: the number of its table of processes.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub(crate) fn namespace() -> io::Result<u64> {
+    fs::metadata("/proc/self/ns/pid").map(|found| found.ino())
+}
+
+/// Start time and state in a line of `/proc/…/stat`; the name in parentheses may hold anything.
+fn started(stat: &str) -> Option<(u64, char)> {
+    let (_, after) = stat.rsplit_once(')')?;
+    let mut fields = after.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((fields.nth(18)?.parse().ok()?, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn this_process_lives_and_one_of_another_start_does_not() {
+        let this = Process::current().expect("/proc");
+        assert!(this.is_alive());
+        assert!(!Process { start: this.start + 1, ..this }.is_alive());
+        assert!(!Process { pid: 0, ..this }.is_alive());
+        assert!(!Process { pid: u32::MAX, ..this }.is_alive());
+    }
+
+    #[test]
+    fn a_killed_process_is_dead_before_anybody_has_reaped_it() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("/proc");
+        let (start, _) = started(&stat).expect("a start time");
+        let process = Process { pid: child.id(), start };
+        let watch = process.watch().expect("it waits for input");
+        child.kill().expect("ours");
+        let began = std::time::Instant::now();
+        while watch.is_alive() || process.is_alive() {
+            assert!(began.elapsed().as_secs() < 10, "a killed process seems alive after 10 s");
+            std::thread::yield_now();
+        }
+        child.wait().expect("ours");
+    }
+
+    #[test]
+    fn names_do_not_confuse() {
+        let fields = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
+        assert_eq!(started(&format!("12 (a) R (b) {fields}")), Some((777, 'S')));
+        assert_eq!(started("12 (cat"), None);
+        assert_eq!(started("12 (cat) S 1 2"), None);
+    }
+}
