@@ -26,6 +26,7 @@ mod node;
 mod outbox;
 mod peer;
 mod record;
+mod rejoin;
 mod round;
 #[cfg(test)]
 mod tests;
@@ -40,4 +41,5 @@ pub use exercise::{exercise, exercise_membership};
 pub use node::{Node, Outcome, Settings};
 pub use peer::{Liveness, Peer};
 pub use record::{AbandonReason, AbortReason, Loss, Occurrence, Record};
+pub use rejoin::{Rejoin, Shortage};
 pub use wire::{Kind, RunId, Status};

@@ -13,7 +13,7 @@
 
 use crate::cluster::{AbandonReason, Contribution, Node, Outcome, Settings, Status};
 use crate::error::ErrorKind;
-use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Rejoin, Request};
+use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Request};
 use crate::process::{Process, Task, Work};
 use crate::scalar::Scalar;
 use crate::time::{Duration, Instant};
@@ -110,7 +110,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         policy: Box<dyn AveragingPolicy>,
         schedule: Schedule,
     ) -> Self {
-        settings.heal_first = policy.rejoin() == Rejoin::HealFirst;
+        settings.rejoin = policy.rejoin();
         let mut node = Node::new(settings, now);
         node.set_status(if policy.averages() { Status::Training } else { Status::Observing });
         let iteration = training.iteration();

@@ -17,6 +17,7 @@ mod periodic;
 pub use local::Local;
 pub use periodic::Periodic;
 
+pub use crate::cluster::Rejoin;
 use crate::cluster::{AbandonReason, Certificate};
 use crate::participant::Summary;
 use crate::time::Instant;
@@ -66,16 +67,6 @@ impl Default for Request {
     fn default() -> Self {
         Self { weight: 1.0, factors: false, optimiser: false }
     }
-}
-
-/// How a node that was away comes back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rejoin {
-    /// It contributes what it has, however stale, like everybody else (Yu & Tatebe 2024).
-    #[default]
-    FullWeight,
-    /// It first takes over the newest committed state; what it trained alone is lost.
-    HealFirst,
 }
 
 /// When to average, and what.

@@ -90,6 +90,12 @@ impl Member {
         let weights = self.weights.iter().map(|_| 0.0).collect();
         Self { weights, samples: (self.samples.1, self.samples.1), ..self.clone() }
     }
+
+    /// The same as a member that has missed so many rounds and counts less for it.
+    pub(crate) fn discounted(&self, missed: u64) -> Self {
+        let weights = self.weights.iter().map(|weight| weight / (missed as f64 + 1.0)).collect();
+        Self { weights, ..self.clone() }
+    }
 }
 
 /// A certificate that an average grew from.
@@ -173,6 +179,12 @@ impl Certificate {
     /// What all members together count in segment `index`.
     pub fn weight(&self, index: usize) -> f64 {
         self.members.iter().map(|member| member.weights.get(index).copied().unwrap_or(0.0)).sum()
+    }
+
+    /// How many rounds a member with this parent had missed; 0 if its history was nobody's past.
+    pub fn missed(&self, parent: CertificateId) -> u64 {
+        let stale = self.parents.iter().any(|known| known.certificate == parent && known.stale);
+        if stale { self.round.0.saturating_sub(parent.round.0 + 1) } else { 0 }
     }
 
     /// Whether this average merges histories that had parted.

@@ -239,7 +239,7 @@ impl<S: Scalar> Links<S> {
             return None;
         }
         if header.kind == Kind::Goodbye {
-            link.peer.status = Status::Finished;
+            link.peer.status = header.status;
             self.lose(now, from, Loss::Left);
             return None;
         }

@@ -59,6 +59,7 @@ pub(crate) enum Message<'a> {
     Commit { certificate: Certificate },
     Abort { attempt: Attempt, why: AbortReason, who: Vec<NodeId> },
     Abandon { turn: u64, why: AbandonReason },
+    Lacking { ready: u32, missing: Vec<NodeId> },
     Inquire { attempt: Attempt },
     Answer { attempt: Attempt, verdict: Verdict },
     Heal { newest: CertificateId, donors: Vec<NodeId> },
@@ -86,6 +87,7 @@ const HEAL_REQUEST: u8 = 15;
 const HEAL_OFFER: u8 = 16;
 const HEAL_PIECE: u8 = 17;
 const HEAL_REFUSE: u8 = 18;
+const LACKING: u8 = 19;
 
 const ABORTS: [AbortReason; 7] = [
     AbortReason::Lost,
@@ -172,6 +174,7 @@ impl<'a> Message<'a> {
                 Self::HealPiece { certificate: reader.certificate_id()?, index: reader.u32()?, values: reader.rest() }
             }
             HEAL_REFUSE => Self::HealRefuse,
+            LACKING => Self::Lacking { ready: reader.u32()?, missing: nodes(reader)? },
             _ => return Err(WireError::Field("message")),
         })
     }
@@ -288,6 +291,11 @@ impl<'a> Message<'a> {
                 put(out, values);
             }
             Self::HealRefuse => out.push(HEAL_REFUSE),
+            Self::Lacking { ready, missing } => {
+                out.push(LACKING);
+                put(out, &ready.to_le_bytes());
+                put_list(out, missing, put_node);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::cluster::membership::{Identity, Links};
 use crate::cluster::message::Message;
 use crate::cluster::peer::{Liveness, Peer};
 use crate::cluster::record::{AbandonReason, Occurrence, Record};
+use crate::cluster::rejoin::{Rejoin, Shortage};
 use crate::cluster::round::Rounds;
 use crate::cluster::wire::{RunId, Status};
 use crate::process::Process;
@@ -32,8 +33,10 @@ pub struct Settings {
     pub budget: Budget,
     /// How many nodes a round needs, at least 1; 2 unless set.
     pub minimum: usize,
-    /// Whether a node that was away is healed before it contributes; set by the policy.
-    pub heal_first: bool,
+    /// What it does where fewer are left.
+    pub shortage: Shortage,
+    /// How a node that was away comes back; set by the policy.
+    pub rejoin: Rejoin,
     /// Values in one piece of a reduction at most.
     pub chunk: usize,
     /// Bytes of the longest message accepted.
@@ -55,7 +58,8 @@ impl Settings {
             peers,
             budget,
             minimum: 2,
-            heal_first: false,
+            shortage: Shortage::GoOn,
+            rejoin: Rejoin::FullWeight,
             chunk: 16 * 1024,
             largest_message: 1 << 20,
         }

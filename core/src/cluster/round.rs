@@ -26,14 +26,16 @@ use crate::cluster::outbox::Post;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use entry::Entry;
-use proposer::Proposer;
+use proposer::{Chain, Proposer};
 
 /// Certificates a node remembers as ancestors of its last one.
-const ANCESTORS: usize = 32;
+const ANCESTORS: usize = 4096;
+/// How many of them it names whenever it is ready; besides those that it knows to be the last of a peer.
+const NAMED: usize = 32;
 /// Attempts whose commit a node can tell others of.
 const VERDICTS: usize = 16;
 
@@ -41,12 +43,11 @@ const VERDICTS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Rounds<S: Scalar> {
     budget: Budget,
-    heal_first: bool,
     peers: usize,
     turn: u64,
     samples: (u64, u64),
     last: Option<(Arc<Certificate>, Arc<Contribution<S>>)>,
-    ancestors: VecDeque<CertificateId>,
+    ancestors: BTreeSet<CertificateId>,
     forks: VecDeque<CertificateId>,
     /// The highest attempt heard of: no lower one is entered any more.
     heard: Attempt,
@@ -75,12 +76,11 @@ impl<S: Scalar> Rounds<S> {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             budget: settings.budget,
-            heal_first: settings.heal_first,
             peers: settings.peers.len(),
             turn: 0,
             samples: (0, 0),
             last: None,
-            ancestors: VecDeque::new(),
+            ancestors: BTreeSet::new(),
             forks: VecDeque::new(),
             heard: Attempt::default(),
             released: Attempt::default(),
@@ -125,6 +125,10 @@ impl<S: Scalar> Rounds<S> {
             self.early.retain(|early| early.from != node);
             self.peer_lost(now, links, node);
         }
+        if let Some(entry) = &mut self.entry {
+            // The proposer leaves out whoever another one cannot reach; it must not go by what was so once.
+            entry.tell_again = now;
+        }
         self.advance(now, links);
     }
 
@@ -154,6 +158,7 @@ impl<S: Scalar> Rounds<S> {
                 self.aborted(now, links, from, attempt, why, &who);
             }
             Message::Abandon { turn, why } => self.told_to_abandon(now, links, from, turn, why),
+            Message::Lacking { ready, missing } => self.told_to_wait(now, links, from, ready, missing),
             Message::Inquire { attempt } => {
                 let verdict = self.verdict(attempt);
                 let answer = Message::Answer { attempt, verdict };
@@ -194,7 +199,15 @@ impl<S: Scalar> Rounds<S> {
             return;
         }
         self.tell(now, links);
-        self.proposer.act(now, links, self.heal_first);
+        let chain = Chain { last: links.last, ancestors: &self.ancestors };
+        self.proposer.act(now, links, &chain);
+    }
+
+    /// Ancestors of the last certificate that a proposer may have to know of: the newest, and peers' last ones.
+    fn named_ancestors(&self, links: &Links<S>) -> Vec<CertificateId> {
+        let newest = self.ancestors.iter().rev().take(NAMED).copied();
+        let met = links.peers().map(|peer| peer.last).filter(|last| self.ancestors.contains(last));
+        newest.chain(met).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// What is known of an attempt.
@@ -228,13 +241,9 @@ impl<S: Scalar> Rounds<S> {
     fn adopt(&mut self, links: &mut Links<S>, certificate: &Arc<Certificate>, state: &Arc<Contribution<S>>) {
         let old = links.last;
         let parents = certificate.parents.iter().map(|parent| parent.certificate);
-        for ancestor in parents.chain([old]) {
-            if !self.ancestors.contains(&ancestor) {
-                if self.ancestors.len() == ANCESTORS {
-                    self.ancestors.pop_front();
-                }
-                self.ancestors.push_back(ancestor);
-            }
+        self.ancestors.extend(parents.chain([old]));
+        while self.ancestors.len() > ANCESTORS {
+            self.ancestors.pop_first();
         }
         links.last = certificate.id();
         let replaced = self.last.replace((Arc::clone(certificate), Arc::clone(state)));

@@ -4,5 +4,7 @@ mod chaos;
 mod fleet;
 mod healing;
 mod puppet;
+mod rejoin;
 mod rounds;
+mod script;
 mod streams;

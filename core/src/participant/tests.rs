@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cluster::{Budget, Incarnation, Occurrence, Record, RunId};
-use crate::policy::{Local, Periodic};
+use crate::policy::{Local, Periodic, Rejoin};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;

@@ -40,6 +40,15 @@ impl Display {
         self.total.set_message(format!("averaged model at iteration {iteration}: {accuracy:.4}"));
     }
 
+    /// Something the user should know; printed above the bars, and where nothing is drawn to standard error.
+    pub fn say(&self, what: &str) {
+        if self.total.is_hidden() {
+            eprintln!("{what}");
+        } else {
+            self.total.println(what);
+        }
+    }
+
     /// Removes everything drawn.
     pub fn finish(&self) {
         for bar in &self.bars {

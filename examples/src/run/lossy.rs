@@ -7,9 +7,9 @@ use super::watch::{Trained, Watch, blank};
 use super::witness::Witness;
 use super::workshop::Workshop;
 use crate::settings::{AveragingSettings, Driver, NetworkSettings, OutputSettings, TaskSettings};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use kronfleet_core::backend::Backend;
-use kronfleet_core::cluster::{Budget, Incarnation, RunId, Settings};
+use kronfleet_core::cluster::{Incarnation, RunId};
 use kronfleet_core::participant::{Participant, Schedule};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
@@ -107,9 +107,7 @@ impl Fleet<'_> {
     where
         B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
     {
-        let budget = Budget::new(self.averaging.stall_budget).map_err(|error| anyhow!("--stall-budget: {error}"))?;
-        let peers = (0..self.averaging.nodes).map(NodeId).collect();
-        let settings = Settings::new(RunId(self.task.seed), node, Incarnation(1), peers, budget);
+        let settings = self.averaging.cluster(RunId(self.task.seed), node, Incarnation(1))?;
         let schedule = Schedule { iterations: self.task.iterations, step: self.network.step_duration };
         let trainer = self.workshop.trainer(backend, node.0)?;
         let training = Witness::new(trainer);

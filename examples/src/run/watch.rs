@@ -98,10 +98,14 @@ impl<J: Judge> Watch<J> {
         if let Some(contribution) = participant.training_mut().and_then(Witness::take) {
             self.checker.contribution(node, &contribution);
         }
+        let display = &self.display;
         self.checker.node(participant.node_mut(), |what| {
             record(what);
-            if let Occurrence::Committed { .. } = what.what {
-                story.rounds += 1;
+            match &what.what {
+                Occurrence::Committed { .. } => story.rounds += 1,
+                // Nobody waits silently.
+                Occurrence::Lacking { .. } => display.say(&what.to_string()),
+                _ => {}
             }
         })?;
         story.bytes_sent = participant.node().counters().total_sent().bytes;

@@ -1,8 +1,11 @@
 //! Who trains, and how nodes stay together.
 
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
+use kronfleet_core::cluster::{Budget, Incarnation, RunId, Settings, Shortage};
 use kronfleet_core::policy::{AveragingPolicy, Local, Periodic, Rejoin, Request};
 use kronfleet_core::time::Duration;
+use kronfleet_core::transport::NodeId;
 
 /// How nodes stay together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -32,24 +35,48 @@ pub struct AveragingSettings {
     /// Average the optimiser's state too
     #[arg(long)]
     pub average_optimiser: bool,
-    /// How a node that was away comes back: full (with what it has, however stale) or heal (with the fleet's state)
-    #[arg(long, default_value = "full", value_name = "full|heal", value_parser = rejoin)]
+    /// How a node that was away comes back: full (with what it has, however stale), progress (that counts less the more
+    /// rounds it has missed) or heal (with the fleet's state; what it trained alone is lost)
+    #[arg(long, default_value = "full", value_name = "full|progress|heal", value_parser = rejoin)]
     pub rejoin: Rejoin,
+    /// Nodes that a round needs: with fewer online, nodes wait and say for whom. Without this, whoever finds nobody to
+    /// average with trains on alone
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub min_members: Option<u32>,
     /// How long a lost node may stall the others; every timeout is derived from it. On real threads it should be several
     /// times as long as a round's iterations of one node differ from another's
     #[arg(long, default_value = "100ms", value_name = "SPAN", value_parser = super::span)]
     pub stall_budget: Duration,
 }
 
-fn rejoin(text: &str) -> Result<Rejoin, String> {
+fn rejoin(text: &str) -> std::result::Result<Rejoin, String> {
     match text {
         "full" => Ok(Rejoin::FullWeight),
+        "progress" => Ok(Rejoin::ByProgress),
         "heal" => Ok(Rejoin::HealFirst),
-        _ => Err(format!("{text:?} is no way to come back; use full or heal")),
+        _ => Err(format!("{text:?} is no way to come back; use full, progress or heal")),
     }
 }
 
 impl AveragingSettings {
+    /// The cluster settings of one node.
+    ///
+    /// # Errors
+    /// If they do not fit each other.
+    pub fn cluster(&self, run: RunId, node: NodeId, incarnation: Incarnation) -> Result<Settings> {
+        let budget = Budget::new(self.stall_budget).map_err(|error| anyhow!("--stall-budget: {error}"))?;
+        let peers = (0..self.nodes).map(NodeId).collect();
+        let mut settings = Settings::new(run, node, incarnation, peers, budget);
+        if let Some(minimum) = self.min_members {
+            if minimum > self.nodes {
+                bail!("--min-members {minimum} can never be online: there are --nodes {}", self.nodes);
+            }
+            settings.minimum = minimum as usize;
+            settings.shortage = Shortage::Wait;
+        }
+        Ok(settings)
+    }
+
     /// The policy of one node.
     pub fn policy(&self) -> Box<dyn AveragingPolicy> {
         match self.policy {

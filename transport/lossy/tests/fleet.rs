@@ -33,7 +33,7 @@ struct Story {
     values: usize,
     chunk: usize,
     interval: u64,
-    heal_first: bool,
+    rejoin: Rejoin,
     poisoned: Option<(NodeId, u64)>,
     options: SimulationOptions,
     /// When the last fault is over.
@@ -71,7 +71,7 @@ impl Story {
             values: 1 + random.below(60) as usize,
             chunk: 3 + random.below(20) as usize,
             interval: 2 + random.below(5),
-            heal_first: random.chance(0.4),
+            rejoin: [Rejoin::FullWeight, Rejoin::ByProgress, Rejoin::HealFirst][random.below(3) as usize],
             poisoned,
             options,
             calm,
@@ -81,7 +81,7 @@ impl Story {
     fn start(&self, witness: &Witness) -> impl FnMut(NodeId, u32, Option<Fleet>, Instant) -> Fleet + 'static {
         let (nodes, values, chunk, seed) = (self.nodes, self.values, self.chunk, self.seed);
         let (interval, poisoned, witness) = (self.interval, self.poisoned, witness.clone());
-        let rejoin = if self.heal_first { Rejoin::HealFirst } else { Rejoin::FullWeight };
+        let rejoin = self.rejoin;
         // All train until everything has been calm for long enough to be judged.
         let iterations = self.calm.since(Instant::ORIGIN).as_millis() as u64 / STEP.as_millis() as u64 + 400;
         move |node, starts, _, now| {

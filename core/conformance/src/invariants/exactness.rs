@@ -71,7 +71,8 @@ pub(super) fn named<'a>(
             contributions.push(None);
             continue;
         }
-        let Some(values) = ledger.find(member.node, member.contribution, &member.weights)? else {
+        let missed = certificate.missed(member.parent);
+        let Some(values) = ledger.find(member.node, member.contribution, &member.weights, missed)? else {
             return Ok(None);
         };
         contributions.push(Some(values));

@@ -54,15 +54,20 @@ impl Ledger {
         self.states.remove(&node);
     }
 
-    /// What `node` contributed under this digest with these weights, if it was kept.
+    /// What `node` contributed under this digest with these weights, if it was kept; one that had missed rounds may
+    /// count less, by a factor of `missed + 1`.
     ///
     /// # Errors
     /// If values of this digest were kept, but never with these weights.
-    pub fn find(&self, node: NodeId, digest: Digest, weights: &[f64]) -> Result<Option<&Values>, String> {
+    pub fn find(&self, node: NodeId, digest: Digest, weights: &[f64], missed: u64) -> Result<Option<&Values>, String> {
         let Some(kept) = self.contributions.get(&(node, digest)) else {
             return Ok(None);
         };
-        let same = |values: &&Values| values.segments.iter().map(|segment| segment.0).eq(weights.iter().copied());
+        let same = |values: &&Values| {
+            let announced = values.segments.iter().map(|segment| segment.0);
+            let discounted = announced.clone().map(|weight| weight / (missed as f64 + 1.0));
+            announced.eq(weights.iter().copied()) || discounted.eq(weights.iter().copied())
+        };
         let found = kept.iter().find(same);
         found.map(Some).ok_or_else(|| format!("{node} never contributed {digest} with weights {weights:?}"))
     }

@@ -6,10 +6,11 @@ use crate::cluster::digest::Digest;
 use crate::cluster::message::Proposal;
 use crate::collective::direct::Direct;
 use crate::scalar::Scalar;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::transport::NodeId;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 /// A contribution without outcome.
 #[derive(Debug)]
@@ -22,7 +23,18 @@ pub(super) struct Entry<S: Scalar> {
     /// When it is given up unless something moves.
     pub(super) deadline: Instant,
     pub(super) retries: u32,
+    /// Whom the proposer last said it waits for.
+    pub(super) lacking: Option<Lacking>,
     pub(super) phase: Phase<S>,
+}
+
+/// What was last recorded of nodes that a round lacks.
+#[derive(Debug)]
+pub(super) struct Lacking {
+    pub(super) missing: Vec<NodeId>,
+    /// When the same is recorded again, and after what silence.
+    pub(super) again: Instant,
+    pub(super) silence: Duration,
 }
 
 /// How far it has come.

@@ -1,6 +1,6 @@
 //! This node's own contribution: announced, reduced, done, committed or given up.
 
-use crate::cluster::certificate::{Attempt, Certificate, Member, Parent};
+use crate::cluster::certificate::{Attempt, Certificate, Member};
 use crate::cluster::contribution::Contribution;
 use crate::cluster::membership::Links;
 use crate::cluster::message::{Message, Proposal, Ready};
@@ -8,7 +8,7 @@ use crate::cluster::node::Outcome;
 use crate::cluster::outbox::{Post, Tail};
 use crate::cluster::peer::Liveness;
 use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
-use crate::cluster::round::entry::{Doubt, Entry, Phase};
+use crate::cluster::round::entry::{Doubt, Entry, Lacking, Phase};
 use crate::cluster::round::{Early, Rounds};
 use crate::cluster::wire::Status;
 use crate::collective::direct::{Direct, Fault, Load, Parcel};
@@ -51,6 +51,7 @@ impl<S: Scalar> Rounds<S> {
             tell_again: now,
             deadline: now + self.budget.total(),
             retries: 0,
+            lacking: None,
             phase: Phase::Ready,
         });
         self.advance(now, links);
@@ -73,7 +74,7 @@ impl<S: Scalar> Rounds<S> {
             matches!(peer.liveness, Liveness::Up | Liveness::Suspect)
                 && matches!(peer.status, Status::Training | Status::Healing)
         });
-        if !company && self.proposer.minimum > 1 {
+        if !company && self.proposer.minimum > 1 && !self.proposer.waits(links) {
             self.abandon(now, links, AbandonReason::Alone);
             return;
         }
@@ -93,7 +94,7 @@ impl<S: Scalar> Rounds<S> {
             wire: String::from(S::NAME),
             heard: self.heard,
             released: self.released,
-            ancestors: self.ancestors.iter().copied().collect(),
+            ancestors: self.named_ancestors(links),
             unreachable: links
                 .peers()
                 .filter(|peer| !matches!(peer.liveness, Liveness::Up | Liveness::Suspect))
@@ -175,10 +176,10 @@ impl<S: Scalar> Rounds<S> {
             && certificate.members.iter().all(|member| member.weights.len() == segments.len());
         let descends = certificate.round > links.last.round
             && certificate.parents.iter().any(|parent| parent.certificate == links.last);
-        let same_parent = |parent: &&Parent| parent.certificate == links.last;
-        let stale = certificate.parents.iter().find(same_parent).is_some_and(|parent| parent.stale);
-        let me_as_said =
-            certificate.members[me] == entry.member || (stale && certificate.members[me] == entry.member.healed());
+        let said = &certificate.members[me];
+        let missed = certificate.missed(links.last);
+        let behind = missed > 0 && (*said == entry.member.healed() || *said == entry.member.discounted(missed));
+        let me_as_said = *said == entry.member || behind;
         let acceptable = free && fits && descends && me_as_said;
         (acceptable && certificate.attempt > self.heard).then_some(me)
     }
@@ -302,7 +303,8 @@ impl<S: Scalar> Rounds<S> {
             let parents = parents.map(|parent| parent.certificate).collect();
             links.record(now, Occurrence::Merged { parents });
         }
-        let counted = certificate.member(member.node) == Some(&member);
+        let only_taken = member.healed();
+        let counted = member == only_taken || certificate.member(member.node) != Some(&only_taken);
         if !counted {
             links.counters.healed += 1;
             let healed = Occurrence::Healed {
@@ -366,6 +368,33 @@ impl<S: Scalar> Rounds<S> {
         if matches!(entry.phase, Phase::Ready) && entry.member.turn == turn && told == Some(from) {
             self.abandon(now, links, why);
         }
+    }
+
+    /// Takes in that the proposer waits for others: so does this node, and says so when there is news, or
+    /// after twice the time it was last silent for.
+    pub(super) fn told_to_wait(
+        &mut self,
+        now: Instant,
+        links: &mut Links<S>,
+        from: NodeId,
+        ready: u32,
+        missing: Vec<NodeId>,
+    ) {
+        let Some(entry) = &mut self.entry else { return };
+        let told = entry.told.map(|(proposer, _)| proposer);
+        if !matches!(entry.phase, Phase::Ready) || told != Some(from) {
+            return;
+        }
+        entry.deadline = now + self.budget.total();
+        let silence = match &entry.lacking {
+            Some(known) if known.missing != missing => self.budget.total(),
+            Some(known) if now >= known.again => 2 * known.silence,
+            Some(_) => return,
+            None => self.budget.total(),
+        };
+        let (ready, minimum) = (ready as usize, self.proposer.minimum);
+        links.record(now, Occurrence::Lacking { ready, minimum, missing: missing.clone() });
+        entry.lacking = Some(Lacking { missing, again: now + silence, silence });
     }
 
     /// Takes in that a peer is lost.

@@ -12,6 +12,7 @@ use crate::cluster::node::Settings;
 use crate::cluster::outbox::Post;
 use crate::cluster::peer::{Liveness, Peer};
 use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
+use crate::cluster::rejoin::{Rejoin, Shortage};
 use crate::cluster::wire::Status;
 use crate::scalar::Scalar;
 use crate::time::Instant;
@@ -33,12 +34,16 @@ pub(super) struct Proposer {
     budget: Budget,
     /// How many nodes a round needs.
     pub(super) minimum: usize,
+    shortage: Shortage,
+    rejoin: Rejoin,
     chunk: usize,
     readies: BTreeMap<NodeId, Announced>,
     /// From when on the waiting for slow nodes counts.
     since: Option<Instant>,
     /// When to look again whether to wait any longer.
     alarm: Instant,
+    /// When to tell again whom everybody waits for.
+    tell_again: Instant,
     running: Option<Running>,
     /// The highest sequence heard of or used.
     sequence: u64,
@@ -75,11 +80,14 @@ impl Proposer {
         Self {
             budget: settings.budget,
             minimum: settings.minimum,
+            shortage: settings.shortage,
+            rejoin: settings.rejoin,
             // A piece must fit into a message, with some room for what stands before its values.
             chunk: settings.chunk.min((settings.largest_message - MESSAGE_HEAD) / WIDEST_VALUE),
             readies: BTreeMap::new(),
             since: None,
             alarm: Instant::FAR,
+            tell_again: Instant::ORIGIN,
             running: None,
             sequence: 0,
             donors: 0,
@@ -243,7 +251,7 @@ impl Proposer {
     }
 
     /// Proposes if it is time to; gives up an attempt that stands still.
-    pub(super) fn act<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, heal_first: bool) {
+    pub(super) fn act<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, chain: &Chain<'_>) {
         if let Some(running) = &self.running {
             if now >= running.moved + self.budget.progress() {
                 let blamed = self.blamed();
@@ -272,27 +280,30 @@ impl Proposer {
         if !slow.is_empty() && !over {
             return;
         }
-        let Selection { members, behind, excluded } = self.select(heal_first);
+        let Selection { members, behind, excluded } = self.select(chain);
         for (node, how) in excluded {
             self.exclude(links, node, how);
         }
-        if members.len() - behind.len() < self.minimum {
-            if over {
-                self.lacking(now, links, members.len());
+        let ready = members.len() - behind.len();
+        if ready < self.minimum {
+            if over && self.waits(links) {
+                self.wait(now, links, ready);
+            } else if over {
+                self.lacking(now, links, ready);
             }
             return;
         }
         if !slow.is_empty() {
             links.record(now, Occurrence::Slow { nodes: slow, waited });
         }
-        self.propose(now, links, &members, &behind);
+        self.propose(now, links, chain, &members, &behind);
     }
 
     /// Who takes part: nodes of one shape that reach each other.
     ///
     /// Those that are to be healed first count nothing in the round and take its result; if that leaves too
     /// few for a round, they are healed by one of the others.
-    fn select(&self, heal_first: bool) -> Selection {
+    fn select(&self, chain: &Chain<'_>) -> Selection {
         let mut fits: Vec<&Ready> = Vec::new();
         let mut excluded = Vec::new();
         for Announced { ready, .. } in self.readies.values() {
@@ -311,8 +322,8 @@ impl Proposer {
         }
         let mut members: Vec<NodeId> = fits.iter().map(|ready| ready.member.node).collect();
         let mut behind = BTreeSet::new();
-        if heal_first {
-            let parents = self.parents(fits.iter().copied());
+        if self.rejoin == Rejoin::HealFirst {
+            let parents = parents(fits.iter().copied(), chain);
             let is_behind = |ready: &&&Ready| is_stale(&parents, ready.member.parent);
             behind = fits.iter().filter(is_behind).map(|ready| ready.member.node).collect();
         }
@@ -344,11 +355,37 @@ impl Proposer {
         self.forget(node);
     }
 
+    /// Whether to wait where too few are left: only as long as enough may still come.
+    pub(super) fn waits<S: Scalar>(&self, links: &Links<S>) -> bool {
+        let may_come = |peer: &&Peer| match peer.status {
+            Status::Training | Status::Healing => true,
+            Status::Observing => peer.liveness == Liveness::Unknown,
+            Status::Finished => false,
+        };
+        let own = usize::from(matches!(links.status, Status::Training | Status::Healing));
+        self.shortage == Shortage::Wait && links.peers().filter(may_come).count() + own >= self.minimum
+    }
+
+    /// Tells those that are ready whom they wait for, again and again.
+    fn wait<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, ready: usize) {
+        if now >= self.tell_again {
+            self.tell_again = now + self.budget.progress();
+            let lacking = Message::Lacking { ready: ready as u32, missing: self.missing(links) }.encode();
+            for &node in self.readies.keys() {
+                links.send(node, Post::urgent(lacking.clone()));
+            }
+        }
+        self.alarm = self.tell_again;
+    }
+
+    /// Who is not ready, sorted.
+    fn missing<S: Scalar>(&self, links: &Links<S>) -> Vec<NodeId> {
+        let all = links.peers().map(|peer| peer.node).chain([links.identity.node]);
+        all.filter(|node| !self.readies.contains_key(node)).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     fn lacking<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, ready: usize) {
-        let own = links.identity.node;
-        let missing =
-            links.peers().map(|peer| peer.node).chain([own]).filter(|node| !self.readies.contains_key(node)).collect();
-        let minimum = self.minimum;
+        let (missing, minimum) = (self.missing(links), self.minimum);
         links.record(now, Occurrence::Lacking { ready, minimum, missing });
         for (node, Announced { ready, .. }) in core::mem::take(&mut self.readies) {
             let abandon = Message::Abandon { turn: ready.member.turn, why: AbandonReason::TooFew };
@@ -357,33 +394,43 @@ impl Proposer {
         self.since = None;
     }
 
-    fn propose<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, nodes: &[NodeId], behind: &BTreeSet<NodeId>) {
+    fn propose<S: Scalar>(
+        &mut self,
+        now: Instant,
+        links: &mut Links<S>,
+        chain: &Chain<'_>,
+        nodes: &[NodeId],
+        behind: &BTreeSet<NodeId>,
+    ) {
         let readies: Vec<&Ready> = nodes.iter().filter_map(|node| Some(&self.readies.get(node)?.ready)).collect();
         let Some(first) = readies.first() else { return };
         self.sequence += 1;
         let attempt =
             Attempt { sequence: self.sequence, proposer: links.identity.node, incarnation: links.identity.incarnation };
-        let parents = self.parents(readies.iter().copied());
+        let parents = parents(readies.iter().copied(), chain);
         let newest = parents.iter().map(|parent| parent.certificate.round).max();
         let round = Round(newest.unwrap_or_default().0 + 1);
         let lengths = first.lengths.clone();
         let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
         let chunk = longest.div_ceil(nodes.len()).clamp(SMALLEST_CHUNK, self.chunk.max(SMALLEST_CHUNK));
-        let certificate = Certificate {
+        let mut certificate = Certificate {
             attempt,
             round,
-            members: readies
-                .iter()
-                .map(|ready| {
-                    let healed = behind.contains(&ready.member.node);
-                    if healed { ready.member.healed() } else { ready.member.clone() }
-                })
-                .collect(),
+            members: readies.iter().map(|ready| ready.member.clone()).collect(),
             algorithm: Algorithm::Direct,
             wire: String::from(S::NAME),
             result: Digest::default(),
             parents,
         };
+        for index in 0..certificate.members.len() {
+            let member = &certificate.members[index];
+            let missed = certificate.missed(member.parent);
+            certificate.members[index] = match self.rejoin {
+                Rejoin::HealFirst if behind.contains(&member.node) => member.healed(),
+                Rejoin::ByProgress if missed > 0 => member.discounted(missed),
+                _ => continue,
+            };
+        }
         let proposal = Proposal { certificate, lengths, chunk: chunk as u32 };
         links.counters.attempts += 1;
         links.record(now, Occurrence::Proposed { attempt, members: nodes.to_vec() });
@@ -392,20 +439,6 @@ impl Proposer {
             links.send(node, Post::urgent(propose.clone()));
         }
         self.running = Some(Running { proposal, done: BTreeMap::new(), moved: now, missing: BTreeMap::new() });
-    }
-
-    /// The last certificates of these nodes, and which of them others of these descend from.
-    fn parents<'a>(&self, readies: impl Iterator<Item = &'a Ready> + Clone) -> Vec<Parent> {
-        let heads: BTreeSet<CertificateId> = readies.clone().map(|ready| ready.member.parent).collect();
-        let ancestors: BTreeSet<CertificateId> = readies.flat_map(|ready| ready.ancestors.iter().copied()).collect();
-        let started = heads.iter().any(|head| head.round > Round(0));
-        heads
-            .into_iter()
-            .map(|certificate| Parent {
-                certificate,
-                stale: ancestors.contains(&certificate) || (started && certificate == CertificateId::default()),
-            })
-            .collect()
     }
 
     /// Who is to be left out of the next attempt, as this one stands still: whom most members wait for, or
@@ -453,6 +486,12 @@ impl Proposer {
     }
 }
 
+/// What the proposer knows of its own history; it tells about the others' where it is one of them.
+pub(super) struct Chain<'a> {
+    pub(super) last: CertificateId,
+    pub(super) ancestors: &'a BTreeSet<CertificateId>,
+}
+
 struct Selection {
     members: Vec<NodeId>,
     /// Those of the members that count nothing.
@@ -466,6 +505,23 @@ enum Exclusion {
     Abandon,
     /// It is healed by one of these.
     Heal(Vec<NodeId>),
+}
+
+/// The last certificates of these nodes, and which of them others of these descend from.
+fn parents<'a>(readies: impl Iterator<Item = &'a Ready> + Clone, chain: &Chain<'_>) -> Vec<Parent> {
+    let heads: BTreeSet<CertificateId> = readies.clone().map(|ready| ready.member.parent).collect();
+    let ancestors: BTreeSet<CertificateId> = readies.flat_map(|ready| ready.ancestors.iter().copied()).collect();
+    let heads_contain_own = heads.contains(&chain.last);
+    let started = heads.iter().any(|head| head.round > Round(0));
+    heads
+        .into_iter()
+        .map(|certificate| Parent {
+            certificate,
+            stale: ancestors.contains(&certificate)
+                || (heads_contain_own && chain.ancestors.contains(&certificate))
+                || (started && certificate == CertificateId::default()),
+        })
+        .collect()
 }
 
 fn is_stale(parents: &[Parent], certificate: CertificateId) -> bool {

@@ -70,7 +70,10 @@ impl Chaos {
             jitter: Duration::from_micros(random.below(20_000)),
         };
         let minimum = 1 + random.below(2) as usize;
-        let fleet = Fleet::with(size, faults, seed, random.chance(0.5), minimum);
+        let fleet = {
+            let rules = [Rejoin::FullWeight, Rejoin::ByProgress, Rejoin::HealFirst];
+            Fleet::with(size, faults, seed, rules[random.below(3) as usize], minimum)
+        };
         let turns = (0..size).map(|node| (node, 0)).collect();
         Self { fleet, random, contributions: BTreeMap::new(), turns, incarnation: 1 }
     }

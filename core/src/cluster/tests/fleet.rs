@@ -34,8 +34,12 @@ pub(crate) struct Fleet {
     pub(crate) outcomes: BTreeMap<u32, Vec<Outcome<f32>>>,
     pub(crate) records: Vec<Record>,
     pub(crate) max_frame: usize,
+    /// Messages as they arrive, if they are wanted: when, from whom, to whom, what.
+    pub(crate) heard: Option<Vec<(Instant, u32, u32, Vec<u8>)>>,
     size: u32,
-    heal_first: bool,
+    /// How nodes started from now on differ from the usual settings.
+    pub(crate) adapt: fn(&mut Settings),
+    rejoin: Rejoin,
     minimum: usize,
     random: Random,
     queue: BTreeMap<(Instant, u64), (u32, u32, Vec<u8>)>,
@@ -44,10 +48,22 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) fn new(size: u32, faults: Faults, seed: u64) -> Self {
-        Self::with(size, faults, seed, false, 2)
+        Self::with(size, faults, seed, Rejoin::FullWeight, 2)
     }
 
-    pub(crate) fn with(size: u32, faults: Faults, seed: u64, heal_first: bool, minimum: usize) -> Self {
+    pub(crate) fn with(size: u32, faults: Faults, seed: u64, rejoin: Rejoin, minimum: usize) -> Self {
+        Self::adapted(size, faults, seed, rejoin, minimum, |_| {})
+    }
+
+    /// A fleet whose nodes have settings that `adapt` has changed.
+    pub(crate) fn adapted(
+        size: u32,
+        faults: Faults,
+        seed: u64,
+        rejoin: Rejoin,
+        minimum: usize,
+        adapt: fn(&mut Settings),
+    ) -> Self {
         let mut fleet = Self {
             now: Instant::ORIGIN,
             nodes: BTreeMap::new(),
@@ -56,8 +72,10 @@ impl Fleet {
             outcomes: BTreeMap::new(),
             records: Vec::new(),
             max_frame: 1400,
+            heard: None,
             size,
-            heal_first,
+            adapt,
+            rejoin,
             minimum,
             random: Seed(seed).random(),
             queue: BTreeMap::new(),
@@ -73,8 +91,9 @@ impl Fleet {
     pub(crate) fn start(&mut self, node: u32, incarnation: u64) {
         let peers = (0..self.size).map(NodeId).collect();
         let mut settings = Settings::new(RunId(7), NodeId(node), Incarnation(incarnation), peers, Budget::default());
-        settings.heal_first = self.heal_first;
+        settings.rejoin = self.rejoin;
         settings.minimum = self.minimum;
+        (self.adapt)(&mut settings);
         let mut started = Node::new(settings, self.now);
         started.set_status(Status::Training);
         self.nodes.insert(node, started);
@@ -153,6 +172,13 @@ impl Fleet {
                 if let Some(node) = self.nodes.get_mut(&to)
                     && !self.cut.contains(&(from, to))
                 {
+                    if let Some(heard) = &mut self.heard
+                        && let Ok(frame) = wire::decode(&bytes)
+                        && let wire::Body::Segment { total, data, .. } = frame.body
+                        && data.len() == total as usize
+                    {
+                        heard.push((self.now, from, to, data.to_vec()));
+                    }
                     node.handle(self.now, Event::Frame { from: NodeId(from), bytes: &bytes });
                     self.after(to);
                 }

@@ -10,7 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A fleet whose last node has missed a round; rounds need `minimum` nodes.
 fn behind(size: u32, minimum: usize, len: usize, faults: Faults, seed: u64) -> Fleet {
-    let mut fleet = Fleet::with(size, faults, seed, true, minimum);
+    let mut fleet = Fleet::with(size, faults, seed, Rejoin::HealFirst, minimum);
     fleet.run(SECOND / 2);
     fleet.contribute_all(len);
     fleet.outcomes(3 * SECOND);
