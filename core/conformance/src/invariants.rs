@@ -25,6 +25,7 @@ use kronfleet_core::scalar::Scalar;
 use kronfleet_core::transport::NodeId;
 use ledger::Ledger;
 use std::fmt;
+use std::ops::AddAssign;
 
 /// One thing that must always hold.
 pub trait Invariant {
@@ -89,6 +90,22 @@ impl fmt::Display for Summary {
             self.samples_lost,
             self.samples_uncommitted
         )
+    }
+}
+
+impl AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.commits += other.commits;
+        self.recomputed += other.recomputed;
+        self.partial += other.partial;
+        self.forks += other.forks;
+        self.merges += other.merges;
+        self.retried += other.retried;
+        self.healed += other.healed;
+        self.samples += other.samples;
+        self.samples_lost += other.samples_lost;
+        self.samples_uncommitted += other.samples_uncommitted;
     }
 }
 

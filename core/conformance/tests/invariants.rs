@@ -366,6 +366,14 @@ fn a_zombie_among_the_members_is_rejected() {
 }
 
 #[test]
+fn a_zombie_that_knows_and_commits_is_rejected() {
+    let mut run = Run::begin();
+    run.record(2, Occurrence::Refused { by: NodeId(0), known: Incarnation(2) });
+    run.round(&[1, 2], [[1.0, 2.0]; 3], &[1, 2]);
+    rejected(&run.events, "monotony");
+}
+
+#[test]
 fn a_refused_node_that_is_no_zombie_is_rejected() {
     let mut run = Run::begin();
     let (peer, incarnation, known) = (NodeId(1), Incarnation(2), Incarnation(1));

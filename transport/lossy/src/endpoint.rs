@@ -265,8 +265,9 @@ impl Transport for LossyEndpoint {
         let from = self.node;
         assert!(to != from, "{from} sends a frame to itself");
         assert!(len <= self.max_frame(), "{from} sends {len} bytes in a frame, {} at most", self.max_frame());
-        let mut state = self.network.state();
-        self.network.advance(&mut state);
+        let mut guard = self.network.state();
+        let state = &mut *guard;
+        self.network.advance(state);
         let nodes = state.inboxes.len();
         let unreachable = |reason: String| Err(TransportError { kind: ErrorKind::Unreachable, peer: Some(to), reason });
         if to.0 as usize >= nodes {
@@ -276,12 +277,12 @@ impl Transport for LossyEndpoint {
             return unreachable("dead; it can be reached once it is started again".into());
         }
         let now = self.network.now();
-        let fate = state.links.offer(from, to, now, len);
+        let fate = state.links.offer(&state.connectivity, from, to, now, len);
         if fate == Fate::Full {
             state.traffic.full += 1;
             return Ok(Sent::Full);
         }
-        drop(state);
+        drop(guard);
         let mut bytes = vec![0; len];
         fill(&mut bytes);
         self.launch(to, bytes, fate);

@@ -2,13 +2,14 @@
 //!
 //! # For users
 //! A [`FaultSchedule`] holds node outages (all links cut both ways, the node goes on computing), cuts
-//! between groups of nodes (one-way; two make a partition) and crashes with or without a restart. Its text
-//! form is one fault per line, times in nanoseconds; a trace carries it, and a schedule recorded on one
+//! between groups of nodes (one-way; two make a partition), links that behave worse for a while or take
+//! nothing at all, and crashes with or without a restart. Its text form is one fault per line, times in nanoseconds; a trace carries it, and a schedule recorded on one
 //! transport can be played on another.
 //!
 //! # For implementers
 //! [`FaultSchedule::events`] flattens the schedule into instants; ties keep the order of the lines.
 
+use crate::link::LinkOptions;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// One thing that goes wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     /// All links of the node are cut, both ways, in `from..until`; it goes on computing.
     Outage {
@@ -38,6 +39,32 @@ pub enum Fault {
         /// When it heals.
         until: Instant,
     },
+    /// Links from any of `sources` to any of `targets` behave as `options` say in `from..until`, but for the
+    /// longest frame, which is the same for a whole run. Of several such faults the last of the schedule counts.
+    Link {
+        /// The senders.
+        sources: BTreeSet<NodeId>,
+        /// The receivers.
+        targets: BTreeSet<NodeId>,
+        /// How the links behave.
+        options: LinkOptions,
+        /// When this begins.
+        from: Instant,
+        /// When it is over.
+        until: Instant,
+    },
+    /// Links from any of `sources` to any of `targets` take no frames in `from..until`: they are full, and their
+    /// senders know. What is on them already arrives.
+    Clog {
+        /// The senders.
+        sources: BTreeSet<NodeId>,
+        /// The receivers.
+        targets: BTreeSet<NodeId>,
+        /// When the links clog.
+        from: Instant,
+        /// When they take frames again.
+        until: Instant,
+    },
     /// The node loses its memory and its work at `at`.
     Crash {
         /// The node that dies.
@@ -56,9 +83,9 @@ pub enum Change {
     Offline(NodeId),
     /// One outage of the node is over.
     Online(NodeId),
-    /// The cut, by its number in the schedule, begins.
+    /// What is wrong with links, by its number in the schedule, begins.
     Cut(usize),
-    /// The cut, by its number in the schedule, heals.
+    /// What is wrong with links, by its number in the schedule, heals.
     Healed(usize),
     /// The node dies.
     Crash(NodeId),
@@ -80,7 +107,7 @@ impl fmt::Display for Change {
 }
 
 /// Everything that goes wrong in a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FaultSchedule {
     /// The faults, in any order.
     pub faults: Vec<Fault>,
@@ -102,7 +129,7 @@ impl FaultSchedule {
                     events.push((from, Change::Offline(node)));
                     events.push((until, Change::Online(node)));
                 }
-                Fault::Cut { from, until, .. } => {
+                Fault::Cut { from, until, .. } | Fault::Link { from, until, .. } | Fault::Clog { from, until, .. } => {
                     events.push((from, Change::Cut(number)));
                     events.push((until, Change::Healed(number)));
                 }
@@ -133,6 +160,13 @@ impl fmt::Display for Fault {
             Self::Cut { sources, targets, from, until } => {
                 write!(f, "cut {} {} {} {}", List(sources), List(targets), from.as_nanos(), until.as_nanos())
             }
+            Self::Link { sources, targets, options, from, until } => {
+                let (sources, targets) = (List(sources), List(targets));
+                write!(f, "link {sources} {targets} {} {} {options}", from.as_nanos(), until.as_nanos())
+            }
+            Self::Clog { sources, targets, from, until } => {
+                write!(f, "clog {} {} {} {}", List(sources), List(targets), from.as_nanos(), until.as_nanos())
+            }
             Self::Crash { node, at, restart } => {
                 write!(f, "crash {node} {}", at.as_nanos())?;
                 if *restart < Instant::FAR {
@@ -153,7 +187,7 @@ impl fmt::Display for FaultSchedule {
 /// A line of a fault schedule that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "fault `{line}`: expected `outage nI FROM UNTIL`, `cut nI,nJ nK,nL FROM UNTIL` or `crash nI AT [RESTART]`, times in nanoseconds and in order"
+    "fault `{line}`: expected `outage nI FROM UNTIL`, `cut nI,nJ nK,nL FROM UNTIL`, `clog nI,nJ nK,nL FROM UNTIL`, `link nI,nJ nK,nL FROM UNTIL OPTIONS` or `crash nI AT [RESTART]`, times in nanoseconds and in order"
 )]
 pub struct FaultError {
     line: String,
@@ -180,6 +214,7 @@ fn parse_fault(line: &str) -> Option<Fault> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let time = |word: &str| word.parse().ok().map(Instant::from_nanos);
     let ordered = |from: Instant, until: Instant| (from <= until).then_some((from, until));
+    let nodes = |list: &str| list.split(',').map(parse_node).collect::<Option<_>>();
     match *words.as_slice() {
         ["outage", node, from, until] => {
             let (from, until) = ordered(time(from)?, time(until)?)?;
@@ -187,8 +222,16 @@ fn parse_fault(line: &str) -> Option<Fault> {
         }
         ["cut", sources, targets, from, until] => {
             let (from, until) = ordered(time(from)?, time(until)?)?;
-            let nodes = |list: &str| list.split(',').map(parse_node).collect::<Option<_>>();
             Some(Fault::Cut { sources: nodes(sources)?, targets: nodes(targets)?, from, until })
+        }
+        ["clog", sources, targets, from, until] => {
+            let (from, until) = ordered(time(from)?, time(until)?)?;
+            Some(Fault::Clog { sources: nodes(sources)?, targets: nodes(targets)?, from, until })
+        }
+        ["link", sources, targets, from, until, options] => {
+            let (from, until) = ordered(time(from)?, time(until)?)?;
+            let options = options.parse().ok()?;
+            Some(Fault::Link { sources: nodes(sources)?, targets: nodes(targets)?, options, from, until })
         }
         ["crash", node, at] => Some(Fault::Crash { node: parse_node(node)?, at: time(at)?, restart: Instant::FAR }),
         ["crash", node, at, restart] => {
@@ -260,8 +303,14 @@ mod tests {
             (time.clone(), time).prop_map(|(from, more)| (Instant::from_nanos(from), Instant::from_nanos(from + more)));
         prop_oneof![
             (node.clone(), span.clone()).prop_map(|(node, (from, until))| Fault::Outage { node, from, until }),
-            (nodes.clone(), nodes, span.clone())
+            (nodes.clone(), nodes.clone(), span.clone())
                 .prop_map(|(sources, targets, (from, until))| { Fault::Cut { sources, targets, from, until } }),
+            (nodes.clone(), nodes.clone(), span.clone())
+                .prop_map(|(sources, targets, (from, until))| { Fault::Clog { sources, targets, from, until } }),
+            (nodes.clone(), nodes, span.clone(), 0.0..=1.0).prop_map(|(sources, targets, (from, until), loss)| {
+                let options = LinkOptions { loss, ..LinkOptions::default() };
+                Fault::Link { sources, targets, options, from, until }
+            }),
             (node, span, any::<bool>()).prop_map(|(node, (at, restart), again)| Fault::Crash {
                 node,
                 at,

@@ -41,6 +41,7 @@ pub struct Connectivity {
     faults: FaultSchedule,
     /// Outages may overlap: a node is back when the last of its outages is over.
     outages: BTreeMap<NodeId, u32>,
+    /// What is wrong with links now, by number.
     cuts: BTreeSet<usize>,
     dead: BTreeSet<NodeId>,
 }
@@ -104,7 +105,25 @@ impl Connectivity {
     fn cut(&self, from: NodeId, to: NodeId) -> bool {
         self.cuts.iter().any(|&number| match &self.faults.faults[number] {
             Fault::Cut { sources, targets, .. } => sources.contains(&from) && targets.contains(&to),
-            Fault::Outage { .. } | Fault::Crash { .. } => false,
+            _ => false,
+        })
+    }
+
+    /// Whether the link from `from` to `to` takes no frames.
+    fn clogged(&self, from: NodeId, to: NodeId) -> bool {
+        self.cuts.iter().any(|&number| match &self.faults.faults[number] {
+            Fault::Clog { sources, targets, .. } => sources.contains(&from) && targets.contains(&to),
+            _ => false,
+        })
+    }
+
+    /// How the link from `from` to `to` behaves, if not as usual.
+    fn behaviour(&self, from: NodeId, to: NodeId) -> Option<&LinkOptions> {
+        self.cuts.iter().rev().find_map(|&number| match &self.faults.faults[number] {
+            Fault::Link { sources, targets, options, .. } if sources.contains(&from) && targets.contains(&to) => {
+                Some(options)
+            }
+            _ => None,
         })
     }
 }
@@ -157,9 +176,13 @@ impl Links {
         &self.options
     }
 
-    pub(crate) fn offer(&mut self, from: NodeId, to: NodeId, now: Instant, len: usize) -> Fate {
+    pub(crate) fn offer(&mut self, network: &Connectivity, from: NodeId, to: NodeId, now: Instant, len: usize) -> Fate {
+        if network.clogged(from, to) {
+            return Fate::Full;
+        }
         let seed = self.seed;
-        self.used.entry((from, to)).or_insert_with(|| Link::new(seed, from, to)).offer(&self.options, now, len)
+        let options = network.behaviour(from, to).unwrap_or(&self.options);
+        self.used.entry((from, to)).or_insert_with(|| Link::new(seed, from, to)).offer(options, now, len)
     }
 
     pub(crate) fn release(&mut self, from: NodeId, to: NodeId, len: usize) {
@@ -201,5 +224,29 @@ mod tests {
         assert!(!network.connected(A, B) && network.connected(B, A));
         network.apply(&Change::Healed(0));
         assert!(network.connected(A, B));
+    }
+
+    #[test]
+    fn a_link_behaves_worse_or_is_clogged_for_a_while() {
+        let (sources, targets): (BTreeSet<_>, BTreeSet<_>) = ([A].into(), [B].into());
+        let (from, until) = (Instant::ORIGIN, Instant::FAR);
+        let options = LinkOptions { loss: 1.0, ..LinkOptions::default() };
+        let faults = FaultSchedule {
+            faults: vec![
+                Fault::Clog { sources: sources.clone(), targets: targets.clone(), from, until },
+                Fault::Link { sources, targets, options, from, until },
+            ],
+        };
+        let mut network = Connectivity::new(faults);
+        let mut links = Links::new(Seed(1), LinkOptions::default());
+        let mut offer = |network: &Connectivity, from, to| links.offer(network, from, to, Instant::ORIGIN, 9);
+        network.apply(&Change::Cut(0));
+        assert_eq!(offer(&network, A, B), Fate::Full);
+        assert!(matches!(offer(&network, B, A), Fate::Arrives(..)));
+        network.apply(&Change::Cut(1));
+        network.apply(&Change::Healed(0));
+        assert!(matches!(offer(&network, A, B), Fate::Lost(_)));
+        network.apply(&Change::Healed(1));
+        assert!(matches!(offer(&network, A, B), Fate::Arrives(..)));
     }
 }

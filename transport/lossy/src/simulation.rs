@@ -332,7 +332,15 @@ impl<P: Process + Work> Simulation<P> {
                 slot.blocked = false;
             }
             Change::Restart(node) => wire.schedule(now, What::Start(node)),
-            Change::Offline(_) | Change::Online(_) | Change::Cut(_) | Change::Healed(_) => {}
+            // Whoever found a link clogged tries again.
+            Change::Healed(_) => {
+                for (node, slot) in self.slots.iter_mut().enumerate() {
+                    if std::mem::take(&mut slot.blocked) {
+                        wire.schedule(now, What::Retry(NodeId(node as u32)));
+                    }
+                }
+            }
+            Change::Offline(_) | Change::Online(_) | Change::Cut(_) => {}
         }
         if let Some((node, up)) = changed
             && self.wire.reports
@@ -442,7 +450,7 @@ impl Wire {
                 process.discard();
                 continue;
             }
-            let fate = self.links.offer(from, to, now, len);
+            let fate = self.links.offer(&self.connectivity, from, to, now, len);
             if fate == Fate::Full {
                 self.traffic.full += 1;
                 return true;

@@ -220,17 +220,7 @@ fn all_invariants_hold_under_mixed_faults_and_rounds_come_back() {
     for seed in 0..seeds {
         match judge(seed, false) {
             Ok(outcome) => {
-                total.records += outcome.summary.records;
-                total.commits += outcome.summary.commits;
-                total.recomputed += outcome.summary.recomputed;
-                total.partial += outcome.summary.partial;
-                total.retried += outcome.summary.retried;
-                total.forks += outcome.summary.forks;
-                total.merges += outcome.summary.merges;
-                total.healed += outcome.summary.healed;
-                total.samples += outcome.summary.samples;
-                total.samples_lost += outcome.summary.samples_lost;
-                total.samples_uncommitted += outcome.summary.samples_uncommitted;
+                total += outcome.summary;
                 slowest = slowest.max(*outcome.recovered.values().max().unwrap());
             }
             Err(error) => failures.push(format!("seed {seed}: {error}")),

@@ -3,6 +3,7 @@
 //! - Every start of a node has a higher incarnation than the one before.
 //! - The rounds that a start of a node commits or is healed to grow.
 //! - Whoever commits first has seen no later start of any member; only earlier starts are refused as zombies.
+//! - A start that was told of a later one proposes, commits and takes over nothing any more.
 
 use super::ledger::Ledger;
 use super::{Invariant, Summary};
@@ -16,7 +17,8 @@ pub struct Monotony {
     starts: BTreeMap<NodeId, Incarnation>,
     last: BTreeMap<(NodeId, Incarnation), CertificateId>,
     /// Who has seen which start of whom.
-    known: BTreeMap<(NodeId, NodeId), Incarnation>,
+    known: BTreeMap<(NodeId, Incarnation, NodeId), Incarnation>,
+    refused: BTreeSet<(NodeId, Incarnation)>,
     committed: BTreeSet<CertificateId>,
     healed: u64,
 }
@@ -31,18 +33,19 @@ impl Invariant for Monotony {
         match &record.what {
             Occurrence::Started => {
                 let before = self.starts.insert(node, incarnation);
-                // What a former self knew died with it.
-                self.known.retain(|&(whose, _), _| whose != node);
                 if before.is_some_and(|before| before >= incarnation) {
                     return Err(format!("the start before was {before:?}"));
                 }
             }
-            Occurrence::Up { peer, incarnation } => {
-                let known = self.known.entry((node, *peer)).or_default();
-                if incarnation < known {
+            Occurrence::Up { peer, incarnation: theirs } => {
+                let known = self.known.entry((node, incarnation, *peer)).or_default();
+                if theirs < known {
                     return Err(format!("{peer} {known} is known, an earlier start counts as up"));
                 }
-                *known = *incarnation;
+                *known = *theirs;
+            }
+            Occurrence::Refused { .. } => {
+                self.refused.insert((node, incarnation));
             }
             Occurrence::ZombieRefused { peer, incarnation, known } if incarnation >= known => {
                 return Err(format!("{peer} {incarnation} is refused although {known} is no later start"));
@@ -51,7 +54,7 @@ impl Invariant for Monotony {
                 self.rise(record, certificate.id())?;
                 if self.committed.insert(certificate.id()) {
                     for member in &certificate.members {
-                        let known = self.known.get(&(node, member.node));
+                        let known = self.known.get(&(node, incarnation, member.node));
                         if known.is_some_and(|&known| known > member.incarnation) {
                             return Err(format!(
                                 "{} {} is a member although {known:?} is known",
@@ -70,8 +73,15 @@ impl Invariant for Monotony {
             }
             _ => {}
         }
-        if self.starts.get(&node).is_some_and(|&latest| incarnation < latest) {
-            return Err(format!("{incarnation} acts after a later start"));
+        let acts = matches!(
+            record.what,
+            Occurrence::Proposed { .. }
+                | Occurrence::Done { .. }
+                | Occurrence::Committed { .. }
+                | Occurrence::Healed { .. }
+        );
+        if acts && self.refused.contains(&(node, incarnation)) {
+            return Err(format!("{incarnation} acts after it was told of a later start"));
         }
         Ok(())
     }

@@ -1,0 +1,247 @@
+//! Runs a schedule and judges the run.
+//!
+//! - Every safety invariant of `kronfleet-conformance`, on everything that every node records.
+//! - Liveness, as every schedule's faults stop: all nodes that are up commit within three budgets and one reduction after
+//!   the last fault, and all of them finish; a former self that came back learns that it is one.
+//! - With [`Options::twice`], the same run again: the traces are the same, byte for byte.
+
+use crate::machine::{Fleet, Machine, is_progress};
+use crate::schedule::{Fault, Schedule};
+use crate::training::Witness;
+use kronfleet_conformance::invariants::{Checker, Summary};
+use kronfleet_core::seed::Seed;
+use kronfleet_core::time::{Duration, Instant};
+use kronfleet_core::transport::NodeId;
+use kronfleet_lossy::fault as wire;
+use kronfleet_lossy::network::NetworkOptions;
+use kronfleet_lossy::simulation::{Ended, Simulation, SimulationOptions};
+use kronfleet_lossy::trace::{Trace, TraceHash};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// How a schedule is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Run it twice and compare the traces.
+    pub twice: bool,
+    /// Print every record.
+    pub verbose: bool,
+}
+
+/// What a run came to in which nothing was broken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// What the checker counted.
+    pub summary: Summary,
+    /// The hash of the trace.
+    pub hash: TraceHash,
+    /// How long after the last fault the last node committed; zero if no node had to.
+    pub recovered: Duration,
+    /// Virtual time that passed.
+    pub ended: Instant,
+}
+
+/// What a run broke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The invariant.
+    pub law: String,
+    /// What happened.
+    pub what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.law, self.what)
+    }
+}
+
+/// The name under which liveness stands beside the invariants.
+pub const LIVENESS: &str = "liveness";
+/// The same for a node that panics.
+pub const PANIC: &str = "panic";
+
+/// Runs `schedule` and judges it.
+///
+/// # Errors
+/// The first invariant that was broken.
+pub fn play(schedule: &Schedule, options: Options) -> Result<Outcome, Failure> {
+    let outcome = once(schedule, options.verbose)?;
+    if options.twice {
+        let again = once(schedule, false)?;
+        if again.hash != outcome.hash {
+            let what = format!("two equal runs have traces {} and {}", outcome.hash, again.hash);
+            return Err(Failure { law: "reproducibility (invariant 11)".into(), what });
+        }
+    }
+    Ok(outcome)
+}
+
+/// The same; a panic of the node's code is a failure of the run, too.
+///
+/// # Errors
+/// The first invariant that was broken.
+pub fn play_caught(schedule: &Schedule, options: Options) -> Result<Outcome, Failure> {
+    let run = std::panic::AssertUnwindSafe(|| play(schedule, options));
+    std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let what = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        Err(Failure { law: PANIC.into(), what: what.into() })
+    })
+}
+
+/// How long after the last fault every node has committed, at the latest.
+pub fn bound(schedule: &Schedule) -> Duration {
+    let run = &schedule.run;
+    // One reduction of a few values with retransmissions, and the steps until the next averaging point.
+    let reduction = run.step * (run.interval as u32 + 1) + Duration::from_millis(500);
+    3 * run.budget + reduction
+}
+
+/// What the simulator itself sees to.
+fn network(schedule: &Schedule) -> NetworkOptions {
+    let run = &schedule.run;
+    let mut network = NetworkOptions::new(run.nodes, Seed(run.seed));
+    network.link = run.link.clone();
+    network.reports = run.reports;
+    let faults = &mut network.faults;
+    for fault in &schedule.faults {
+        match fault.clone() {
+            Fault::Crash { node, at, back } => {
+                faults.faults.push(wire::Fault::Crash { node, at, restart: back.unwrap_or(Instant::FAR) });
+            }
+            Fault::Outage { node, from, until } => faults.faults.push(wire::Fault::Outage { node, from, until }),
+            Fault::Flap { node, period, from, until } => {
+                let mut begins = from;
+                while begins < until {
+                    let ends = until.min(begins + period / 2);
+                    faults.faults.push(wire::Fault::Outage { node, from: begins, until: ends });
+                    begins += period;
+                }
+            }
+            Fault::Cut { sources, targets, from, until } => {
+                faults.faults.push(wire::Fault::Cut { sources, targets, from, until });
+            }
+            Fault::Partition { one, other, from, until } => faults.partition(one, other, from, until),
+            Fault::Link { sources, targets, link, from, until } => {
+                faults.faults.push(wire::Fault::Link { sources, targets, options: link, from, until });
+            }
+            Fault::Clog { sources, targets, from, until } => {
+                faults.faults.push(wire::Fault::Clog { sources, targets, from, until });
+            }
+            // Machines see to these.
+            _ => {}
+        }
+    }
+    network
+}
+
+fn once(schedule: &Schedule, verbose: bool) -> Result<Outcome, Failure> {
+    let calm = schedule.calm();
+    let within = bound(schedule);
+    let enough = calm + within;
+    // Steps under way, a last round, and goodbyes.
+    let deadline = enough + 4 * schedule.run.budget + schedule.run.step * 4;
+    let fleet = Fleet {
+        run: Arc::new(schedule.run.clone()),
+        faults: schedule.faults.clone().into(),
+        witness: Witness::default(),
+        enough,
+    };
+    let witness = fleet.witness.clone();
+    let start = move |node: NodeId, _: u32, crashed: Option<Machine>, now: Instant| match crashed {
+        Some(mut machine) => {
+            machine.restart(now);
+            machine
+        }
+        None => Machine::new(&fleet, node, now),
+    };
+    let options = SimulationOptions::new(network(schedule));
+    let mut simulation = Simulation::new(options, Trace::hashed(schedule.to_string()), start);
+    let mut checker = Checker::new("the schedule below");
+    let mut broken = None;
+    let mut recovered = BTreeMap::new();
+    let mut over = vec![false; schedule.run.nodes as usize];
+    let mut heard = Vec::new();
+    let ended = simulation.run(deadline, |seen| {
+        let (machine, now, node, trace) = (seen.process, seen.now, seen.node, seen.trace);
+        for (who, contribution) in witness.take() {
+            checker.contribution(who, &contribution);
+        }
+        let heeds = machine.heeds();
+        for member in machine.nodes_mut() {
+            let verdict = checker.node(member, |record| {
+                trace.line(now, format_args!("{record}"));
+                if verbose {
+                    println!("{now} {record}");
+                }
+                if now > calm && is_progress(record) {
+                    recovered.entry(node).or_insert(now.since(calm));
+                }
+                if heeds {
+                    heard.push(record.clone());
+                }
+            });
+            if let Err(violation) = verdict {
+                broken = Some(Failure { law: violation.law.into(), what: violation.what });
+                return ControlFlow::Break(());
+            }
+        }
+        for record in heard.drain(..) {
+            machine.heed(now, &record);
+        }
+        over[node.0 as usize] = now >= enough && machine.is_over();
+        if over.iter().all(|over| *over) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if let Some(failure) = broken {
+        return Err(failure);
+    }
+    let liveness = |what: String| Failure { law: LIVENESS.into(), what };
+    let lagging = simulation.processes().filter(|(_, machine)| !machine.is_over());
+    let lagging: Vec<String> = lagging.map(|(node, machine)| format!("{node} {}", situation(machine))).collect();
+    if ended != Ended::Observer && !lagging.is_empty() {
+        return Err(liveness(format!("calm since {calm}, not over at {deadline}: {}", lagging.join(", "))));
+    }
+    let now = simulation.now();
+    let live: Vec<NodeId> =
+        simulation.processes().filter(|(_, machine)| machine.is_live()).map(|(node, _)| node).collect();
+    let needed = (schedule.run.minimum as usize).max(2);
+    if live.len() >= needed {
+        let late = live.iter().filter(|node| recovered.get(node).is_none_or(|after| *after > within));
+        let late: Vec<String> = late
+            .map(|node| match recovered.get(node) {
+                Some(after) => format!("{node} after {after:?}"),
+                None => format!("{node} never"),
+            })
+            .collect();
+        if !late.is_empty() {
+            return Err(liveness(format!(
+                "calm since {calm}, every node should commit within {within:?}: {}",
+                late.join(", ")
+            )));
+        }
+        for (node, machine) in simulation.processes() {
+            if let Some(wakes) = machine.unaware()
+                && now.since(wakes.max(calm)) > within
+            {
+                return Err(liveness(format!("the former self of {node}, awake since {wakes}, was never told")));
+            }
+        }
+    }
+    let recovered = live.iter().filter_map(|node| recovered.get(node)).max().copied().unwrap_or_default();
+    let (trace, _) = simulation.end();
+    let hash = trace.finish().map_err(|error| liveness(error.to_string()))?;
+    let summary = checker.finish().map_err(|violation| Failure { law: violation.law.into(), what: violation.what })?;
+    Ok(Outcome { summary, hash, recovered, ended: now })
+}
+
+fn situation(machine: &Machine) -> String {
+    match machine.participant() {
+        Some(participant) if participant.is_waiting() => "waits for a round".into(),
+        Some(participant) if participant.is_finished() => "is finished, but waits for others".into(),
+        Some(participant) => format!("trains at iteration {}", participant.iteration()),
+        None => "is to be started again".into(),
+    }
+}
