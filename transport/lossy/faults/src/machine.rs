@@ -369,7 +369,10 @@ impl Process for Machine {
                 Letter::Report(peer, up) => self.report(now, peer, up),
             }
         }
-        while let Some((_, deed)) = self.deeds.pop_front_if(|(at, _)| *at <= now) {
+        while let Some(&(at, deed)) = self.deeds.front()
+            && at <= now
+        {
+            self.deeds.pop_front();
             self.act(now, deed);
         }
         if self.back.is_some_and(|back| back <= now) {

@@ -13,7 +13,9 @@ pub(crate) const ITERATIONS: u64 = 1 << 40;
 
 /// What was contributed since it was last asked.
 #[derive(Clone, Default)]
-pub(crate) struct Witness(Arc<Mutex<Vec<(NodeId, Contribution<f32>)>>>);
+pub(crate) struct Witness(Arc<Mutex<Seen>>);
+
+type Seen = Vec<(NodeId, Contribution<f32>)>;
 
 impl Witness {
     fn saw(&self, node: NodeId, contribution: &Contribution<f32>) {
@@ -22,7 +24,7 @@ impl Witness {
     }
 
     /// Takes everything seen so far.
-    pub(crate) fn take(&self) -> Vec<(NodeId, Contribution<f32>)> {
+    pub(crate) fn take(&self) -> Seen {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -94,7 +94,10 @@ fn a_bad_file_is_refused_with_its_line_the_value_and_a_remedy() {
             crash(r#"node = "n1", at = "2s", back = "1s""#),
             "line 2: it would end at 1.000000s, before it begins at 2.000000s: exchange the times",
         ),
-        (crash(r#"node = "n1", at = "1s", bcak = "2s""#), "line 2: unknown field `bcak`, expected one of"),
+        (
+            crash(r#"node = "n1", at = "1s", bcak = "2s""#),
+            "line 2: unexpected keys in table: bcak, available keys: node, at, back",
+        ),
         (refused(r#"{ crush = { node = "n1" } }"#), "line 2: unknown variant `crush`, expected one of"),
         (
             refused(r#"{ kill = { node = "n1", on = "lunch", nth = 1, frames = 0, until = "1s" } }"#),
