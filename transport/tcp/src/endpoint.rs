@@ -1,0 +1,400 @@
+//! One node's end: a [`Transport`] over TCP.
+//!
+//! # For users
+//! [`TcpEndpoint::open`] listens and begins to join; [`Event::Up`] tells who can be reached. Dropping an end says
+//! goodbye. Whatever the end has to do (accept, dial, greet, relay) it does within [`recv`](Transport::recv), on the
+//! caller's thread: it has to be called again and again, as `drive` does.
+//!
+//! # For implementers
+//! `dialling` makes connections, `greeting` turns them into links, `dispatch` takes in what arrives, `routing` says who
+//! can be reached how, `timers` does what is due.
+
+mod dialling;
+mod dispatch;
+mod greeting;
+mod routing;
+mod timers;
+
+use crate::book::{Book, Entry, MOST_ADDRESSES};
+use crate::connection::{Connection, Stage};
+use crate::frame::Kind;
+use crate::incident::{Counters, Incident};
+use crate::link::{Link, Seed};
+use crate::options::Options;
+use crate::parley::Terms;
+use crate::resolver::Resolver;
+use kronfleet_core::cluster::Incarnation;
+use kronfleet_core::error::ErrorKind;
+use kronfleet_core::seed::Random;
+use kronfleet_core::time::Instant;
+use kronfleet_core::transport::{Event, NodeId, Sent, Transport, TransportError};
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const LISTENER: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
+/// Bytes that are written at once, without waiting for more.
+const FLUSH: usize = 64 << 10;
+/// Events handed out before what waits to be sent is written, however busy the caller is.
+const PATIENCE: u32 = 8;
+/// Incidents kept for whoever takes them.
+const INCIDENTS: usize = 256;
+
+/// One node's end.
+pub struct TcpEndpoint {
+    options: Options,
+    terms: Terms,
+    started: std::time::Instant,
+    random: Random,
+    poll: Poll,
+    events: Events,
+    waker: Waker,
+    resolver: Resolver,
+    listener: Option<TcpListener>,
+    listening: Option<SocketAddr>,
+    /// Somebody may be waiting to be accepted.
+    knocking: bool,
+    /// No accepting before this: the system had no room.
+    accept_after: Instant,
+    connections: Vec<Option<Box<Connection>>>,
+    vacant: Vec<usize>,
+    ready: VecDeque<usize>,
+    unflushed: Vec<usize>,
+    unflushed_for: u32,
+    links: BTreeMap<NodeId, Link>,
+    book: Book,
+    seeds: Vec<Seed>,
+    dialled: u64,
+    /// When something is due.
+    timer: Instant,
+    reports: VecDeque<(NodeId, bool)>,
+    incidents: VecDeque<Incident>,
+    counters: Counters,
+}
+
+/// Makes the [`recv`](Transport::recv) that an end waits in, or the next one, come back without an event.
+///
+/// For work done on another thread, whose result the node should not sleep over.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    called: Arc<AtomicBool>,
+    waker: Arc<mio::Waker>,
+}
+
+impl Waker {
+    /// Wakes the end.
+    pub fn wake(&self) {
+        self.called.store(true, Ordering::Release);
+        // Fails only if the system is out of resources; then the end wakes at its deadline.
+        let _ = self.waker.wake();
+    }
+}
+
+impl TcpEndpoint {
+    /// Listens, and begins to join the run.
+    ///
+    /// # Errors
+    /// If it cannot listen, or would talk to other machines without certificates and without
+    /// [`insecure`](Options::insecure).
+    ///
+    /// # Panics
+    /// If the longest frame is shorter than 256 bytes or the node's number is not below [`nodes`](Options::nodes).
+    #[track_caller]
+    pub fn open(options: Options) -> Result<Self, TransportError> {
+        let (local, nodes) = (options.node, options.nodes);
+        assert!((256..1 << 30).contains(&options.max_frame), "the longest frame has {} bytes", options.max_frame);
+        assert!(local.0 < nodes, "{local} is not one of {nodes} nodes");
+        assert!(options.advertise.len() <= MOST_ADDRESSES, "{} addresses advertised", options.advertise.len());
+        refuse_exposure(&options)?;
+        let poll = Poll::new().map_err(|error| failure("cannot watch sockets", &error))?;
+        let waker = mio::Waker::new(poll.registry(), WAKER).map_err(|error| failure("cannot be woken", &error))?;
+        let waker = Waker { called: Arc::default(), waker: Arc::new(waker) };
+        let mut end = Self {
+            terms: Terms { run: options.run, node: local, nodes, longest: options.max_frame as u32 },
+            started: std::time::Instant::now(),
+            random: options.seed.derive("tcp", u64::from(local.0)).random(),
+            poll,
+            events: Events::with_capacity(256),
+            resolver: Resolver::new(waker.waker.clone()),
+            waker,
+            listener: None,
+            listening: None,
+            knocking: false,
+            accept_after: Instant::ORIGIN,
+            connections: Vec::new(),
+            vacant: Vec::new(),
+            ready: VecDeque::new(),
+            unflushed: Vec::new(),
+            unflushed_for: 0,
+            links: BTreeMap::new(),
+            book: Book::default(),
+            seeds: options.seeds.iter().map(|host| Seed::new(host)).collect(),
+            dialled: 0,
+            timer: Instant::ORIGIN,
+            reports: VecDeque::new(),
+            incidents: VecDeque::new(),
+            counters: Counters::default(),
+            options,
+        };
+        end.listen()?;
+        Ok(end)
+    }
+
+    /// Where this end listens.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listening
+    }
+
+    /// Which start of the node this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.options.incarnation
+    }
+
+    /// The nodes to which there is a connection, in their order.
+    pub fn neighbours(&self) -> impl Iterator<Item = NodeId> {
+        self.links.iter().filter(|(_, link)| link.open.is_some()).map(|(&node, _)| node)
+    }
+
+    /// The nodes that can be reached, directly or through others, in their order.
+    pub fn reachable(&self) -> impl Iterator<Item = NodeId> {
+        self.links.iter().filter(|(_, link)| link.reported).map(|(&node, _)| node)
+    }
+
+    /// What is known of others' addresses.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Takes the next of the last connections that ended; the oldest are forgotten first.
+    pub fn next_incident(&mut self) -> Option<Incident> {
+        self.incidents.pop_front()
+    }
+
+    /// Something with which another thread can wake this end.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn listen(&mut self) -> Result<(), TransportError> {
+        let local = self.options.node;
+        if let Some(address) = self.options.listen {
+            let failed = |error| failure(&format!("{local} cannot listen on {address}; is the port taken?"), &error);
+            let mut listener = TcpListener::bind(address).map_err(failed)?;
+            self.listening = Some(listener.local_addr().map_err(failed)?);
+            self.poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(failed)?;
+            self.listener = Some(listener);
+            self.knocking = true;
+        }
+        let addresses = match self.listening {
+            _ if !self.options.advertise.is_empty() => self.options.advertise.clone(),
+            Some(address) if !address.ip().is_unspecified() => vec![address],
+            _ => Vec::new(),
+        };
+        self.book.learn(local, Entry { incarnation: self.options.incarnation, addresses });
+        Ok(())
+    }
+
+    /// Something has changed: what is due has to be looked at anew.
+    fn stir(&mut self) {
+        self.timer = Instant::ORIGIN;
+    }
+
+    fn queue(ready: &mut VecDeque<usize>, token: usize, connection: &mut Connection) {
+        if !std::mem::replace(&mut connection.queued, true) {
+            ready.push_back(token);
+        }
+    }
+
+    /// Remembers that `connection` has something to write.
+    fn owe(&mut self, token: usize, connection: &mut Connection) {
+        if !std::mem::replace(&mut connection.unflushed, true) {
+            self.unflushed.push(token);
+        }
+    }
+
+    /// Writes whatever waits, as far as sockets take it.
+    fn flush(&mut self) {
+        self.unflushed_for = 0;
+        for token in std::mem::take(&mut self.unflushed) {
+            let Some(mut connection) = self.connections[token].take() else {
+                continue;
+            };
+            connection.unflushed = false;
+            self.write_owed(&mut connection);
+            connection.flush();
+            if !connection.is_sound() {
+                Self::queue(&mut self.ready, token, &mut connection);
+            }
+            self.connections[token] = Some(connection);
+        }
+    }
+
+    /// Waits for sockets until `until`, and notes what they have.
+    fn watch(&mut self, until: Instant) -> Result<(), TransportError> {
+        let span = until.since(self.now());
+        match self.poll.poll(&mut self.events, Some(span)) {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+                return Err(failure("cannot wait for sockets", &error));
+            }
+            Err(_) | Ok(()) => {}
+        }
+        for event in &self.events {
+            match event.token() {
+                LISTENER => self.knocking = true,
+                // Whoever calls leaves a note of his own.
+                WAKER => {}
+                Token(token) => {
+                    let Some(Some(connection)) = self.connections.get_mut(token) else {
+                        continue;
+                    };
+                    if event.is_readable() || event.is_read_closed() || event.is_error() {
+                        connection.readable = true;
+                    }
+                    if connection.stage == Stage::Connecting || connection.readable {
+                        Self::queue(&mut self.ready, token, connection);
+                    }
+                    if event.is_writable() && !std::mem::replace(&mut connection.unflushed, true) {
+                        self.unflushed.push(token);
+                    }
+                }
+            }
+        }
+        if self.knocking {
+            self.accept();
+        }
+        while let Some((seed, addresses)) = self.resolver.next() {
+            self.resolved(seed, addresses);
+        }
+        Ok(())
+    }
+}
+
+impl Transport for TcpEndpoint {
+    fn local(&self) -> NodeId {
+        self.options.node
+    }
+
+    fn max_frame(&self) -> usize {
+        self.options.max_frame
+    }
+
+    fn now(&self) -> Instant {
+        Instant::ORIGIN + self.started.elapsed()
+    }
+
+    fn send(&mut self, to: NodeId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<Sent, TransportError> {
+        let local = self.options.node;
+        assert!(to != local, "{to} sends a frame to itself");
+        assert!(
+            len <= self.options.max_frame,
+            "{local} sends {len} bytes in a frame, {} at most",
+            self.options.max_frame
+        );
+        let unreachable =
+            |reason: &str| TransportError { kind: ErrorKind::Unreachable, peer: Some(to), reason: reason.into() };
+        let token = self.route(to).ok_or_else(|| unreachable("no connection, and nobody who relays"))?;
+        let connection = self.connections[token].as_mut().expect("routes lead along open connections");
+        if !connection.has_room(len) {
+            connection.flush();
+        }
+        if !connection.is_sound() {
+            Self::queue(&mut self.ready, token, connection);
+            return Err(unreachable("the connection has just broken"));
+        }
+        if !connection.has_room(len) {
+            self.counters.full += 1;
+            return Ok(Sent::Full);
+        }
+        connection.write(Kind::Data, local, to, len, fill);
+        self.counters.frames_sent += 1;
+        self.counters.bytes_sent += len as u64;
+        if connection.output.len() >= FLUSH {
+            connection.flush();
+        }
+        if connection.is_pending() && !std::mem::replace(&mut connection.unflushed, true) {
+            self.unflushed.push(token);
+        }
+        Ok(Sent::Accepted)
+    }
+
+    fn recv(&mut self, deadline: Instant, sink: &mut dyn FnMut(Event<'_>)) -> Result<bool, TransportError> {
+        self.unflushed_for += 1;
+        if self.unflushed_for > PATIENCE {
+            self.flush();
+        }
+        let mut watched = false;
+        loop {
+            if let Some((peer, up)) = self.reports.pop_front() {
+                sink(if up { Event::Up(peer) } else { Event::Down(peer) });
+                return Ok(true);
+            }
+            if self.dispatch(sink) {
+                return Ok(true);
+            }
+            self.flush();
+            let now = self.now();
+            // Only who has looked at all sockets may say that a peer was silent.
+            if watched && self.ready.is_empty() && now >= self.timer {
+                self.act(now);
+            }
+            if !self.reports.is_empty() {
+                continue;
+            }
+            let called = self.waker.called.load(Ordering::Acquire);
+            if watched && (called || now >= deadline) {
+                self.waker.called.store(false, Ordering::Release);
+                return Ok(false);
+            }
+            let glance = called || !watched || !self.ready.is_empty();
+            let until = if glance { now } else { deadline.min(self.timer) };
+            self.watch(until)?;
+            watched = true;
+        }
+    }
+}
+
+impl Drop for TcpEndpoint {
+    /// Says goodbye to everybody; what was accepted is on its way as far as the system takes it.
+    fn drop(&mut self) {
+        let local = self.options.node;
+        for mut connection in self.connections.drain(..).flatten() {
+            if let (Some(peer), Stage::Open) = (connection.peer, connection.stage) {
+                connection.flush();
+                connection.write_control(Kind::Bye, local, peer, &[]);
+            }
+            connection.close();
+        }
+    }
+}
+
+/// Refuses what would let strangers in or secrets out.
+fn refuse_exposure(options: &Options) -> Result<(), TransportError> {
+    if options.insecure || options.identity.is_some() {
+        return Ok(());
+    }
+    let seeds = options.seeds.iter().filter_map(|seed| seed.parse::<SocketAddr>().ok());
+    match options.listen.into_iter().chain(seeds).find(|address| !address.ip().is_loopback()) {
+        None => Ok(()),
+        Some(address) => Err(TransportError {
+            kind: ErrorKind::Other,
+            peer: None,
+            reason: format!(
+                "{address} is not of this machine alone, and there are no certificates: anybody could join and read; \
+                 make certificates with `kronfleet-tcp certificates`, or allow it with `--insecure`"
+            ),
+        }),
+    }
+}
+
+fn failure(what: &str, error: &std::io::Error) -> TransportError {
+    TransportError { kind: ErrorKind::Other, peer: None, reason: format!("{what}: {error}") }
+}

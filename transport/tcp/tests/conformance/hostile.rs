@@ -1,0 +1,206 @@
+//! Whatever comes over the wire, the end says why it closes a connection, and goes on.
+
+use crate::fleet::{Fleet, PATIENCE, RUN, Security, meet, seed, turn, until};
+use kronfleet_core::cluster::{Incarnation, RunId};
+use kronfleet_core::transport::{NodeId, Transport};
+use kronfleet_tcp::frame::{self, ANYBODY, FrameError, HEADER, Kind};
+use kronfleet_tcp::hello::{Generation, Hello, Refusal};
+use kronfleet_tcp::incident::{Closure, Incident};
+use kronfleet_tcp::{Options, TcpEndpoint};
+use proptest::prelude::*;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+/// A frame as bytes.
+fn framed(kind: Kind, target: NodeId, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER + body.len()];
+    frame::encode(1, kind, NodeId(1), target, &mut bytes, |target| target.copy_from_slice(body));
+    bytes
+}
+
+/// What `n1` says when it introduces itself to an end with the usual options.
+fn hello() -> Hello {
+    Hello {
+        least: 1,
+        greatest: 1,
+        run: RUN,
+        generation: Generation { incarnation: Incarnation(1), dialled: 1 },
+        longest: 64 << 10,
+        addresses: Vec::new(),
+    }
+}
+
+fn said(hello: &Hello) -> Vec<u8> {
+    let mut body = vec![0; hello.length()];
+    hello.write(&mut body);
+    framed(Kind::Hello, ANYBODY, &body)
+}
+
+/// Waits for the next connection to end.
+#[track_caller]
+fn incident(end: &mut TcpEndpoint) -> Incident {
+    let mut found = None;
+    until("a connection ends", &mut [end], |ends, _| {
+        found = found.take().or(ends[0].next_incident());
+        found.is_some()
+    });
+    found.expect("just found")
+}
+
+/// Sends `bytes` to a fresh end and closes the sending side; answers why the end closed the connection, and what it
+/// said before.
+#[track_caller]
+fn verdict(bytes: &[u8]) -> (Closure, Vec<u8>) {
+    let mut end = TcpEndpoint::open(Fleet::new(Security::Plain).options(0, &[])).unwrap();
+    let mut stranger = TcpStream::connect(end.address().unwrap()).unwrap();
+    // The end may close before everything is written.
+    let _ = stranger.write_all(bytes);
+    let _ = stranger.shutdown(Shutdown::Write);
+    let closure = incident(&mut end).closure;
+    stranger.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = Vec::new();
+    let _ = stranger.read_to_end(&mut answer);
+    (closure, answer)
+}
+
+/// Why the answer says that the connection is refused.
+fn refusal(answer: &[u8]) -> Refusal {
+    let header = frame::header(answer, &Default::default()).unwrap().expect("a whole header");
+    assert_eq!(header.kind, Kind::Refuse);
+    Refusal::read(frame::body(answer, &header).unwrap().expect("a whole frame")).unwrap()
+}
+
+#[test]
+fn garbage_closes_its_connection() {
+    let (closure, _) = verdict(b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(closure, Closure::Frame(FrameError::Magic { found: *b"GET " }));
+}
+
+#[test]
+fn what_ends_within_a_frame_is_truncated() {
+    let whole = said(&hello());
+    let (closure, _) = verdict(&whole[..whole.len() - 1]);
+    assert_eq!(closure, Closure::Frame(FrameError::Truncated { found: whole.len() - 1 }));
+}
+
+#[test]
+fn other_versions_are_refused_with_the_reason() {
+    let (closure, answer) = verdict(&said(&Hello { least: 2, greatest: 3, ..hello() }));
+    assert_eq!(closure, Closure::Refused(Refusal::Version));
+    assert_eq!(refusal(&answer), Refusal::Version);
+}
+
+#[test]
+fn other_limits_are_refused_with_the_reason() {
+    let (closure, answer) = verdict(&said(&Hello { longest: 65, ..hello() }));
+    assert_eq!((closure, refusal(&answer)), (Closure::Refused(Refusal::Longest), Refusal::Longest));
+}
+
+#[test]
+fn frames_before_the_hello_are_refused() {
+    let (closure, answer) = verdict(&framed(Kind::Data, NodeId(0), b"hello?"));
+    assert_eq!(closure, Closure::Frame(FrameError::Kind { found: Kind::Data as u8 }));
+    assert_eq!(refusal(&answer), Refusal::Frame);
+}
+
+#[test]
+fn oversized_frames_are_refused_by_their_header_alone() {
+    let mut bytes = said(&hello());
+    let mut header = framed(Kind::Data, NodeId(0), b"");
+    header[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+    bytes.extend(header);
+    let (closure, _) = verdict(&bytes);
+    let (length, limit) = (u32::MAX as usize, 64 << 10);
+    assert_eq!(closure, Closure::Frame(FrameError::Oversized { length, limit }));
+}
+
+#[test]
+fn damaged_frames_are_noticed() {
+    let mut bytes = said(&hello());
+    bytes.extend(framed(Kind::Data, NodeId(0), b"some bytes"));
+    *bytes.last_mut().unwrap() ^= 1;
+    assert_eq!(verdict(&bytes).0, Closure::Frame(FrameError::Checksum));
+}
+
+#[test]
+fn forged_origins_are_refused() {
+    let mut bytes = said(&hello());
+    let mut forged = vec![0; HEADER];
+    frame::encode(1, Kind::Ping, NodeId(2), NodeId(0), &mut forged, |_| {});
+    bytes.extend(forged);
+    assert_eq!(verdict(&bytes).0, Closure::Frame(FrameError::Field("origin or target")));
+}
+
+#[test]
+fn other_runs_are_refused_at_both_ends() {
+    let fleet = Fleet::new(Security::Plain);
+    let mut one = TcpEndpoint::open(fleet.options(0, &[])).unwrap();
+    let other = Options { run: RunId(43), ..fleet.options(1, &[seed(&one)]) };
+    let mut other = TcpEndpoint::open(other).unwrap();
+    let (mut here, mut there) = (None, None);
+    until("both know why", &mut [&mut one, &mut other], |ends, _| {
+        here = here.take().or(ends[0].next_incident());
+        there = there.take().or(ends[1].next_incident());
+        here.is_some() && there.is_some()
+    });
+    assert_eq!(here.unwrap().closure, Closure::Refused(Refusal::Run));
+    assert_eq!(there.unwrap().closure, Closure::RefusedBy(Refusal::Run));
+}
+
+#[test]
+fn strangers_who_say_nothing_have_to_make_room_and_to_leave() {
+    let fleet = Fleet::new(Security::Plain);
+    let options = Options { strangers: 4, handshake: Duration::from_millis(300), ..fleet.options(0, &[]) };
+    let mut end = TcpEndpoint::open(options).unwrap();
+    let strangers: Vec<_> = (0..20).map(|_| TcpStream::connect(end.address().unwrap()).unwrap()).collect();
+    let mut closures = Vec::new();
+    until("all strangers are gone", &mut [&mut end], |ends, _| {
+        closures.extend(std::iter::from_fn(|| ends[0].next_incident()).map(|incident| incident.closure));
+        closures.len() == strangers.len()
+    });
+    let crowded = closures.iter().filter(|closure| **closure == Closure::Crowded).count();
+    let slow = closures.iter().filter(|closure| matches!(closure, Closure::Slow(_))).count();
+    assert_eq!((crowded, slow), (16, 4), "{closures:?}");
+    // A friend is welcome all the same.
+    let friend = TcpEndpoint::open(fleet.options(1, &[seed(&end)])).unwrap();
+    meet(&mut [end, friend]);
+}
+
+#[test]
+fn any_bytes_close_their_connection_and_nothing_else() {
+    let mut friends = Fleet::new(Security::Plain).open(2);
+    meet(&mut friends);
+    let friends = std::cell::RefCell::new(friends);
+    let start = prop_oneof![Just(Vec::new()), Just(said(&hello())[..HEADER].to_vec()), Just(said(&hello()))];
+    let damage = proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4);
+    let bytes = (start, damage, proptest::collection::vec(any::<u8>(), 0..64));
+    let check = kronfleet_conformance::check::Check { cases: 64, shrinking: 50, ..Default::default() };
+    check
+        .hold(bytes, |(mut bytes, damage, rest)| {
+            bytes.extend(rest);
+            for (at, byte) in damage {
+                if !bytes.is_empty() {
+                    let at = at.index(bytes.len());
+                    bytes[at] = byte;
+                }
+            }
+            let mut friends = friends.borrow_mut();
+            let mut stranger = TcpStream::connect(friends[0].address().unwrap()).unwrap();
+            let _ = stranger.write_all(&bytes);
+            drop(stranger);
+            // It introduced itself as n1: at worst that one has to come back.
+            let began = std::time::Instant::now();
+            while friends[0].next_incident().is_none() && began.elapsed() < PATIENCE {
+                let [one, other] = &mut friends[..] else { unreachable!("two friends") };
+                turn(&mut [one, other]);
+            }
+            if began.elapsed() >= PATIENCE {
+                return Err("the connection was not closed".into());
+            }
+            Ok(())
+        })
+        .unwrap();
+    meet(&mut friends.borrow_mut());
+    assert_eq!(friends.borrow()[0].local(), NodeId(0));
+}
