@@ -30,6 +30,10 @@ pub(super) struct Eigen<B: Backend> {
     /// Second moments, in the layout of the parameters.
     moment_jobs: Vec<MapJob>,
     moments: Option<Moments<B>>,
+    /// For every job of `spectrum_jobs`, its block.
+    spectrum_blocks: Vec<usize>,
+    /// Whether the last refresh left a block what it had: bases, eigenvalues and second moments.
+    unchanged: Vec<bool>,
     /// The blocks by the network's numbers, for EKFAC.
     observed: Vec<Option<Block>>,
 }
@@ -64,8 +68,9 @@ impl<B: Backend> Eigen<B> {
                 out: block.parameters,
             }
         };
-        let mut spectrum_jobs: Vec<MapJob> = blocks.iter().enumerate().map(spectrum).collect();
-        spectrum_jobs.sort_by_key(|job| job.out.end());
+        let mut spectrum_jobs: Vec<(usize, MapJob)> = blocks.iter().enumerate().map(spectrum).enumerate().collect();
+        spectrum_jobs.sort_by_key(|(_, job)| job.out.end());
+        let (spectrum_blocks, spectrum_jobs): (Vec<usize>, Vec<MapJob>) = spectrum_jobs.into_iter().unzip();
         let mut observed = alloc::vec![None; members.last().map_or(0, |last| last + 1)];
         for (&member, block) in members.iter().zip(blocks) {
             observed[member] = Some(block.clone());
@@ -81,6 +86,8 @@ impl<B: Backend> Eigen<B> {
             shadow_values: backend.allocate(next)?,
             spectra,
             spectrum_jobs,
+            spectrum_blocks,
+            unchanged: alloc::vec![false; blocks.len()],
             observed,
             pending: None,
             inward: Sandwich::new(blocks, [true, false]),
@@ -109,9 +116,11 @@ impl<B: Backend> Eigen<B> {
         for block in 0..factors.blocks().len() {
             if self.mend(backend, factors, block, report)? {
                 self.cache.succeeded(block);
+                self.unchanged[block] = false;
                 continue;
             }
             let kept = self.cache.fall_back(backend, block, report)?;
+            self.unchanged[block] = kept == Kept::Previous;
             for slot in [block, factors.blocks().len() + block] {
                 let (one, zero, region) = (B::Scalar::of(1.0), B::Scalar::of(0.0), self.spectra[slot]);
                 match kept {
@@ -126,7 +135,9 @@ impl<B: Backend> Eigen<B> {
         let clamp = Map::Maximum(B::Scalar::of(1.0), B::Scalar::of(0.0));
         backend.map(clamp, &[MapJob::unary(all, all)], Some(&self.shadow_values), None, &mut self.values)?;
         if let Some(moments) = &mut self.moments {
-            moments.restart(backend, &self.spectrum_jobs, &self.values)?;
+            let jobs = self.spectrum_blocks.iter().zip(&self.spectrum_jobs);
+            let jobs = jobs.map(|(&block, job)| (block, job, self.unchanged[block]));
+            moments.restart(backend, jobs, &self.values)?;
         }
         Ok(())
     }

@@ -18,7 +18,9 @@ const TILE: usize = 1 << 20;
 /// squared example by example.
 pub(super) struct Moments<B: Backend> {
     means: RunningMeans<B>,
-    blocks: usize,
+    /// Whether a block's moments were started from eigenvalues already.
+    started: Vec<bool>,
+    restart_jobs: Vec<MapJob>,
     patches: Option<B::Buffer>,
     left: Option<B::Buffer>,
     right: Option<B::Buffer>,
@@ -33,7 +35,8 @@ impl<B: Backend> Moments<B> {
         let groups: Vec<Vec<Region>> = blocks.iter().map(|block| alloc::vec![block.parameters]).collect();
         Ok(Self {
             means: RunningMeans::new(backend, parameters, &groups)?,
-            blocks: blocks.len(),
+            started: alloc::vec![false; blocks.len()],
+            restart_jobs: Vec::with_capacity(blocks.len()),
             patches: None,
             left: None,
             right: None,
@@ -59,13 +62,26 @@ impl<B: Backend> Moments<B> {
         self.means.values()
     }
 
-    /// Starts again from `d_G d_Aᵀ` in new bases.
-    pub(super) fn restart(&mut self, backend: &mut B, jobs: &[MapJob], values: &B::Buffer) -> Result<(), B::Error> {
+    /// Starts again from `d_G d_Aᵀ` in new bases: every block with its job, and whether it has kept its bases; if so, it
+    /// keeps what was measured in them.
+    pub(super) fn restart<'a>(
+        &mut self,
+        backend: &mut B,
+        jobs: impl Iterator<Item = (usize, &'a MapJob, bool)>,
+        values: &B::Buffer,
+    ) -> Result<(), B::Error> {
         let s = B::Scalar::of;
-        let all = Region::vector(0, self.blocks);
         let (target, weights) = self.means.estimate_mut();
-        backend.map(Map::MultiplyAdd(s(1.0), s(0.0)), jobs, Some(values), Some(values), target)?;
-        backend.fill(s(1.0), all, weights)
+        self.restart_jobs.clear();
+        for (block, job, unchanged) in jobs {
+            if unchanged && self.started[block] {
+                continue;
+            }
+            self.started[block] = true;
+            self.restart_jobs.push(*job);
+            backend.fill(s(1.0), Region::vector(block, 1), weights)?;
+        }
+        backend.map(Map::MultiplyAdd(s(1.0), s(0.0)), &self.restart_jobs, Some(values), Some(values), target)
     }
 
     /// Adds what passed through block `block` for one micro-batch, in the bases `q`.

@@ -408,6 +408,35 @@ fn what_fails_twice_keeps_the_previous_and_raises_the_damping_and_at_last_gives_
 }
 
 #[test]
+fn second_moments_outlive_a_refresh_that_fails() {
+    let mut case = Case::<Nalgebra<f64>>::new(&[(3, 4), (2, 3)], options(Form::Ekfac));
+    let sound = statistics(1, &case.blocks, case.statistics, 5);
+    let gradient = random_gradient(1, case.parameters);
+    case.update(&sound);
+    // An average from elsewhere that is no number, and stays none.
+    let at = case.blocks[0].a.offset;
+    case.kfac.factors().expect("K-FAC has factors").means().estimate_mut().0[at] = f64::NAN;
+    for failures in 1..3 {
+        case.update(&sound);
+        assert_eq!(case.kfac.report().kept, failures);
+        // Nobody observes gradients here, so that every batch counts as one of zeros.
+        let mut decayed = sound.clone();
+        let mut g = read(&sound, case.blocks[0].g);
+        g.values.iter_mut().for_each(|value| *value *= 0.95_f64.powi(failures as i32));
+        write(&mut decayed, case.blocks[0].g, &g);
+        let expected = expected(&case.blocks, &decayed, &gradient, 0.003, eigen_oracle);
+        assert_close(&case.direction(0.1, &gradient, None), &expected, 1e-10);
+    }
+    case.update(&sound);
+    assert_eq!(case.kfac.report().identities, 1);
+    let mut plain = expected(&case.blocks[1..], &sound, &gradient, 0.003, eigen_oracle);
+    let mut identity = read(&gradient, case.blocks[0].parameters);
+    identity.values.iter_mut().for_each(|value| *value /= 1.003);
+    write(&mut plain, case.blocks[0].parameters, &identity);
+    assert_close(&case.direction(0.1, &gradient, None), &plain, 1e-10);
+}
+
+#[test]
 fn an_inverse_that_is_not_finite_is_never_applied() {
     // Positive definite, but 1/1e-39 is infinite in single precision, in the second try too.
     let mut case = Case::<Nalgebra<f32>>::new(&[(1, 1)], Options { damping: 1e-300, ..options(Form::Inverse) });
