@@ -15,6 +15,8 @@ mod greeting;
 mod routing;
 mod timers;
 
+pub(crate) use dispatch::read_neighbours;
+
 use crate::book::{Book, Entry, MOST_ADDRESSES};
 use crate::connection::{Connection, Stage};
 use crate::frame::Kind;

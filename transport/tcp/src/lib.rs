@@ -8,9 +8,11 @@ pub mod certificates;
 mod channel;
 mod connection;
 mod endpoint;
+mod exercise;
 pub mod frame;
 pub mod hello;
 pub mod incident;
+pub mod launch;
 mod link;
 mod options;
 pub mod parley;
@@ -19,4 +21,5 @@ mod resolver;
 pub mod tls;
 
 pub use endpoint::{TcpEndpoint, Waker};
+pub use exercise::{exercise_frame, exercise_handshake};
 pub use options::Options;

@@ -204,3 +204,33 @@ fn any_bytes_close_their_connection_and_nothing_else() {
     meet(&mut friends.borrow_mut());
     assert_eq!(friends.borrow()[0].local(), NodeId(0));
 }
+
+/// The fuzz targets' corpora: what fuzzing has found stays found.
+#[test]
+fn corpora() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    for (corpus, target) in [
+        ("tcp_frame", kronfleet_tcp::exercise_frame as fn(&[u8])),
+        ("tcp_handshake", kronfleet_tcp::exercise_handshake),
+    ] {
+        let folder = folder.join(corpus);
+        let files = std::fs::read_dir(&folder).expect("every target has a corpus");
+        let seeds: Vec<_> = files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
+        assert!(!seeds.is_empty(), "{} is empty", folder.display());
+        seeds.iter().for_each(|seed| target(seed));
+    }
+}
+
+/// Seeds reach the depths they are there for: the handshake's let a peer in.
+#[test]
+fn seeds_of_the_handshake_are_sound() {
+    let seed = include_bytes!("../../../../fuzz/corpus/tcp_handshake/session");
+    let mut reception = kronfleet_tcp::reception::Reception::new();
+    let bytes = &seed[1..];
+    reception.vacant()[..bytes.len()].copy_from_slice(bytes);
+    reception.filled(bytes.len());
+    let terms = kronfleet_tcp::parley::Terms { run: RunId(7), node: NodeId(0), nodes: 8, longest: 1000 };
+    let (header, body) = reception.first().unwrap().unwrap();
+    let greeting = terms.judge(kronfleet_tcp::parley::Role::Accepted, &header, body).unwrap();
+    assert!(matches!(greeting, kronfleet_tcp::parley::Greeting::Hello { peer: NodeId(1), version: 1, .. }));
+}
