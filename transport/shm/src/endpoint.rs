@@ -9,6 +9,7 @@ use crate::segment::{Ends, Options, Segment, is_taken};
 use kronfleet_core::error::ErrorKind;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::{Event, NodeId, Sent, Transport, TransportError};
+use rustix::time::{ClockId, clock_gettime};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,6 +27,8 @@ const WATCH: Duration = Duration::from_millis(10);
 ///
 /// [`recv`](Transport::recv) may come back before its deadline without an event if there is room again for a frame
 /// that was refused as [`Sent::Full`], or after [`Waker::wake`].
+///
+/// Its clock is the machine's, so that the times of all nodes of a segment can be compared.
 ///
 /// ```
 /// use kronfleet_core::cluster::RunId;
@@ -59,7 +62,6 @@ pub struct ShmEndpoint {
     links: Vec<Link>,
     /// Which link is looked at first, so that a busy peer does not silence the others.
     next: usize,
-    began: std::time::Instant,
     watched: Instant,
     woken: Arc<AtomicBool>,
     beats: u64,
@@ -130,7 +132,6 @@ impl ShmEndpoint {
             generation,
             links,
             next: 0,
-            began: std::time::Instant::now(),
             watched: Instant::ORIGIN,
             woken: Arc::default(),
             beats: 0,
@@ -307,7 +308,9 @@ impl Transport for ShmEndpoint {
     }
 
     fn now(&self) -> Instant {
-        Instant::ORIGIN + self.began.elapsed()
+        let now = clock_gettime(ClockId::Monotonic);
+        // Both are positive: the clock counts from the machine's start.
+        Instant::from_nanos(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
     }
 
     fn send(&mut self, to: NodeId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<Sent, TransportError> {

@@ -17,5 +17,5 @@ mod segment;
 pub use endpoint::{PeerStatus, ShmEndpoint, Waker};
 pub use error::OpenError;
 pub use life::Process;
-pub use ring::{exercise_header, exercise_ring};
+pub use ring::exercise_ring;
 pub use segment::{Options, sweep};

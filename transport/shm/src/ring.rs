@@ -14,7 +14,7 @@
 
 mod exercise;
 
-pub use exercise::{exercise_header, exercise_ring};
+pub use exercise::exercise_ring;
 
 use crate::layout::{APART, Layout};
 use crate::memory::Memory;
@@ -168,9 +168,11 @@ impl<S: Store> Producer<S> {
         // here. The fence in `take` is the other half.
         self.store.starved().store(1, Relaxed);
         S::fence();
-        let fits = self.fits(needed)?;
-        self.starved = !fits;
-        Ok(fits)
+        self.starved = !self.fits(needed)?;
+        if !self.starved {
+            self.store.starved().store(0, Relaxed);
+        }
+        Ok(!self.starved)
     }
 
     fn fits(&mut self, needed: u64) -> Result<bool, Corrupt> {

@@ -1,16 +1,10 @@
-//! Entry points for fuzzing: whatever another process leaves in a segment is answered, never a panic.
+//! The entry point for fuzzing: whatever another process leaves in a ring is answered, never a panic.
 
 use super::{Consumer, Mapped, Producer, Store};
-use crate::header::Header;
 use crate::layout::{Layout, PAGE};
 use crate::memory::Memory;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Reads `bytes` as the header of a segment; answers whether they are one.
-pub fn exercise_header(bytes: &[u8]) -> bool {
-    Header::parse(bytes).is_ok()
-}
 
 /// Reads a ring whose positions and content are `bytes`, then writes to it; answers how many bytes were read.
 ///

@@ -144,55 +144,97 @@ fn ends(ring: &Shared) -> (Producer<Shared>, Consumer<Shared>) {
     unsafe { (Producer::resume(ring.clone(), 1), Consumer::resume(ring.clone())) }
 }
 
-/// Sends these frames, sleeping where there is no room.
-fn produce(mut producer: Producer<Shared>, frames: &[&[u8]], room: &Futex, frame: &Futex) {
-    for bytes in frames {
-        while !producer.send(bytes.len(), |target| target.copy_from_slice(bytes)).expect("nothing is damaged") {
-            room.sleep(Duration::MAX, || producer.is_relieved());
-            producer.relieved();
-        }
-        frame.ring();
+/// Sends a frame, sleeping while there is no room.
+fn send(producer: &mut Producer<Shared>, frame: &[u8], room: &Futex) {
+    while !producer.send(frame.len(), |target| target.copy_from_slice(frame)).expect("nothing is damaged") {
+        room.sleep(Duration::MAX, || producer.is_relieved());
+        producer.relieved();
     }
 }
 
-/// Receives these frames, sleeping where there is none.
-fn consume(mut consumer: Consumer<Shared>, frames: &[&[u8]], room: &Futex, frame: &Futex) {
-    for expected in frames {
-        while consumer.peek().expect("nothing is damaged").is_none() {
-            frame.sleep(Duration::MAX, || consumer.is_waiting());
-        }
-        if consumer.take(|bytes| assert_eq!(&bytes, expected)) {
-            room.ring();
-        }
+/// Receives a frame, sleeping while there is none; answers whether the producer waits for its room.
+fn receive(consumer: &mut Consumer<Shared>, expected: &[u8], frame: &Futex) -> bool {
+    while consumer.peek().expect("nothing is damaged").is_none() {
+        frame.sleep(Duration::MAX, || consumer.is_waiting());
     }
+    consumer.take(|bytes| assert_eq!(bytes, expected))
 }
 
-fn check(frames: &'static [&'static [u8]]) {
-    loom::model(move || {
-        let (producer, consumer) = ends(&ring());
-        let (room, frame) = (Futex::new(), Futex::new());
-        let (rooms, other) = (Arc::clone(&room), Arc::clone(&frame));
-        let writer = thread::spawn(move || produce(producer, frames, &rooms, &other));
-        consume(consumer, frames, &room, &frame);
+#[test]
+fn a_sleeping_receiver_is_woken() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = ends(&ring());
+        let frame = Futex::new();
+        let bell = Arc::clone(&frame);
+        let writer = thread::spawn(move || {
+            assert_eq!(producer.send(3, |target| target.copy_from_slice(b"one")), Ok(true));
+            bell.ring();
+        });
+        receive(&mut consumer, b"one", &frame);
         writer.join().expect("no assertion fails");
     });
 }
 
 #[test]
-fn frames_arrive_and_sleepers_are_woken() {
-    check(&[b"first", b"second"]);
+fn a_starving_sender_is_woken() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = ends(&ring());
+        // Two cells each: the ring is full.
+        for frame in [b"one", b"two"] {
+            assert_eq!(producer.send(3, |target| target.copy_from_slice(frame)), Ok(true));
+        }
+        let (room, frame) = (Futex::new(), Futex::new());
+        let bell = Arc::clone(&room);
+        let writer = thread::spawn(move || send(&mut producer, b"end", &bell));
+        if receive(&mut consumer, b"one", &frame) {
+            room.ring();
+        }
+        writer.join().expect("no assertion fails");
+        assert!(!receive(&mut consumer, b"two", &frame));
+        assert!(!receive(&mut consumer, b"end", &frame));
+    });
+}
+
+/// Sends these frames as far as there is room, while what has arrived is read a few times; then the rest is read.
+fn cross(frames: &'static [&'static [u8]]) {
+    loom::model(move || {
+        let (mut producer, mut consumer) = ends(&ring());
+        let writer = thread::spawn(move || {
+            let sent = |frame: &&&[u8]| producer.send(frame.len(), |target| target.copy_from_slice(frame)) == Ok(true);
+            frames.iter().take_while(sent).count()
+        });
+        let mut read = 0;
+        let mut look = |consumer: &mut Consumer<Shared>| {
+            let there = consumer.peek().expect("nothing is damaged").is_some();
+            if there {
+                consumer.take(|bytes| assert_eq!(bytes, frames[read]));
+                read += 1;
+            }
+            there
+        };
+        look(&mut consumer);
+        look(&mut consumer);
+        let sent = writer.join().expect("no assertion fails");
+        while look(&mut consumer) {}
+        assert_eq!(read, sent);
+    });
 }
 
 #[test]
-fn a_full_ring_empties_and_goes_on_behind_its_end() {
-    // Two cells each: the ring is full after two, the third begins anew.
-    check(&[b"one", b"two", b"three"]);
+fn frames_arrive_whole_and_in_order() {
+    cross(&[b"one", b"two"]);
+}
+
+#[test]
+fn a_full_ring_goes_on_behind_its_end() {
+    // Two cells each: the third begins anew, or is refused.
+    cross(&[b"one", b"two", b"three"]);
 }
 
 #[test]
 fn padding_is_passed_over() {
-    // One cell, then two: the next pair does not fit before the end.
-    check(&[b"", b"one", b"two"]);
+    // One cell, then two: the next two do not fit before the end.
+    cross(&[b"", b"one", b"two"]);
 }
 
 #[test]

@@ -180,3 +180,28 @@ fn frames_cross_threads_unaltered_and_nobody_oversleeps() {
         }
     });
 }
+
+/// The fuzz targets' corpora: what fuzzing has found stays found.
+#[test]
+fn corpora_are_answered() {
+    let corpus = |name: &str| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
+        let files = std::fs::read_dir(folder).expect("every target has a corpus");
+        let read = |entry: std::io::Result<std::fs::DirEntry>| {
+            let path = entry.expect("a readable folder").path();
+            let name = path.file_name().expect("a file").to_string_lossy().into_owned();
+            (name, std::fs::read(&path).expect("a readable file"))
+        };
+        files.map(read).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let headers = corpus("shm_header");
+    assert!(crate::header::Header::parse(&headers["segment"]).is_ok());
+    for bytes in headers.values() {
+        let _ = crate::header::Header::parse(bytes);
+    }
+    let rings = corpus("shm_ring");
+    for bytes in rings.values() {
+        exercise_ring(bytes);
+    }
+    assert_eq!((exercise_ring(&rings["frames"]), exercise_ring(&rings["padding"])), (305, 33));
+}
