@@ -8,6 +8,7 @@ mod backward;
 mod forward;
 mod geometry;
 mod patches;
+mod rows;
 
 pub(crate) use backward::backward;
 pub(crate) use forward::forward;

@@ -141,6 +141,15 @@ fn shapes() -> Vec<(Convolution, usize)> {
     }
     let large = Extent::new(16, 32, 32);
     shapes.push((Convolution::new(large, 16, [3, 3], [1, 1], [1, 1], [1, 1], false).unwrap(), 5));
+    // Few channels and outputs, long lines.
+    for (input, outputs, kernel, stride, padding) in [
+        (Extent::new(1, 28, 28), 6, [5, 5], [1, 1], [2, 2]),
+        (Extent::new(6, 14, 14), 16, [5, 5], [1, 1], [0, 0]),
+        (Extent::new(2, 9, 61), 3, [3, 4], [2, 2], [1, 2]),
+        (Extent::new(1, 5, 40), 13, [2, 3], [1, 3], [1, 0]),
+    ] {
+        shapes.push((Convolution::new(input, outputs, kernel, stride, padding, [1, 1], true).unwrap(), 3));
+    }
     let thin = Extent::new(2, 3, 1);
     shapes.push((Convolution::new(thin, 2, [3, 3], [1, 1], [1, 1], [1, 1], true).unwrap(), 2));
     shapes.push((Convolution::new(thin, 2, [3, 3], [1, 1], [1, 1], [1, 1], true).unwrap(), 0));

@@ -7,7 +7,7 @@
 //! the zeros around the image do the cutting by themselves.
 
 use super::geometry::Window;
-use crate::kernel::{Correlate, Runs};
+use crate::kernel::{Lines, Runwise};
 use crate::scalar::Real;
 use kronfleet_core::backend::Convolution;
 use kronfleet_core::matrix::Region;
@@ -35,12 +35,12 @@ pub(crate) const fn margin(window: &Window) -> usize {
     window.image.channels * (window.image.width + 2 * window.padding[1] + 4)
 }
 
-/// Positions tabulated for `samples` samples.
+/// Lines tabulated for `samples` samples.
 pub(crate) const fn tables(window: &Window, samples: usize) -> usize {
-    samples * (window.image.positions() + 2 * window.image.width + 2 * window.image.height + 4)
+    samples * window.image.height
 }
 
-/// Where each kind of sum starts, in blocks.
+/// Where each kind of sum starts, in blocks; neighbouring shifts of one row lie side by side in one wide block.
 struct Sum;
 
 impl Sum {
@@ -55,14 +55,32 @@ impl Sum {
     /// The corner pixels with themselves, row by row.
     const CORNERS: usize = 25;
     const COUNT: usize = 29;
+}
+
+/// The sums of one shift, element `(a, b)` being that of `x(q)[a]` and `x(q + d)[b]`.
+#[derive(Clone, Copy)]
+struct Sums<'a, S> {
+    wide: &'a [S],
+    step: usize,
+}
+
+impl<'a, S> Sums<'a, S> {
+    /// Of the block of `shifts` shifts that starts at block `at`, the one at `index`.
+    fn new(sums: &'a [S], channels: usize, at: usize, shifts: usize, index: usize) -> Self {
+        Self { wide: &sums[at * channels * channels + index * channels..], step: shifts * channels }
+    }
 
     /// All pixels, any shift.
-    fn shift(down: usize, right: isize) -> usize {
+    fn shifted(sums: &'a [S], channels: usize, down: usize, right: isize) -> Self {
         if down == 0 {
-            Self::LEVEL + right.unsigned_abs()
+            Self::new(sums, channels, Sum::LEVEL, 3, right.unsigned_abs())
         } else {
-            Self::BELOW + (down - 1) * 5 + (right + 2).unsigned_abs()
+            Self::new(sums, channels, Sum::BELOW + (down - 1) * 5, 5, (right + 2).unsigned_abs())
         }
+    }
+
+    fn row(self, a: usize, channels: usize) -> &'a [S] {
+        &self.wide[a * self.step..][..channels]
     }
 }
 
@@ -75,58 +93,55 @@ pub(crate) fn accumulate<S: Real>(window: &Window, samples: usize, padded: &[S],
         sample * window.padded_len() + (row + 1) * row_len + (column + 1) * channels
     };
     let arch = pulp::Arch::new();
-    let mut add = |starts: &[usize], runs: Runs<'_>, at: usize| {
-        arch.dispatch(Correlate {
+    // Lines of `count` pixels, each with the pixels of a run that starts `offset` further on.
+    let mut add = |lines: &[usize], step: usize, count: usize, offset: usize, shifts: usize, at: usize| {
+        arch.dispatch(Runwise {
+            x: &padded[offset..],
+            runs: Lines { starts: lines, step },
+            len: shifts * channels,
             vectors: padded,
+            others: Lines { starts: lines, step },
             rows: channels,
-            vector_starts: starts,
-            x: padded,
-            starts,
-            runs,
-            scale: S::of(1.0),
-            target: &mut sums[at * block..(at + runs.elements() / channels) * block],
+            width: count,
+            target: &mut sums[at * block..(at + shifts) * block],
+            stride: shifts * channels,
         });
     };
-    let level = Runs { offsets: &[0], len: 3 * channels };
-    let down = [0, row_len, 2 * row_len];
-    let left = [row_len - 2 * channels, 2 * row_len - 2 * channels];
-    let below = Runs { offsets: &left, len: 5 * channels };
-    let column = Runs { offsets: &down, len: channels };
-    let corner = Runs { offsets: &[0], len: channels };
-
-    let (all, tables) = tables.split_at_mut(samples * height * width);
-    for (index, target) in all.iter_mut().enumerate() {
-        let (sample, position) = (index / (height * width), index % (height * width));
-        *target = start(sample, position / width, position % width);
+    let lines = &mut tables[..samples * height];
+    for (index, line) in lines.iter_mut().enumerate() {
+        *line = start(index / height, index % height, 0);
     }
-    add(all, level, Sum::LEVEL);
-    add(all, below, Sum::BELOW);
-    let (edge, _) = tables.split_at_mut(samples * height.max(width));
+    add(lines, channels, width, 0, 3, Sum::LEVEL);
+    for down in [1, 2] {
+        add(lines, channels, width, down * row_len - 2 * channels, 5, Sum::BELOW + 5 * (down - 1));
+    }
+    let lines = &mut tables[..samples];
     for (row, at) in [0, height - 1].into_iter().zip(Sum::ROWS) {
-        for (index, target) in edge.iter_mut().enumerate().take(samples * width) {
-            *target = start(index / width, row, index % width);
+        for (sample, line) in lines.iter_mut().enumerate() {
+            *line = start(sample, row, 0);
         }
-        add(&edge[..samples * width], level, at);
+        add(lines, channels, width, 0, 3, at);
     }
     for (right, at) in [0, width - 1].into_iter().zip(Sum::COLUMNS) {
-        for (index, target) in edge.iter_mut().enumerate().take(samples * height) {
-            *target = start(index / height, index % height, right);
+        for (sample, line) in lines.iter_mut().enumerate() {
+            *line = start(sample, 0, right);
         }
-        add(&edge[..samples * height], column, at);
+        for down in 0..3 {
+            add(lines, row_len, height, down * row_len, 1, at + down);
+        }
     }
     for (index, (row, right)) in
         [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)].into_iter().enumerate()
     {
-        for (sample, target) in edge.iter_mut().enumerate().take(samples) {
-            *target = start(sample, row, right);
+        for (sample, line) in lines.iter_mut().enumerate() {
+            *line = start(sample, row, right);
         }
-        add(&edge[..samples], corner, Sum::CORNERS + index);
+        add(lines, channels, 1, 0, 1, Sum::CORNERS + index);
     }
 }
 
-/// `target[region] += scale · Σ patch · patchᵀ`, upper triangle of blocks, from the sums.
+/// `target[region] += scale · Σ patch · patchᵀ`, lower triangle of blocks, from the sums.
 pub(crate) fn assemble<S: Real>(channels: usize, sums: &[S], scale: S, region: Region, target: &mut [S]) {
-    let block = |index: usize| &sums[index * channels * channels..][..channels * channels];
     for first in 0..9 {
         for second in first..9 {
             let (i, j) = (first / 3, first % 3);
@@ -137,29 +152,25 @@ pub(crate) fn assemble<S: Real>(channels: usize, sums: &[S], scale: S, region: R
                 2 => Some(blocks[0]),
                 _ => None,
             };
-            let row = edge(i, Sum::ROWS).filter(|_| down == 0).map(|at| block(at + right.unsigned_abs()));
-            let column = edge(j, Sum::COLUMNS).filter(|_| right == 0).map(|at| block(at + down));
-            let corner = (row.is_some() && column.is_some())
-                .then(|| block(Sum::CORNERS + 2 * usize::from(i == 0) + usize::from(j == 0)));
-            let all = block(Sum::shift(down, right));
-            for b in 0..channels {
-                let at = region.index(first * channels, second * channels + b);
+            let row = edge(i, Sum::ROWS).filter(|_| down == 0);
+            let row = row.map(|at| Sums::new(sums, channels, at, 3, right.unsigned_abs()));
+            let column = edge(j, Sum::COLUMNS).filter(|_| right == 0);
+            let column = column.map(|at| Sums::new(sums, channels, at + down, 1, 0));
+            let corner = Sum::CORNERS + 2 * usize::from(i == 0) + usize::from(j == 0);
+            let corner = (row.is_some() && column.is_some()).then(|| Sums::new(sums, channels, corner, 1, 0));
+            let all = Sums::shifted(sums, channels, down, right);
+            for a in 0..channels {
+                let at = region.index(second * channels, first * channels + a);
                 let target = &mut target[at..at + channels];
-                let line = b * channels..(b + 1) * channels;
-                for (a, target) in target.iter_mut().enumerate() {
-                    let at = line.start + a;
-                    let mut value = all[at];
-                    if let Some(row) = row {
-                        value -= row[at];
+                let mut add = |sums: Option<Sums<'_, S>>, scale: S| {
+                    for (target, &sum) in target.iter_mut().zip(sums.map_or(&[][..], |sums| sums.row(a, channels))) {
+                        *target += scale * sum;
                     }
-                    if let Some(column) = column {
-                        value -= column[at];
-                    }
-                    if let Some(corner) = corner {
-                        value += corner[at];
-                    }
-                    *target += scale * value;
-                }
+                };
+                add(Some(all), scale);
+                add(row, -scale);
+                add(column, -scale);
+                add(corner, scale);
             }
         }
     }

@@ -1,9 +1,10 @@
 //! The forward pass, and `Σ patch · patchᵀ` beside it.
 
 use super::geometry::Window;
+use super::rows::{self, Classes, Lanes, Pixels};
 use super::{Means, Share, Statistic, autocorrelation, gather_sums, patches, shares};
 use crate::arena::Arenas;
-use crate::kernel::{Gather, pack, packed_len};
+use crate::kernel::{Gather, MARGIN, pack, packed_len};
 use crate::parallel::Part;
 use crate::product::{lower, mirror};
 use crate::scalar::Real;
@@ -12,12 +13,14 @@ use kronfleet_core::backend::{Convolution, Outer};
 use kronfleet_core::matrix::Region;
 
 /// How the statistic is summed.
-#[derive(Clone, Copy, PartialEq)]
-enum Way {
+#[derive(Clone, Copy)]
+enum Way<'a> {
     /// Not at all.
     Not,
     /// From shifted pixels.
     Shifts,
+    /// From pairs of rows.
+    Rows(Lanes, &'a Classes),
     /// From patches.
     Patches,
 }
@@ -53,14 +56,19 @@ pub(crate) fn forward<S: Real>(
         region.rows,
         region.columns
     );
-    let way = match &statistic {
-        None => Way::Not,
-        Some(_) if autocorrelation::applies(shape) => Way::Shifts,
-        Some(_) => Way::Patches,
+    let window = window(shape);
+    let lanes = if statistic.is_some() { Lanes::choose(shape) } else { None };
+    let rows_in = lanes.and_then(|lanes| Some((lanes, Classes::new(&window)?)));
+    let way = match (&statistic, &rows_in) {
+        (None, _) => Way::Not,
+        (Some(_), _) if autocorrelation::applies(shape) => Way::Shifts,
+        (Some(_), Some((lanes, classes))) => Way::Rows(*lanes, classes),
+        (Some(_), None) => Way::Patches,
     };
     let sums = match way {
         Way::Not => 0,
         Way::Shifts => autocorrelation::len(shape.input.channels),
+        Way::Rows(_, classes) => classes.sums(&window, shape.bias),
         Way::Patches => elements * elements,
     };
     let (shares, count) = shares(pool.threads(), batch, shape.output.len(), sums);
@@ -80,19 +88,26 @@ pub(crate) fn forward<S: Real>(
             region.columns
         );
         let total = gather_sums(sums_of_shares, sums);
-        if way == Way::Shifts {
-            autocorrelation::assemble(shape.input.channels, total, scale, region, target);
-            mirror(region.transposed(), 0, target);
-            flops += autocorrelation::flops(&window(shape), batch);
-        } else {
-            for column in 0..elements {
-                for row in column..elements {
-                    target[region.index(row, column)] += scale * total[column * elements + row];
-                }
+        match way {
+            Way::Not => {}
+            Way::Shifts => {
+                autocorrelation::assemble(shape.input.channels, total, scale, region, target);
+                flops += autocorrelation::flops(&window, batch);
             }
-            mirror(region, 0, target);
-            flops += (elements * (elements + 1) * shape.output.positions() * batch) as u64;
+            Way::Rows(_, classes) => {
+                rows::assemble(&window, classes, batch, shape.bias, total, scale, region, target);
+                flops += rows::flops(&window, classes, shape.bias, batch);
+            }
+            Way::Patches => {
+                for column in 0..elements {
+                    for row in column..elements {
+                        target[region.index(row, column)] += scale * total[column * elements + row];
+                    }
+                }
+                flops += (elements * (elements + 1) * shape.output.positions() * batch) as u64;
+            }
         }
+        mirror(region, 0, target);
     }
     flops
 }
@@ -105,41 +120,70 @@ fn share_forward<S: Real>(
     x: &[S],
     y: Part<'_, S>,
     sums: Part<'_, S>,
-    way: Way,
+    way: Way<'_>,
 ) {
     let window = window(shape);
     let y = &mut y.content[share.first * shape.output.len() - y.base..];
     let sums = &mut sums.content[..share.sums];
     let tile = window.tile::<S>().min(share.samples().len().max(1));
-    let (images, margin) = (tile * window.padded_len(), autocorrelation::margin(&window));
-    let tables = if way == Way::Shifts { autocorrelation::tables(&window, tile) } else { 0 };
+    let lines = tile * window.positions[0];
+    // What the statistic wants of padded images, of ones and of tables.
+    let all = tile * window.padded_len();
+    let [images, ones, tables] = match way {
+        Way::Shifts => [all + autocorrelation::margin(&window), 0, autocorrelation::tables(&window, tile)],
+        Way::Rows(lanes, _) => {
+            let images = if lanes == Lanes::Elements { all + MARGIN } else { 0 };
+            [images, rows::ones(&window), rows::tables(&window, tile)]
+        }
+        Way::Not | Way::Patches => [0; 3],
+    };
     arenas.with(|arena| {
-        let (padded, indices) = arena.tables(images + margin, tile * window.count() + window.run_count() + tables);
-        let (starts, indices) = indices.split_at_mut(tile * window.count());
-        let (offsets, tables) = indices.split_at_mut(window.run_count());
-        window.starts(starts);
-        let runs = window.runs(offsets);
+        let planes_len = tile * window.planes_len() + MARGIN;
+        let numbers = planes_len + images + ones + MARGIN;
+        let (planes, indices) = arena.tables(numbers, lines + shape.patch_len() + tables);
+        let (planes, padded) = planes.split_at_mut(planes_len);
+        let (padded, ones) = padded.split_at_mut(images);
+        ones.fill(S::of(1.0));
+        let (starts, indices) = indices.split_at_mut(lines);
+        let (taps, tables) = indices.split_at_mut(shape.patch_len());
+        window.plane_starts(starts);
+        window.taps(taps);
         for first in share.samples().step_by(tile) {
             let samples = first..(first + tile).min(share.last);
             let count = samples.len();
-            let used = count * window.padded_len();
-            window.pad(samples, x, &mut padded[..used]);
-            padded[used..used + margin].fill(S::of(0.0));
+            let (used, margin) = planes.split_at_mut(count * window.planes_len());
+            window.spread(samples.clone(), x, used);
+            margin[..MARGIN].fill(S::of(0.0));
             let at = (first - share.first) * shape.output.len();
             pulp::Arch::new().dispatch(Gather {
                 weights: packed,
-                runs,
-                x: padded,
-                starts: &starts[..count * window.count()],
+                taps,
+                x: planes,
+                starts: &starts[..count * window.positions[0]],
+                width: window.positions[1],
                 rows: shape.output.channels,
                 y: &mut y[at..at + count * shape.output.len()],
             });
-            if way == Way::Shifts {
-                autocorrelation::accumulate(&window, count, padded, tables, sums);
+            if images > 0 {
+                let (images, margin) = padded.split_at_mut(count * window.padded_len());
+                window.pad(samples, x, images);
+                margin.fill(S::of(0.0));
+            }
+            match way {
+                Way::Not | Way::Patches => {}
+                Way::Shifts => autocorrelation::accumulate(&window, count, padded, tables, sums),
+                Way::Rows(lanes, classes) => {
+                    let run = shape.kernel[1] * shape.input.channels;
+                    let pixels = match lanes {
+                        Lanes::Elements => Pixels::Images(padded),
+                        Lanes::Positions => Pixels::Planes(planes, &taps[..run]),
+                    };
+                    rows::accumulate(&window, classes, count, pixels, ones, tables, shape.bias, sums);
+                }
             }
         }
     });
-    if way == Way::Patches {
+    if matches!(way, Way::Patches) {
         square(arenas, shape, share, x, sums);
     }
 }
