@@ -27,6 +27,7 @@ pub mod process;
 pub mod scalar;
 pub mod schedule;
 pub mod seed;
+pub mod storage;
 pub mod time;
 pub mod trainer;
 pub mod transport;

@@ -11,11 +11,12 @@
 //! # For implementers
 //! [`Training`] is what a trainer implements; it never hears of frames or peers.
 
-use crate::cluster::{AbandonReason, Contribution, Node, Outcome, Settings, Status};
+use crate::cluster::{AbandonReason, Contribution, Node, Outcome, Persisted, Settings, Status};
 use crate::error::ErrorKind;
 use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Request};
 use crate::process::{Process, Task, Work};
 use crate::scalar::Scalar;
+use crate::storage::Write;
 use crate::time::{Duration, Instant};
 use crate::transport::{Event, NodeId};
 use alloc::boxed::Box;
@@ -102,16 +103,32 @@ enum State {
 }
 
 impl<T: Training<S>, S: Scalar> Participant<T, S> {
-    /// A participant that begins at `now`.
+    /// A participant that begins at `now` for the first time, or that has nothing to remember.
     pub fn new(
-        mut settings: Settings,
+        settings: Settings,
         now: Instant,
         training: T,
         policy: Box<dyn AveragingPolicy>,
         schedule: Schedule,
     ) -> Self {
+        Self::recover(settings, now, Persisted::default(), training, policy, schedule)
+    }
+
+    /// A participant that begins at `now` with what an earlier start of it has made durable.
+    ///
+    /// # Panics
+    /// As [`Node::recover`] does.
+    #[track_caller]
+    pub fn recover(
+        mut settings: Settings,
+        now: Instant,
+        persisted: Persisted<S>,
+        training: T,
+        policy: Box<dyn AveragingPolicy>,
+        schedule: Schedule,
+    ) -> Self {
         settings.rejoin = policy.rejoin();
-        let mut node = Node::new(settings, now);
+        let mut node = Node::recover(settings, now, persisted);
         node.set_status(if policy.averages() { Status::Training } else { Status::Observing });
         let iteration = training.iteration();
         let mut participant = Self {
@@ -287,6 +304,15 @@ impl<T: Training<S>, S: Scalar> Process for Participant<T, S> {
 
     fn discard(&mut self) {
         self.node.discard();
+    }
+
+    fn poll_write(&mut self) -> Option<Write> {
+        self.node.poll_write()
+    }
+
+    fn written(&mut self, now: Instant, ticket: u64, durable: bool) {
+        self.node.written(now, ticket, durable);
+        self.settle(now);
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`Transport`]; the simulator of `kronfleet-lossy` runs many in virtual time. A process that also has
 //! something to compute (a training step) is [`Work`]: the driver takes each piece out as a [`Task`].
 
+use crate::storage::{NoStorage, Storage, Write};
 use crate::time::{Duration, Instant};
 use crate::transport::{Event, NodeId, Sent, Transport, TransportError};
 
@@ -32,6 +33,18 @@ pub trait Process {
 
     /// Drops the frame [`poll`](Self::poll) named, because its receiver cannot be reached, and moves on.
     fn discard(&mut self);
+
+    /// The next thing to be made durable, in this order; asked for together with frames.
+    ///
+    /// Whoever drives the process answers each with [`written`](Self::written), after any time.
+    fn poll_write(&mut self) -> Option<Write> {
+        None
+    }
+
+    /// Takes in that the write with this ticket is durable, or has failed.
+    fn written(&mut self, now: Instant, ticket: u64, durable: bool) {
+        let _ = (now, ticket, durable);
+    }
 }
 
 /// A process that computes something between protocol events, such as training steps.
@@ -59,9 +72,9 @@ pub trait Task: Send + 'static {
     fn perform(&mut self);
 }
 
-/// Runs `process` over `transport` until `done` says so or the transport fails.
+/// Runs `process`, which keeps nothing, over `transport` until `done` says so or the transport fails.
 ///
-/// `done` is asked after every event with the process and the time, and may hand work in and results out.
+/// See [`drive_with`].
 ///
 /// # Errors
 /// If the transport itself fails; an unreachable peer only loses its frame.
@@ -69,12 +82,35 @@ pub fn drive<P: Process, T: Transport + ?Sized>(
     process: &mut P,
     transport: &mut T,
     idle: Duration,
+    done: impl FnMut(&mut P, Instant) -> bool,
+) -> Result<(), TransportError> {
+    drive_with(process, transport, &mut NoStorage, idle, done)
+}
+
+/// Runs `process` over `transport` and `storage` until `done` says so or the transport fails.
+///
+/// A write is waited for: peers hear nothing of this node meanwhile, so a disk slower than half the time budget
+/// looks like death.
+///
+/// `done` is asked after every event with the process and the time, and may hand work in and results out.
+///
+/// # Errors
+/// If the transport itself fails; an unreachable peer only loses its frame.
+pub fn drive_with<P: Process, T: Transport + ?Sized>(
+    process: &mut P,
+    transport: &mut T,
+    storage: &mut dyn Storage,
+    idle: Duration,
     mut done: impl FnMut(&mut P, Instant) -> bool,
 ) -> Result<(), TransportError> {
     loop {
         let now = transport.now();
         process.wake(now);
         let finished = done(process, now);
+        while let Some(write) = process.poll_write() {
+            let durable = storage.write(write.slot, &write.bytes).is_ok();
+            process.written(transport.now(), write.ticket, durable);
+        }
         while let Some((to, len)) = process.poll(now, transport.max_frame()) {
             match transport.send(to, len, &mut |target| process.fill(target)) {
                 Ok(Sent::Accepted) => {}

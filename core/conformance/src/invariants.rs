@@ -16,6 +16,7 @@ pub mod exactness;
 pub mod finiteness;
 pub mod leaks;
 pub mod ledger;
+pub mod majority;
 pub mod monotony;
 pub mod reproducibility;
 
@@ -124,6 +125,7 @@ impl Checker {
         Self {
             invariants: vec![
                 Box::<agreement::Agreement>::default(),
+                Box::<majority::Majority>::default(),
                 Box::<exactness::Exactness>::default(),
                 Box::<convexity::Convexity>::default(),
                 Box::<monotony::Monotony>::default(),

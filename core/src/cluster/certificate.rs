@@ -10,6 +10,23 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);
 
+impl Incarnation {
+    /// The next start after this one, at `since_epoch` since any moment that is the same at every start: the larger of
+    /// one more than this and the microseconds, so that a clock that jumps back cannot shrink it.
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use kronfleet_core::cluster::Incarnation;
+    /// assert_eq!(Incarnation(0).next(Duration::from_micros(70)), Incarnation(70));
+    /// assert_eq!(Incarnation(70).next(Duration::from_micros(20)), Incarnation(71));
+    /// ```
+    #[must_use]
+    pub fn next(self, since_epoch: core::time::Duration) -> Self {
+        let clock = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(1).max(clock))
+    }
+}
+
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "i{}", self.0)
@@ -185,6 +202,11 @@ impl Certificate {
     pub fn missed(&self, parent: CertificateId) -> u64 {
         let stale = self.parents.iter().any(|known| known.certificate == parent && known.stale);
         if stale { self.round.0.saturating_sub(parent.round.0 + 1) } else { 0 }
+    }
+
+    /// Whether `other` is this certificate with a result.
+    pub(crate) fn becomes(&self, other: &Self) -> bool {
+        Self { result: self.result, ..other.clone() } == *self
     }
 
     /// Whether this average merges histories that had parted.

@@ -83,6 +83,20 @@ impl<S: Scalar> Contribution<S> {
         self.segments().iter().find(|segment| segment.name == name)
     }
 
+    /// Whether its segments are called the same as those of `other`.
+    pub(crate) fn is_named_like(&self, other: &Self) -> bool {
+        self.segments().iter().map(|segment| &segment.name).eq(other.segments().iter().map(|segment| &segment.name))
+    }
+
+    /// The same, its segments called as those of `other` in their order.
+    pub(crate) fn named_like(&self, other: &Self) -> Self {
+        let mut named = self.clone();
+        for (segment, other) in named.segments_mut().iter_mut().zip(other.segments()) {
+            segment.name.clone_from(&other.name);
+        }
+        named
+    }
+
     /// How many values there are in all segments together.
     pub fn values(&self) -> usize {
         self.segments().iter().map(|segment| segment.values.len()).sum()

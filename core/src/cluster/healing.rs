@@ -31,6 +31,8 @@ pub(super) struct Healing<S> {
     donors: VecDeque<NodeId>,
     donor: Option<NodeId>,
     deadline: Instant,
+    /// Which state; the default asks for the newest.
+    wanted: CertificateId,
     state: Option<Incoming<S>>,
 }
 
@@ -45,7 +47,15 @@ struct Incoming<S> {
 
 impl<S: Scalar> Healing<S> {
     pub(super) fn new(budget: Budget) -> Self {
-        Self { budget, active: false, donors: VecDeque::new(), donor: None, deadline: Instant::FAR, state: None }
+        Self {
+            budget,
+            active: false,
+            donors: VecDeque::new(),
+            donor: None,
+            deadline: Instant::FAR,
+            wanted: CertificateId::default(),
+            state: None,
+        }
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -60,9 +70,9 @@ impl<S: Scalar> Healing<S> {
         self.deadline
     }
 
-    /// Begins with these donors, to be asked in this order.
-    pub(super) fn start(&mut self, donors: Vec<NodeId>) {
-        *self = Self { active: true, donors: donors.into(), ..Self::new(self.budget) };
+    /// Begins with these donors, to be asked in this order for the state called `wanted`; the default is the newest.
+    pub(super) fn start(&mut self, wanted: CertificateId, donors: Vec<NodeId>) {
+        *self = Self { active: true, donors: donors.into(), wanted, ..Self::new(self.budget) };
     }
 
     /// Ends; answers whether there was anything to end.
@@ -96,16 +106,15 @@ impl<S: Scalar> Healing<S> {
             let there = incoming.there.iter().take_while(|there| **there).count();
             (incoming.id, there as u32)
         });
-        let request = Message::HealRequest { have, from };
+        let request = Message::HealRequest { wanted: self.wanted, have, from };
         links.send(donor, Post::urgent(request.encode()));
     }
 
-    /// Offers the last committed state to `to`; if it asks for this very state, sends it from piece `first` on.
+    /// Offers a state to `to`; if it asks for this very state, sends it from piece `first` on.
     pub(super) fn donate(
-        &self,
         links: &mut Links<S>,
         to: NodeId,
-        last: Option<&(Arc<Certificate>, Arc<Contribution<S>>)>,
+        last: Option<(&Arc<Certificate>, &Arc<Contribution<S>>)>,
         have: CertificateId,
         first: u32,
     ) {

@@ -25,6 +25,8 @@ pub(crate) struct Ready {
     pub(crate) ancestors: Vec<CertificateId>,
     /// Peers it cannot exchange frames with.
     pub(crate) unreachable: Vec<NodeId>,
+    /// What it has accepted and not seen decided, in strict mode; the default if nothing.
+    pub(crate) accepted: CertificateId,
 }
 
 /// An attempt as proposed: a certificate that lacks its result, and how to cut the values.
@@ -49,24 +51,100 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Message<'a> {
     Ready(Ready),
-    Withdraw { turn: u64 },
+    Withdraw {
+        turn: u64,
+    },
     Propose(Proposal),
-    Decline { attempt: Attempt, heard: Attempt },
-    Piece { attempt: Attempt, reduced: bool, index: u32, values: &'a [u8] },
-    Progress { attempt: Attempt, missing: Vec<NodeId> },
-    Done { attempt: Attempt, result: Digest },
-    Failed { attempt: Attempt, who: NodeId },
-    Commit { certificate: Certificate },
-    Abort { attempt: Attempt, why: AbortReason, who: Vec<NodeId> },
-    Abandon { turn: u64, why: AbandonReason },
-    Lacking { ready: u32, missing: Vec<NodeId> },
-    Inquire { attempt: Attempt },
-    Answer { attempt: Attempt, verdict: Verdict },
-    Heal { newest: CertificateId, donors: Vec<NodeId> },
-    HealRequest { have: CertificateId, from: u32 },
-    HealOffer { certificate: Certificate, iteration: u64, lengths: Vec<u32>, weights: Vec<f64>, chunk: u32 },
-    HealPiece { certificate: CertificateId, index: u32, values: &'a [u8] },
+    Decline {
+        attempt: Attempt,
+        heard: Attempt,
+    },
+    Piece {
+        attempt: Attempt,
+        reduced: bool,
+        index: u32,
+        values: &'a [u8],
+    },
+    Progress {
+        attempt: Attempt,
+        missing: Vec<NodeId>,
+    },
+    Done {
+        attempt: Attempt,
+        result: Digest,
+    },
+    Failed {
+        attempt: Attempt,
+        who: NodeId,
+    },
+    Commit {
+        certificate: Certificate,
+    },
+    Abort {
+        attempt: Attempt,
+        why: AbortReason,
+        who: Vec<NodeId>,
+    },
+    Abandon {
+        turn: u64,
+        why: AbandonReason,
+    },
+    Lacking {
+        ready: u32,
+        missing: Vec<NodeId>,
+    },
+    Inquire {
+        attempt: Attempt,
+    },
+    Answer {
+        attempt: Attempt,
+        verdict: Verdict,
+    },
+    Heal {
+        newest: CertificateId,
+        donors: Vec<NodeId>,
+    },
+    /// The default `wanted` asks for the newest.
+    HealRequest {
+        wanted: CertificateId,
+        have: CertificateId,
+        from: u32,
+    },
+    HealOffer {
+        certificate: Certificate,
+        iteration: u64,
+        lengths: Vec<u32>,
+        weights: Vec<f64>,
+        chunk: u32,
+    },
+    HealPiece {
+        certificate: CertificateId,
+        index: u32,
+        values: &'a [u8],
+    },
     HealRefuse,
+    /// In strict mode: to promise to take part in no lower attempt, and say what has been accepted.
+    Prepare {
+        attempt: Attempt,
+    },
+    Promise {
+        attempt: Attempt,
+        decided: CertificateId,
+        accepted: Option<(Attempt, Certificate)>,
+    },
+    /// To make a certificate and its result durable; `holders` have the result.
+    Accept {
+        attempt: Attempt,
+        certificate: Certificate,
+        holders: Vec<NodeId>,
+    },
+    Accepted {
+        attempt: Attempt,
+    },
+    /// This certificate, or one that descends from it, is committed.
+    Decided {
+        certificate: CertificateId,
+    },
 }
 
 const READY: u8 = 1;
@@ -88,6 +166,11 @@ const HEAL_OFFER: u8 = 16;
 const HEAL_PIECE: u8 = 17;
 const HEAL_REFUSE: u8 = 18;
 const LACKING: u8 = 19;
+const PREPARE: u8 = 20;
+const PROMISE: u8 = 21;
+const ACCEPT: u8 = 22;
+const ACCEPTED: u8 = 23;
+const DECIDED: u8 = 24;
 
 const ABORTS: [AbortReason; 7] = [
     AbortReason::Lost,
@@ -127,6 +210,7 @@ impl<'a> Message<'a> {
                 released: reader.attempt()?,
                 ancestors: reader.list(16, Reader::certificate_id)?,
                 unreachable: nodes(reader)?,
+                accepted: reader.certificate_id()?,
             }),
             WITHDRAW => Self::Withdraw { turn: reader.u64()? },
             PROPOSE => Self::Propose(Proposal {
@@ -162,7 +246,22 @@ impl<'a> Message<'a> {
                 },
             },
             HEAL => Self::Heal { newest: reader.certificate_id()?, donors: nodes(reader)? },
-            HEAL_REQUEST => Self::HealRequest { have: reader.certificate_id()?, from: reader.u32()? },
+            HEAL_REQUEST => Self::HealRequest {
+                wanted: reader.certificate_id()?,
+                have: reader.certificate_id()?,
+                from: reader.u32()?,
+            },
+            PREPARE => Self::Prepare { attempt: reader.attempt()? },
+            PROMISE => Self::Promise {
+                attempt: reader.attempt()?,
+                decided: reader.certificate_id()?,
+                accepted: if flag(reader)? { Some((reader.attempt()?, certificate(reader)?)) } else { None },
+            },
+            ACCEPT => {
+                Self::Accept { attempt: reader.attempt()?, certificate: certificate(reader)?, holders: nodes(reader)? }
+            }
+            ACCEPTED => Self::Accepted { attempt: reader.attempt()? },
+            DECIDED => Self::Decided { certificate: reader.certificate_id()? },
             HEAL_OFFER => Self::HealOffer {
                 certificate: certificate(reader)?,
                 iteration: reader.u64()?,
@@ -197,6 +296,7 @@ impl<'a> Message<'a> {
                 put_attempt(out, &ready.released);
                 put_list(out, &ready.ancestors, put_id);
                 put_list(out, &ready.unreachable, put_node);
+                put_id(out, &ready.accepted);
             }
             Self::Withdraw { turn } => {
                 out.push(WITHDRAW);
@@ -271,8 +371,37 @@ impl<'a> Message<'a> {
                 put_id(out, newest);
                 put_list(out, donors, put_node);
             }
-            Self::HealRequest { have, from } => {
+            Self::Prepare { attempt } => {
+                out.push(PREPARE);
+                put_attempt(out, attempt);
+            }
+            Self::Promise { attempt, decided, accepted } => {
+                out.push(PROMISE);
+                put_attempt(out, attempt);
+                put_id(out, decided);
+                out.push(u8::from(accepted.is_some()));
+                if let Some((attempt, certificate)) = accepted {
+                    put_attempt(out, attempt);
+                    certificate.encode(out);
+                }
+            }
+            Self::Accept { attempt, certificate, holders } => {
+                out.push(ACCEPT);
+                put_attempt(out, attempt);
+                certificate.encode(out);
+                put_list(out, holders, put_node);
+            }
+            Self::Accepted { attempt } => {
+                out.push(ACCEPTED);
+                put_attempt(out, attempt);
+            }
+            Self::Decided { certificate } => {
+                out.push(DECIDED);
+                put_id(out, certificate);
+            }
+            Self::HealRequest { wanted, have, from } => {
                 out.push(HEAL_REQUEST);
+                put_id(out, wanted);
                 put_id(out, have);
                 put(out, &from.to_le_bytes());
             }
@@ -347,7 +476,7 @@ fn member(reader: &mut Reader<'_>) -> Result<Member, WireError> {
     })
 }
 
-fn certificate(reader: &mut Reader<'_>) -> Result<Certificate, WireError> {
+pub(crate) fn certificate(reader: &mut Reader<'_>) -> Result<Certificate, WireError> {
     let certificate = Certificate {
         attempt: reader.attempt()?,
         round: Round(reader.u64()?),
@@ -364,7 +493,7 @@ fn certificate(reader: &mut Reader<'_>) -> Result<Certificate, WireError> {
     Ok(certificate)
 }
 
-fn name(reader: &mut Reader<'_>) -> Result<String, WireError> {
+pub(crate) fn name(reader: &mut Reader<'_>) -> Result<String, WireError> {
     let len = usize::from(reader.u8()?);
     let text = core::str::from_utf8(reader.take(len)?).map_err(|_| WireError::Field("name"))?;
     Ok(String::from(text))
@@ -397,19 +526,19 @@ fn put_list<T>(out: &mut Vec<u8>, items: &[T], mut item: impl FnMut(&mut Vec<u8>
     }
 }
 
-fn put_name(out: &mut Vec<u8>, name: &str) {
+pub(crate) fn put_name(out: &mut Vec<u8>, name: &str) {
     let len = name.len().min(255);
     out.push(len as u8);
     put(out, &name.as_bytes()[..len]);
 }
 
-fn put_attempt(out: &mut Vec<u8>, attempt: &Attempt) {
+pub(crate) fn put_attempt(out: &mut Vec<u8>, attempt: &Attempt) {
     put(out, &attempt.sequence.to_le_bytes());
     put_node(out, &attempt.proposer);
     put(out, &attempt.incarnation.0.to_le_bytes());
 }
 
-fn put_id(out: &mut Vec<u8>, id: &CertificateId) {
+pub(crate) fn put_id(out: &mut Vec<u8>, id: &CertificateId) {
     put(out, &id.round.0.to_le_bytes());
     put(out, &id.digest.0.to_le_bytes());
 }

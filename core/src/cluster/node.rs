@@ -6,13 +6,16 @@ use crate::cluster::contribution::Contribution;
 use crate::cluster::counters::Counters;
 use crate::cluster::membership::{Identity, Links};
 use crate::cluster::message::Message;
+use crate::cluster::mode::Mode;
 use crate::cluster::peer::{Liveness, Peer};
+use crate::cluster::persistence::Persisted;
 use crate::cluster::record::{AbandonReason, Occurrence, Record};
 use crate::cluster::rejoin::{Rejoin, Shortage};
 use crate::cluster::round::Rounds;
 use crate::cluster::wire::{RunId, Status};
 use crate::process::Process;
 use crate::scalar::Scalar;
+use crate::storage::Write;
 use crate::time::Instant;
 use crate::transport::{Event, NodeId};
 use alloc::sync::Arc;
@@ -35,6 +38,8 @@ pub struct Settings {
     pub minimum: usize,
     /// What it does where fewer are left.
     pub shortage: Shortage,
+    /// Which rounds may commit while nodes cannot reach each other; the same on all nodes of a run.
+    pub mode: Mode,
     /// How a node that was away comes back; set by the policy.
     pub rejoin: Rejoin,
     /// Values in one piece of a reduction at most.
@@ -59,6 +64,7 @@ impl Settings {
             budget,
             minimum: 2,
             shortage: Shortage::GoOn,
+            mode: Mode::Available,
             rejoin: Rejoin::FullWeight,
             chunk: 16 * 1024,
             largest_message: 1 << 20,
@@ -99,18 +105,29 @@ pub struct Node<S: Scalar> {
 }
 
 impl<S: Scalar> Node<S> {
-    /// A node that begins at `now`.
+    /// A node that begins at `now` for the first time, or that has nothing to remember.
     ///
     /// # Panics
     /// If `settings.largest_message` is below 64 KiB.
     #[track_caller]
     pub fn new(settings: Settings, now: Instant) -> Self {
+        Self::recover(settings, now, Persisted::default())
+    }
+
+    /// A node that begins at `now` with what an earlier start of it has made durable.
+    ///
+    /// # Panics
+    /// If `settings.largest_message` is below 64 KiB, or the incarnation is not higher than that of the earlier start.
+    #[track_caller]
+    pub fn recover(settings: Settings, now: Instant, persisted: Persisted<S>) -> Self {
+        let (own, before) = (settings.incarnation, persisted.incarnation);
+        assert!(own > before, "{own} starts after {before}; take Persisted::next_incarnation");
         let largest = settings.largest_message;
         assert!(largest >= 1 << 16, "messages of {largest} bytes at most are too short; allow 64 KiB");
         let identity = Identity { run: settings.run, node: settings.node, incarnation: settings.incarnation };
         let mut links = Links::new(identity, settings.budget, &settings.peers, settings.largest_message, now);
         links.record(now, Occurrence::Started);
-        Self { links, rounds: Rounds::new(&settings) }
+        Self { links, rounds: Rounds::new(&settings, persisted) }
     }
 
     /// Who this node is.
@@ -295,5 +312,14 @@ impl<S: Scalar> Process for Node<S> {
 
     fn discard(&mut self) {
         self.links.discard();
+    }
+
+    fn poll_write(&mut self) -> Option<Write> {
+        self.rounds.poll_write()
+    }
+
+    fn written(&mut self, now: Instant, ticket: u64, durable: bool) {
+        self.rounds.written(now, &mut self.links, ticket, durable);
+        self.settle(now);
     }
 }

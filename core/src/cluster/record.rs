@@ -159,6 +159,25 @@ pub enum Occurrence {
         /// Who is not to be reached or not ready.
         missing: Vec<NodeId>,
     },
+    /// This node asks for promises, to settle what an earlier attempt left open (strict mode).
+    Recovering {
+        /// The attempt that does nothing else.
+        attempt: Attempt,
+    },
+    /// This node has made a certificate and its result durable (strict mode).
+    Accepted {
+        /// In which attempt; a later one than the certificate's if that is being recovered.
+        attempt: Attempt,
+        /// Which certificate.
+        certificate: CertificateId,
+        /// How many nodes have to do so before it is committed.
+        quorum: usize,
+    },
+    /// Stable storage has failed: the node does not say what rests on this write (strict mode).
+    NotStored {
+        /// Which write.
+        ticket: u64,
+    },
     /// This node holds a whole result.
     Done {
         /// Of which attempt.
@@ -269,6 +288,11 @@ impl fmt::Display for Occurrence {
             Self::Lacking { ready, minimum, missing } => {
                 write!(f, "lacking {ready} of {minimum} missing {}", List(missing))
             }
+            Self::Recovering { attempt } => write!(f, "recovering {attempt}"),
+            Self::Accepted { attempt, certificate, quorum } => {
+                write!(f, "accepted {certificate} in {attempt} quorum {quorum}")
+            }
+            Self::NotStored { ticket } => write!(f, "not stored write {ticket}"),
             Self::Done { attempt, result } => write!(f, "done {attempt} result {result}"),
             Self::Committed { certificate } => write!(f, "committed {certificate}"),
             Self::Aborted { attempt, why, who } => {

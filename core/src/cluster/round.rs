@@ -4,16 +4,21 @@
 //! that fails costs a reduction and nothing else. `member` holds this node's own contribution and what it
 //! may commit, `proposer` collects readiness and verdicts when this node is the lowest that is up.
 //!
-//! This is the available mode: whoever can reach each other goes on. A commit needs Done with equal digests
-//! from all members. A member that has Done and loses its proposer is in doubt and asks the other members;
+//! In available mode, whoever can reach each other goes on. A commit needs Done with equal digests from all
+//! members. A member that has Done and loses its proposer is in doubt and asks the other members;
 //! it commits if one of them has, and else aborts. Two histories may exist after that, each with its own
 //! certificates; the next common round has both as parents.
+//!
+//! In strict mode, Done from all members leads to Accept, and a majority's acceptance is the commit: `strict` says why
+//! that makes one history of one run, `recovery` settles what a lost proposer left open.
 
 mod behind;
 mod doubt;
 mod entry;
 mod member;
 mod proposer;
+mod recovery;
+mod strict;
 
 use crate::cluster::budget::Budget;
 use crate::cluster::certificate::{Attempt, Certificate, CertificateId, Member};
@@ -23,6 +28,7 @@ use crate::cluster::membership::{Change, Links};
 use crate::cluster::message::{Message, Verdict};
 use crate::cluster::node::{Outcome, Settings};
 use crate::cluster::outbox::Post;
+use crate::cluster::persistence::Persisted;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
@@ -31,6 +37,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use entry::Entry;
 use proposer::{Chain, Proposer};
+use strict::Votes;
 
 /// Certificates a node remembers as ancestors of its last one.
 const ANCESTORS: usize = 4096;
@@ -57,6 +64,7 @@ pub(crate) struct Rounds<S: Scalar> {
     early: VecDeque<Early>,
     verdicts: VecDeque<Arc<Certificate>>,
     proposer: Proposer,
+    votes: Votes<S>,
     healing: Healing<S>,
     outcomes: VecDeque<Outcome<S>>,
     spare: Vec<Contribution<S>>,
@@ -73,7 +81,7 @@ struct Early {
 }
 
 impl<S: Scalar> Rounds<S> {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Settings, persisted: Persisted<S>) -> Self {
         Self {
             budget: settings.budget,
             peers: settings.peers.len(),
@@ -82,12 +90,13 @@ impl<S: Scalar> Rounds<S> {
             last: None,
             ancestors: BTreeSet::new(),
             forks: VecDeque::new(),
-            heard: Attempt::default(),
+            heard: persisted.promised,
             released: Attempt::default(),
             entry: None,
             early: VecDeque::new(),
             verdicts: VecDeque::new(),
-            proposer: Proposer::new(settings),
+            proposer: Proposer::new(settings, persisted.promised.sequence),
+            votes: Votes::new(settings, persisted),
             healing: Healing::new(settings.budget),
             outcomes: VecDeque::new(),
             spare: Vec::new(),
@@ -135,7 +144,10 @@ impl<S: Scalar> Rounds<S> {
     /// Takes in a message; what it has no place for changes nothing.
     pub(crate) fn handle(&mut self, now: Instant, links: &mut Links<S>, from: NodeId, message: Message<'_>) {
         match message {
-            Message::Ready(ready) => self.proposer.ready(now, links, from, ready),
+            Message::Ready(ready) => {
+                self.tell_decided(links, from, ready.accepted);
+                self.proposer.ready(now, links, from, ready);
+            }
             Message::Withdraw { turn } => self.proposer.withdraw(now, links, from, turn),
             Message::Decline { attempt, heard } => {
                 self.proposer.declined(now, links, from, attempt, heard);
@@ -154,6 +166,19 @@ impl<S: Scalar> Rounds<S> {
                 self.piece(now, links, from, attempt, reduced, index, values);
             }
             Message::Commit { certificate } => self.commit(now, links, certificate),
+            Message::Prepare { attempt } => self.prepare(now, links, from, attempt),
+            Message::Promise { attempt, decided, accepted } => {
+                self.proposer.promised(now, links, from, attempt, decided, accepted);
+            }
+            Message::Accept { attempt, certificate, holders } => {
+                self.asked_to_accept(now, links, from, attempt, certificate, holders);
+            }
+            Message::Accepted { attempt } => {
+                if let Some(certificate) = self.proposer.accepted(now, links, from, attempt) {
+                    self.remember(certificate);
+                }
+            }
+            Message::Decided { certificate } => self.learn_of(now, links, certificate),
             Message::Abort { attempt, why, who } => {
                 self.aborted(now, links, from, attempt, why, &who);
             }
@@ -168,8 +193,8 @@ impl<S: Scalar> Rounds<S> {
                 self.answered(now, links, from, attempt, verdict);
             }
             Message::Heal { donors, .. } => self.told_to_heal(now, links, donors),
-            Message::HealRequest { have, from: first } => {
-                self.healing.donate(links, from, self.last.as_ref(), have, first);
+            Message::HealRequest { wanted, have, from: first } => {
+                self.heal_requested(links, from, wanted, have, first);
             }
             Message::HealOffer { certificate, iteration, lengths, weights, chunk } => {
                 self.heal_offered(now, links, from, certificate, iteration, &lengths, &weights, chunk);
@@ -184,12 +209,13 @@ impl<S: Scalar> Rounds<S> {
 
     pub(crate) fn wake(&mut self, now: Instant, links: &mut Links<S>) {
         self.wake_member(now, links);
+        self.wake_votes(now, links);
         self.advance(now, links);
     }
 
     pub(crate) fn timeout(&self) -> Instant {
         let entry = self.entry.as_ref().map_or(Instant::FAR, Entry::timeout);
-        entry.min(self.proposer.timeout()).min(self.healing.timeout())
+        entry.min(self.proposer.timeout()).min(self.healing.timeout()).min(self.votes.timeout())
     }
 
     /// What the state now allows: telling the proposer, proposing, giving up.
@@ -199,7 +225,7 @@ impl<S: Scalar> Rounds<S> {
             return;
         }
         self.tell(now, links);
-        let chain = Chain { last: links.last, ancestors: &self.ancestors };
+        let chain = Chain { mode: self.votes.mode, last: links.last, ancestors: &self.ancestors };
         self.proposer.act(now, links, &chain);
     }
 
@@ -208,6 +234,21 @@ impl<S: Scalar> Rounds<S> {
         let newest = self.ancestors.iter().rev().take(NAMED).copied();
         let met = links.peers().map(|peer| peer.last).filter(|last| self.ancestors.contains(last));
         newest.chain(met).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Tells a node in doubt what became of the certificate it has accepted, if this node knows.
+    fn tell_decided(&self, links: &mut Links<S>, to: NodeId, open: CertificateId) {
+        if !self.votes.is_strict() || open == CertificateId::default() {
+            return;
+        }
+        let certificate = if open == links.last || self.ancestors.contains(&open) {
+            open
+        } else if open.round <= self.votes.decided.round {
+            self.votes.decided
+        } else {
+            return;
+        };
+        links.send(to, Post::urgent(Message::Decided { certificate }.encode()));
     }
 
     /// What is known of an attempt.

@@ -3,6 +3,7 @@
 mod chaos;
 mod fleet;
 mod healing;
+mod persistence;
 mod puppet;
 mod rejoin;
 mod rounds;

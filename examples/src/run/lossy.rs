@@ -19,6 +19,7 @@ use kronfleet_lossy::fault::{Fault, FaultSchedule};
 use kronfleet_lossy::network::{Connectivity, NetworkOptions};
 use kronfleet_lossy::outage::OutageSchedule;
 use kronfleet_lossy::simulation::{Simulation, SimulationOptions};
+use kronfleet_lossy::storage::Disks;
 use kronfleet_lossy::threads;
 use kronfleet_lossy::trace::Trace;
 use std::collections::BTreeMap;
@@ -168,10 +169,12 @@ where
     let watch = Mutex::new(watch);
     let locked = "no thread panics while it holds this lock";
     let until = Instant::ORIGIN + Duration::from_secs(7 * 24 * 3600);
-    threads::run(
+    let disks = Disks::default();
+    threads::run_with(
         &network,
         &nodes,
         until,
+        |node| Box::new(disks.of(node)),
         |node, _, _, _| participants.lock().expect(locked).remove(&node).expect("a node starts once: nothing crashes"),
         |now, node, process| {
             let online = {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use kronfleet_core::cluster::{Budget, Incarnation, RunId, Settings, Shortage};
+use kronfleet_core::cluster::{Budget, Incarnation, Mode, RunId, Settings, Shortage};
 use kronfleet_core::policy::{AveragingPolicy, Local, Periodic, Rejoin, Request};
 use kronfleet_core::time::Duration;
 use kronfleet_core::transport::NodeId;
@@ -43,10 +43,23 @@ pub struct AveragingSettings {
     /// average with trains on alone
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub min_members: Option<u32>,
+    /// Which rounds may commit while nodes cannot reach each other: available (whoever can reach each other goes on, and
+    /// histories that part merge later) or strict (one history: a majority of --nodes has to make each average durable,
+    /// and without a majority nothing commits)
+    #[arg(long, default_value = "available", value_name = "available|strict", value_parser = mode)]
+    pub mode: Mode,
     /// How long a lost node may stall the others; every timeout is derived from it. On real threads it should be several
     /// times as long as a round's iterations of one node differ from another's
     #[arg(long, default_value = "100ms", value_name = "SPAN", value_parser = super::span)]
     pub stall_budget: Duration,
+}
+
+fn mode(text: &str) -> std::result::Result<Mode, String> {
+    match text {
+        "available" => Ok(Mode::Available),
+        "strict" => Ok(Mode::Strict),
+        _ => Err(format!("{text:?} is no mode; use available or strict")),
+    }
 }
 
 fn rejoin(text: &str) -> std::result::Result<Rejoin, String> {
@@ -67,6 +80,7 @@ impl AveragingSettings {
         let budget = Budget::new(self.stall_budget).map_err(|error| anyhow!("--stall-budget: {error}"))?;
         let peers = (0..self.nodes).map(NodeId).collect();
         let mut settings = Settings::new(run, node, incarnation, peers, budget);
+        settings.mode = self.mode;
         if let Some(minimum) = self.min_members {
             if minimum > self.nodes {
                 bail!("--min-members {minimum} can never be online: there are --nodes {}", self.nodes);

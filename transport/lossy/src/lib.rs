@@ -18,5 +18,6 @@ pub mod link;
 pub mod network;
 pub mod outage;
 pub mod simulation;
+pub mod storage;
 pub mod threads;
 pub mod trace;

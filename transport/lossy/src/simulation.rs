@@ -16,13 +16,16 @@
 use crate::fault::Change;
 use crate::link::Fate;
 use crate::network::{Connectivity, Links, NetworkOptions, Traffic};
+use crate::storage::Disks;
 use crate::trace::{FrameEvent, Trace};
 use kronfleet_core::process::{Process, Task, Work};
+use kronfleet_core::seed::Random;
+use kronfleet_core::storage::Write;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::{Event, NodeId};
 use rayon::prelude::*;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::ops::ControlFlow;
 
 /// What a simulated run consists of, apart from the node code.
@@ -32,12 +35,19 @@ pub struct SimulationOptions {
     pub network: NetworkOptions,
     /// How many times longer than declared the work of a node takes; 1 for nodes not named.
     pub slowness: BTreeMap<NodeId, f64>,
+    /// How long it takes until a write is durable.
+    ///
+    /// Writes of a node that crashes meanwhile may have happened or not, as the seed decides for each crash; after one
+    /// that has not, no later one has.
+    pub disk_latency: Duration,
+    /// The share of writes that fail.
+    pub disk_failures: f64,
 }
 
 impl SimulationOptions {
     /// This network, all nodes equally fast.
     pub fn new(network: NetworkOptions) -> Self {
-        Self { network, slowness: BTreeMap::new() }
+        Self { network, slowness: BTreeMap::new(), disk_latency: Duration::from_millis(1), disk_failures: 0.0 }
     }
 }
 
@@ -76,6 +86,12 @@ pub struct Simulation<P: Process + Work> {
     start: Start<P>,
     slowness: BTreeMap<NodeId, f64>,
     wire: Wire,
+    disks: Disks,
+    disk_latency: Duration,
+    disk_failures: f64,
+    /// Writes that are not durable yet, in the order of the nodes and then of asking.
+    writes: BTreeMap<NodeId, VecDeque<Write>>,
+    random: Random,
     /// Nodes whose work has begun and is not performed yet; crashed ones are skipped when their turn comes.
     begun: Vec<usize>,
     now: Instant,
@@ -129,6 +145,8 @@ enum What {
     Wake(NodeId),
     Retry(NodeId),
     Done(NodeId, u64),
+    /// The oldest write of this start of the node.
+    Written(NodeId, u32),
     /// A frame at the end of its link; `bytes` of a lost one is absent, its length is not.
     Leave {
         from: NodeId,
@@ -183,6 +201,11 @@ impl<P: Process + Work> Simulation<P> {
             slots: slots.collect(),
             start: Box::new(start),
             slowness: options.slowness,
+            disks: Disks::default(),
+            disk_latency: options.disk_latency,
+            disk_failures: options.disk_failures,
+            writes: BTreeMap::new(),
+            random: seed.derive("disks", 0).random(),
             wire: Wire {
                 links: Links::new(seed, link),
                 connectivity: Connectivity::new(faults.clone()),
@@ -205,6 +228,12 @@ impl<P: Process + Work> Simulation<P> {
             simulation.wire.schedule(Instant::ORIGIN, start);
         }
         simulation
+    }
+
+    /// The same with disks that the caller holds, too: `start` reads there what a node made durable before it crashed.
+    #[must_use]
+    pub fn on(self, disks: &Disks) -> Self {
+        Self { disks: disks.clone(), ..self }
     }
 
     /// Lets virtual time pass until `until`, until `observe` breaks, or until nothing is left to happen.
@@ -298,6 +327,7 @@ impl<P: Process + Work> Simulation<P> {
             }
             What::Retry(node) => self.slots[node.0 as usize].process.is_some().then_some(node),
             What::Done(node, piece) => self.complete(node, piece),
+            What::Written(node, starts) => self.written(node, starts),
             What::Leave { from, to, len, bytes, copy } => {
                 if !copy {
                     self.wire.links.release(from, to, len);
@@ -324,6 +354,12 @@ impl<P: Process + Work> Simulation<P> {
         wire.trace.line(now, format_args!("{change}"));
         match *change {
             Change::Crash(node) => {
+                self.writes
+                    .remove(&node)
+                    .into_iter()
+                    .flatten()
+                    .take_while(|_| self.random.chance(0.5))
+                    .for_each(|write| self.disks.put(node, write.slot, write.bytes));
                 let slot = &mut self.slots[node.0 as usize];
                 slot.crashed = slot.process.take().or(slot.crashed.take());
                 slot.work = None;
@@ -378,6 +414,20 @@ impl<P: Process + Work> Simulation<P> {
         Some(node)
     }
 
+    /// Makes the oldest write of a node durable, or fails to.
+    fn written(&mut self, node: NodeId, starts: u32) -> Option<NodeId> {
+        let slot = &mut self.slots[node.0 as usize];
+        // What an earlier start was writing when it crashed has been dealt with.
+        let process = slot.process.as_mut().filter(|_| slot.starts == starts)?;
+        let Write { ticket, slot, bytes } = self.writes.get_mut(&node)?.pop_front()?;
+        let durable = !self.random.chance(self.disk_failures);
+        if durable {
+            self.disks.put(node, slot, bytes);
+        }
+        process.written(self.now, ticket, durable);
+        Some(node)
+    }
+
     /// Performs all work that has begun, in parallel.
     fn perform(&mut self) {
         let mut tasks: Vec<(usize, P::Task)> = Vec::with_capacity(self.begun.len());
@@ -414,6 +464,10 @@ impl<P: Process + Work> Simulation<P> {
         let verdict =
             observe(Observation { now, node, process, trace: &mut self.wire.trace, network: &self.wire.connectivity });
         slot.blocked = self.wire.send_all(now, node, process);
+        while let Some(write) = process.poll_write() {
+            self.writes.entry(node).or_default().push_back(write);
+            self.wire.schedule(now + self.disk_latency, What::Written(node, slot.starts));
+        }
         if slot.work.is_none()
             && let Some((duration, task)) = process.begin()
         {

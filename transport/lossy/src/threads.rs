@@ -5,7 +5,8 @@
 //! left behind: [`run`] comes back when all its threads have ended.
 
 use crate::endpoint::LossyNetwork;
-use kronfleet_core::process::{Process, Task, Work, drive};
+use kronfleet_core::process::{Process, Task, Work, drive_with};
+use kronfleet_core::storage::{NoStorage, Storage};
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::{NodeId, TransportError};
 use std::collections::BTreeMap;
@@ -17,12 +18,7 @@ use std::thread;
 /// How long a node sleeps at most before it looks around: the grain of a full link's next attempt.
 const IDLE: Duration = Duration::from_millis(1);
 
-/// Runs `nodes` over `network` until `until` or until `observe` breaks at any of them; answers the processes
-/// that are alive then.
-///
-/// `start` and `observe` are those of [`Simulation`](crate::simulation::Simulation), on the nodes' own
-/// threads; scheduled crashes drop the endpoint and hand the process to the next `start`. Work takes the time
-/// it takes, its declared duration means nothing here.
+/// Runs `nodes`, which keep nothing across crashes, over `network`; see [`run_with`].
 ///
 /// # Errors
 /// If an endpoint fails.
@@ -39,7 +35,35 @@ pub fn run<P>(
 where
     P: Process + Work + Send,
 {
-    let run = Run { network, nodes, until, stop: AtomicBool::new(false), start, observe };
+    run_with(network, nodes, until, |_| Box::new(NoStorage), start, observe)
+}
+
+/// Runs `nodes` over `network` until `until` or until `observe` breaks at any of them; answers the processes
+/// that are alive then.
+///
+/// `storage` opens what a node writes to, anew at every start of it; `start` may read there first.
+///
+/// `start` and `observe` are those of [`Simulation`](crate::simulation::Simulation), on the nodes' own
+/// threads; scheduled crashes drop the endpoint and hand the process to the next `start`. Work takes the time
+/// it takes, its declared duration means nothing here.
+///
+/// # Errors
+/// If an endpoint fails.
+///
+/// # Panics
+/// If a node panics; the others are stopped first.
+pub fn run_with<P>(
+    network: &LossyNetwork,
+    nodes: &[NodeId],
+    until: Instant,
+    storage: impl Fn(NodeId) -> Box<dyn Storage> + Sync,
+    start: impl Fn(NodeId, u32, Option<P>, Instant) -> P + Sync,
+    observe: impl Fn(Instant, NodeId, &mut P) -> ControlFlow<()> + Sync,
+) -> Result<BTreeMap<NodeId, P>, TransportError>
+where
+    P: Process + Work + Send,
+{
+    let run = Run { network, nodes, until, stop: AtomicBool::new(false), storage, start, observe };
     thread::scope(|scope| {
         let run = &run;
         let nodes: Vec<_> = nodes.iter().map(|&node| (node, scope.spawn(move || run.node(node)))).collect();
@@ -61,11 +85,12 @@ where
 }
 
 /// What all nodes of a run share.
-struct Run<'a, S, O> {
+struct Run<'a, D, S, O> {
     network: &'a LossyNetwork,
     nodes: &'a [NodeId],
     until: Instant,
     stop: AtomicBool,
+    storage: D,
     start: S,
     observe: O,
 }
@@ -77,11 +102,12 @@ enum Over {
     Crash,
 }
 
-impl<S, O> Run<'_, S, O> {
+impl<D, S, O> Run<'_, D, S, O> {
     /// Runs one node through all its crashes and restarts.
     fn node<P>(&self, node: NodeId) -> Result<Option<P>, TransportError>
     where
         P: Process + Work + Send,
+        D: Fn(NodeId) -> Box<dyn Storage>,
         S: Fn(NodeId, u32, Option<P>, Instant) -> P,
         O: Fn(Instant, NodeId, &mut P) -> ControlFlow<()>,
     {
@@ -107,9 +133,11 @@ impl<S, O> Run<'_, S, O> {
     fn life<P>(&self, node: NodeId, process: &mut P) -> Result<Over, TransportError>
     where
         P: Process + Work + Send,
+        D: Fn(NodeId) -> Box<dyn Storage>,
         O: Fn(Instant, NodeId, &mut P) -> ControlFlow<()>,
     {
         let mut endpoint = self.network.endpoint(node);
+        let mut storage = (self.storage)(node);
         let network = self.network;
         let mut over = None;
         thread::scope(|scope| {
@@ -117,7 +145,7 @@ impl<S, O> Run<'_, S, O> {
             let (results, done) = channel::<P::Task>();
             scope.spawn(move || work(&tasks, &results, network, node));
             let mut out = false;
-            drive(process, &mut endpoint, IDLE, |process, now| {
+            drive_with(process, &mut endpoint, &mut *storage, IDLE, |process, now| {
                 if let Ok(task) = done.try_recv() {
                     process.complete(now, task);
                     out = false;
@@ -160,9 +188,9 @@ fn work<T: Task>(tasks: &Receiver<T>, results: &Sender<T>, network: &LossyNetwor
 }
 
 /// Stops the run when a node's thread ends, whatever the reason.
-struct StopOnDrop<'a, 'b, S, O>(&'a Run<'b, S, O>);
+struct StopOnDrop<'a, 'b, D, S, O>(&'a Run<'b, D, S, O>);
 
-impl<S, O> Drop for StopOnDrop<'_, '_, S, O> {
+impl<D, S, O> Drop for StopOnDrop<'_, '_, D, S, O> {
     fn drop(&mut self) {
         self.0.stop();
     }

@@ -7,7 +7,7 @@ mod quadratic;
 
 use kronfleet_conformance::invariants::reproducibility::same_twice;
 use kronfleet_conformance::invariants::{Checker, Summary};
-use kronfleet_core::cluster::{Budget, Incarnation, Occurrence, RunId, Settings};
+use kronfleet_core::cluster::{Budget, Incarnation, Mode, Occurrence, Persisted, RunId, Settings};
 use kronfleet_core::participant::{Participant, Schedule};
 use kronfleet_core::policy::{Periodic, Rejoin};
 use kronfleet_core::seed::{Random, Seed};
@@ -17,6 +17,7 @@ use kronfleet_lossy::fault::{Fault, FaultSchedule};
 use kronfleet_lossy::link::LinkOptions;
 use kronfleet_lossy::network::NetworkOptions;
 use kronfleet_lossy::simulation::{Ended, Simulation, SimulationOptions};
+use kronfleet_lossy::storage::Disks;
 use kronfleet_lossy::trace::{Trace, TraceHash};
 use quadratic::{Quadratic, Witness};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ struct Story {
     chunk: usize,
     interval: u64,
     rejoin: Rejoin,
+    mode: Mode,
     poisoned: Option<(NodeId, u64)>,
     options: SimulationOptions,
     /// When the last fault is over.
@@ -41,7 +43,7 @@ struct Story {
 }
 
 impl Story {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, mode: Mode) -> Self {
         let mut random = Seed(seed).derive("story", 0).random();
         let nodes = 3 + random.below(4) as u32;
         let latency = Duration::from_micros(100 + random.below(5_000));
@@ -71,6 +73,7 @@ impl Story {
             values: 1 + random.below(60) as usize,
             chunk: 3 + random.below(20) as usize,
             interval: 2 + random.below(5),
+            mode,
             rejoin: [Rejoin::FullWeight, Rejoin::ByProgress, Rejoin::HealFirst][random.below(3) as usize],
             poisoned,
             options,
@@ -78,10 +81,14 @@ impl Story {
         }
     }
 
-    fn start(&self, witness: &Witness) -> impl FnMut(NodeId, u32, Option<Fleet>, Instant) -> Fleet + 'static {
+    fn start(
+        &self,
+        witness: &Witness,
+        disks: &Disks,
+    ) -> impl FnMut(NodeId, u32, Option<Fleet>, Instant) -> Fleet + 'static {
         let (nodes, values, chunk, seed) = (self.nodes, self.values, self.chunk, self.seed);
         let (interval, poisoned, witness) = (self.interval, self.poisoned, witness.clone());
-        let rejoin = self.rejoin;
+        let (rejoin, mode, disks) = (self.rejoin, self.mode, disks.clone());
         // All train until everything has been calm for long enough to be judged.
         let iterations = self.calm.since(Instant::ORIGIN).as_millis() as u64 / STEP.as_millis() as u64 + 400;
         move |node, starts, _, now| {
@@ -90,11 +97,14 @@ impl Story {
             let budget = Budget::new(BUDGET).unwrap();
             let mut settings = Settings::new(RunId(seed), node, incarnation, peers, budget);
             settings.chunk = chunk;
+            settings.mode = mode;
+            let persisted = Persisted::read(&mut disks.of(node)).unwrap();
             let poisoned = poisoned.filter(|(who, _)| *who == node && starts == 0).map(|(_, at)| at);
             let training = Quadratic::new(seed, node, values, poisoned, witness.clone());
             let mut policy = Periodic::new(interval);
             policy.rejoin = rejoin;
-            Participant::new(settings, now, training, Box::new(policy), Schedule { iterations, step: STEP })
+            let schedule = Schedule { iterations, step: STEP };
+            Participant::recover(settings, now, persisted, training, Box::new(policy), schedule)
         }
     }
 }
@@ -137,8 +147,10 @@ fn run(story: &Story, verbose: bool) -> Result<Outcome, String> {
     let replay = format!("KRONFLEET_SEED={} cargo test -p kronfleet-lossy --test fleet", story.seed);
     let mut checker = Checker::new(&replay);
     let witness = Witness::default();
+    let disks = Disks::default();
     let mut simulation =
-        Simulation::new(story.options.clone(), Trace::hashed(format!("{story:?}")), story.start(&witness));
+        Simulation::new(story.options.clone(), Trace::hashed(format!("{story:?}")), story.start(&witness, &disks))
+            .on(&disks);
     let mut recovered = BTreeMap::new();
     let mut broken = None;
     let deadline = story.calm + Duration::from_secs(60);
@@ -186,8 +198,8 @@ fn run(story: &Story, verbose: bool) -> Result<Outcome, String> {
 }
 
 /// Judges one seed; answers what it came to.
-fn judge(seed: u64, verbose: bool) -> Result<Outcome, String> {
-    let story = Story::new(seed);
+fn judge(seed: u64, mode: Mode, verbose: bool) -> Result<Outcome, String> {
+    let story = Story::new(seed, mode);
     if verbose {
         println!("{story:#?}");
     }
@@ -206,7 +218,8 @@ fn judge(seed: u64, verbose: bool) -> Result<Outcome, String> {
 #[test]
 fn all_invariants_hold_under_mixed_faults_and_rounds_come_back() {
     if let Ok(seed) = std::env::var("KRONFLEET_SEED") {
-        let outcome = judge(seed.parse().expect("a seed is a number"), true).unwrap_or_else(|error| panic!("{error}"));
+        let outcome = judge(seed.parse().expect("a seed is a number"), Mode::Available, true)
+            .unwrap_or_else(|error| panic!("{error}"));
         println!(
             "{}\ntrace_hash {} recovered {:?} ended {}",
             outcome.summary, outcome.hash, outcome.recovered, outcome.ended
@@ -218,7 +231,7 @@ fn all_invariants_hold_under_mixed_faults_and_rounds_come_back() {
     let mut slowest = Duration::ZERO;
     let seeds = 200;
     for seed in 0..seeds {
-        match judge(seed, false) {
+        match judge(seed, Mode::Available, false) {
             Ok(outcome) => {
                 total += outcome.summary;
                 slowest = slowest.max(*outcome.recovered.values().max().unwrap());
@@ -232,10 +245,33 @@ fn all_invariants_hold_under_mixed_faults_and_rounds_come_back() {
     assert!(total.retried > 0 && total.forks > 0 && total.merges > 0 && total.healed > 0, "{total}");
 }
 
+/// `KRONFLEET_STRICT_SEED=7 cargo test -p kronfleet-lossy --test fleet strict` runs one seed alone.
+#[test]
+fn strict_mode_has_one_history_and_rounds_come_back() {
+    let (seeds, verbose) = match std::env::var("KRONFLEET_STRICT_SEED") {
+        Ok(seed) => (seed.parse().expect("a seed is a number")..u64::MAX, true),
+        Err(_) => (0..60, false),
+    };
+    let mut failures = Vec::new();
+    let mut total = Summary::default();
+    for seed in seeds.take(if verbose { 1 } else { 60 }) {
+        match judge(seed, Mode::Strict, verbose) {
+            Ok(outcome) => {
+                total.commits += outcome.summary.commits;
+                total.forks += outcome.summary.forks;
+                total.merges += outcome.summary.merges;
+            }
+            Err(error) => failures.push(format!("seed {seed}: {error}")),
+        }
+    }
+    assert!(failures.is_empty(), "{} seeds:\n{}", failures.len(), failures.join("\n"));
+    assert!(total.commits > 0 && total.forks == 0 && total.merges == 0, "{total}");
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in [3, 14, 15] {
-        let story = Story::new(seed);
+        let story = Story::new(seed, Mode::Available);
         let verdict = same_twice(&format!("seed {seed}"), || {
             run(&story, false).map_or_else(|error| error, |outcome| outcome.hash.to_string())
         });

@@ -26,6 +26,8 @@ pub struct Agreement {
     done: BTreeMap<(Attempt, Life), Digest>,
     proposed: BTreeSet<Attempt>,
     last: BTreeMap<Life, CertificateId>,
+    /// Who has accepted what, in strict mode: a majority of that is a commit, too.
+    accepted: BTreeMap<CertificateId, BTreeSet<NodeId>>,
 }
 
 impl Invariant for Agreement {
@@ -42,10 +44,19 @@ impl Invariant for Agreement {
             Occurrence::Done { attempt, result } => {
                 self.done.insert((*attempt, life), *result);
             }
+            Occurrence::Accepted { certificate, .. } => {
+                self.accepted.entry(*certificate).or_default().insert(record.node);
+            }
             Occurrence::Committed { certificate } => return self.commit(life, certificate),
             Occurrence::Healed { certificate, .. } => {
                 let id = certificate.id();
-                if !self.committed.contains_key(&id) {
+                let accepted = self.accepted.contains_key(&id);
+                if accepted && !self.certificates.contains_key(&id) {
+                    // It was recovered, and no member is left that could say so; `majority` counts who accepted.
+                    self.attempts.insert(certificate.attempt, id);
+                    self.certificates.insert(id, certificate.clone());
+                    self.grow(certificate)?;
+                } else if !accepted && !self.committed.contains_key(&id) {
                     return Err(format!("healed to {id}, which nobody had committed"));
                 }
                 self.last.insert(life, id);

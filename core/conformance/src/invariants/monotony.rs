@@ -20,6 +20,7 @@ pub struct Monotony {
     known: BTreeMap<(NodeId, Incarnation, NodeId), Incarnation>,
     refused: BTreeSet<(NodeId, Incarnation)>,
     committed: BTreeSet<CertificateId>,
+    accepted: BTreeSet<CertificateId>,
     healed: u64,
 }
 
@@ -50,9 +51,13 @@ impl Invariant for Monotony {
             Occurrence::ZombieRefused { peer, incarnation, known } if incarnation >= known => {
                 return Err(format!("{peer} {incarnation} is refused although {known} is no later start"));
             }
+            Occurrence::Accepted { certificate, .. } => {
+                self.accepted.insert(*certificate);
+            }
             Occurrence::Committed { certificate } => {
                 self.rise(record, certificate.id())?;
-                if self.committed.insert(certificate.id()) {
+                // What was accepted before a member started anew may be committed after that.
+                if self.committed.insert(certificate.id()) && !self.accepted.contains(&certificate.id()) {
                     for member in &certificate.members {
                         let known = self.known.get(&(node, incarnation, member.node));
                         if known.is_some_and(|&known| known > member.incarnation) {

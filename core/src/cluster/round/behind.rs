@@ -1,8 +1,8 @@
 //! A member that fell behind: it takes over the newest committed state from a donor.
 
 use crate::cluster::certificate::{Certificate, CertificateId};
+use crate::cluster::healing::Healing;
 use crate::cluster::membership::Links;
-use crate::cluster::node::Outcome;
 use crate::cluster::record::{AbandonReason, Occurrence};
 use crate::cluster::round::Rounds;
 use crate::cluster::round::entry::Phase;
@@ -21,7 +21,7 @@ impl<S: Scalar> Rounds<S> {
             entry.phase = Phase::Healing;
             links.status = Status::Healing;
             links.announce(now);
-            self.healing.start(donors);
+            self.healing.start(CertificateId::default(), donors);
             self.next_donor(now, links);
         }
     }
@@ -32,7 +32,26 @@ impl<S: Scalar> Rounds<S> {
         }
     }
 
+    /// Gives what a node that is behind, or is to accept a certificate, asks for.
+    pub(super) fn heal_requested(
+        &self,
+        links: &mut Links<S>,
+        from: NodeId,
+        wanted: CertificateId,
+        have: CertificateId,
+        first: u32,
+    ) {
+        let last = self.last.as_ref().map(|(certificate, state)| (certificate, state));
+        let decided =
+            self.votes.copy(self.votes.decided).filter(|(certificate, _)| certificate.round > links.last.round);
+        let state = if wanted == CertificateId::default() { decided.or(last) } else { self.copy(wanted) };
+        Healing::donate(links, from, state, have, first);
+    }
+
     pub(super) fn heal_refused(&mut self, now: Instant, links: &mut Links<S>, from: NodeId) {
+        if self.fetches_from(from) {
+            self.next_holder(now, links);
+        }
         if self.healing.donor() == Some(from) {
             self.next_donor(now, links);
         }
@@ -49,7 +68,9 @@ impl<S: Scalar> Rounds<S> {
         weights: &[f64],
         chunk: u32,
     ) {
-        if self.healing.donor() != Some(from) {
+        if self.fetch_offered(now, links, from, &certificate, iteration, lengths, weights, chunk)
+            || self.healing.donor() != Some(from)
+        {
             return;
         }
         let Some(entry) = &self.entry else { return };
@@ -79,6 +100,9 @@ impl<S: Scalar> Rounds<S> {
         index: u32,
         values: &[u8],
     ) {
+        if self.fetch_piece(now, links, from, certificate, index, values) {
+            return;
+        }
         if self.healing.donor() == Some(from) {
             if !self.healing.piece(now, certificate, index, values) {
                 links.counters.malformed += 1;
@@ -95,14 +119,6 @@ impl<S: Scalar> Rounds<S> {
             self.next_donor(now, links);
             return;
         }
-        let (certificate, state) = (Arc::new(certificate), Arc::new(state));
-        let lost = (self.samples.0, self.samples.1);
-        self.samples.0 = self.samples.1;
-        links.counters.healed += 1;
-        let healed = Occurrence::Healed { certificate: Arc::clone(&certificate), donor, lost };
-        links.record(now, healed);
-        self.adopt(links, &certificate, &state);
-        self.forget_entry(now, links);
-        self.outcomes.push_back(Outcome::Healed { certificate, state });
+        self.take_over(now, links, Arc::new(certificate), Arc::new(state), donor);
     }
 }

@@ -27,6 +27,9 @@ impl<S: Scalar> Rounds<S> {
     pub(crate) fn contribute(&mut self, now: Instant, links: &mut Links<S>, contribution: Contribution<S>) {
         self.withdraw(now, links);
         self.turn += 1;
+        if self.inherit(now, links, &contribution) {
+            return;
+        }
         let member = Member {
             node: links.identity.node,
             incarnation: links.identity.incarnation,
@@ -75,6 +78,11 @@ impl<S: Scalar> Rounds<S> {
                 && matches!(peer.status, Status::Training | Status::Healing)
         });
         if !company && self.proposer.minimum > 1 && !self.proposer.waits(links) {
+            if self.votes.is_strict() {
+                let missing = links.peers().map(|peer| peer.node).collect();
+                let minimum = self.proposer.minimum;
+                links.record(now, Occurrence::Lacking { ready: 1, minimum, missing });
+            }
             self.abandon(now, links, AbandonReason::Alone);
             return;
         }
@@ -100,6 +108,7 @@ impl<S: Scalar> Rounds<S> {
                 .filter(|peer| !matches!(peer.liveness, Liveness::Up | Liveness::Suspect))
                 .map(|peer| peer.node)
                 .collect(),
+            accepted: self.votes.open(),
         };
         links.send(proposer, Post::urgent(Message::Ready(ready).encode()));
     }
@@ -118,12 +127,17 @@ impl<S: Scalar> Rounds<S> {
             let is_ready = |entry: &Entry<S>| matches!(entry.phase, Phase::Ready);
             let ready = self.entry.as_ref().is_some_and(is_ready);
             let heard = if ready { self.heard } else { Attempt::default() };
+            if let Some(entry) = &mut self.entry {
+                // What the proposer goes by may be what was so once.
+                entry.tell_again = now;
+            }
             let decline = Message::Decline { attempt, heard };
             links.send(from, Post::urgent(decline.encode()));
             return;
         };
         self.supersede(now, links);
         self.heard = attempt;
+        self.votes.promise(attempt);
         self.note_forks(now, links, &proposal.certificate);
         let memory = self.spare();
         let Some(entry) = &mut self.entry else { return };
@@ -180,7 +194,7 @@ impl<S: Scalar> Rounds<S> {
         let missed = certificate.missed(links.last);
         let behind = missed > 0 && (*said == entry.member.healed() || *said == entry.member.discounted(missed));
         let me_as_said = *said == entry.member || behind;
-        let acceptable = free && fits && descends && me_as_said;
+        let acceptable = free && fits && descends && me_as_said && self.votes.may_enter(certificate);
         (acceptable && certificate.attempt > self.heard).then_some(me)
     }
 
@@ -279,23 +293,34 @@ impl<S: Scalar> Rounds<S> {
         let doubt = Doubt::None(now + self.budget.progress());
         entry.phase = Phase::Done { proposal, average: Arc::new(average), result, doubt };
         links.record(now, Occurrence::Done { attempt, result });
-        let done = Message::Done { attempt, result };
-        links.send(attempt.proposer, Post::urgent(done.encode()));
+        // Everybody's Done is also a majority's promise.
+        self.say_when_promised(now, links, attempt.proposer, &Message::Done { attempt, result });
     }
 
     /// Applies a committed attempt, once, if this node holds its result.
     pub(super) fn commit(&mut self, now: Instant, links: &mut Links<S>, certificate: Certificate) {
-        let Some(entry) = &self.entry else { return };
-        let Phase::Done { proposal, result, .. } = &entry.phase else { return };
-        let proposed = &proposal.certificate;
-        let same = Certificate { result: proposed.result, ..certificate.clone() } == *proposed;
-        if certificate.result != *result || !same {
-            return;
+        match self.entry.as_ref().map(|entry| &entry.phase) {
+            Some(Phase::Done { proposal, result, average, .. })
+                if certificate.result == *result && proposal.certificate.becomes(&certificate) =>
+            {
+                let average = Arc::clone(average);
+                self.votes.decide(certificate.id());
+                self.apply(now, links, Arc::new(certificate), average);
+            }
+            _ if self.votes.is_strict() => self.learn(now, links, &certificate),
+            _ => {}
         }
-        let Some(Entry { contribution, member, phase: Phase::Done { average, .. }, .. }) = self.entry.take() else {
-            return;
-        };
-        let certificate = Arc::new(certificate);
+    }
+
+    /// Applies a committed result that this node's contribution is part of.
+    pub(super) fn apply(
+        &mut self,
+        now: Instant,
+        links: &mut Links<S>,
+        certificate: Arc<Certificate>,
+        average: Arc<Contribution<S>>,
+    ) {
+        let Some(Entry { contribution, member, .. }) = self.entry.take() else { return };
         links.counters.rounds_committed += 1;
         links.record(now, Occurrence::Committed { certificate: Arc::clone(&certificate) });
         if certificate.merges() {

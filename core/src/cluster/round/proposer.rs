@@ -8,11 +8,13 @@ use crate::cluster::certificate::{Algorithm, Attempt, Certificate, CertificateId
 use crate::cluster::digest::Digest;
 use crate::cluster::membership::Links;
 use crate::cluster::message::{Message, Proposal, Ready};
+use crate::cluster::mode::Mode;
 use crate::cluster::node::Settings;
 use crate::cluster::outbox::Post;
 use crate::cluster::peer::{Liveness, Peer};
 use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
 use crate::cluster::rejoin::{Rejoin, Shortage};
+use crate::cluster::round::recovery::{Acceptance, Recovery};
 use crate::cluster::wire::Status;
 use crate::scalar::Scalar;
 use crate::time::Instant;
@@ -31,20 +33,26 @@ const WIDEST_VALUE: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Proposer {
-    budget: Budget,
+    pub(super) budget: Budget,
+    mode: Mode,
+    /// A majority of the configured world.
+    pub(super) quorum: usize,
     /// How many nodes a round needs.
     pub(super) minimum: usize,
     shortage: Shortage,
     rejoin: Rejoin,
     chunk: usize,
-    readies: BTreeMap<NodeId, Announced>,
+    pub(super) readies: BTreeMap<NodeId, Announced>,
     /// From when on the waiting for slow nodes counts.
     since: Option<Instant>,
     /// When to look again whether to wait any longer.
-    alarm: Instant,
+    pub(super) alarm: Instant,
     /// When to tell again whom everybody waits for.
     tell_again: Instant,
-    running: Option<Running>,
+    pub(super) running: Option<Running>,
+    /// In strict mode, what settles earlier attempts, and when the next one may begin.
+    pub(super) recovery: Option<Recovery>,
+    pub(super) recover_again: Instant,
     /// The highest sequence heard of or used.
     sequence: u64,
     /// Who was last asked to heal somebody.
@@ -52,21 +60,23 @@ pub(super) struct Proposer {
 }
 
 #[derive(Debug)]
-struct Announced {
-    ready: Ready,
+pub(super) struct Announced {
+    pub(super) ready: Ready,
     at: Instant,
 }
 
 #[derive(Debug)]
-struct Running {
+pub(super) struct Running {
     proposal: Proposal,
     done: BTreeMap<NodeId, Digest>,
-    moved: Instant,
+    pub(super) moved: Instant,
+    /// In strict mode, what all members are done with, and who has accepted it.
+    pub(super) accepting: Option<Acceptance>,
     missing: BTreeMap<NodeId, Vec<NodeId>>,
 }
 
 impl Running {
-    fn attempt(&self) -> Attempt {
+    pub(super) fn attempt(&self) -> Attempt {
         self.proposal.certificate.attempt
     }
 
@@ -76,10 +86,16 @@ impl Running {
 }
 
 impl Proposer {
-    pub(super) fn new(settings: &Settings) -> Self {
+    /// One that has heard of attempts up to `sequence`.
+    pub(super) fn new(settings: &Settings, sequence: u64) -> Self {
+        let world = settings.peers.iter().filter(|peer| **peer != settings.node).count() + 1;
+        let quorum = world / 2 + 1;
+        let strict = settings.mode == Mode::Strict;
         Self {
             budget: settings.budget,
-            minimum: settings.minimum,
+            mode: settings.mode,
+            quorum,
+            minimum: if strict { settings.minimum.max(quorum) } else { settings.minimum },
             shortage: settings.shortage,
             rejoin: settings.rejoin,
             // A piece must fit into a message, with some room for what stands before its values.
@@ -89,7 +105,9 @@ impl Proposer {
             alarm: Instant::FAR,
             tell_again: Instant::ORIGIN,
             running: None,
-            sequence: 0,
+            recovery: None,
+            recover_again: Instant::ORIGIN,
+            sequence,
             donors: 0,
         }
     }
@@ -101,7 +119,7 @@ impl Proposer {
     pub(super) fn timeout(&self) -> Instant {
         match &self.running {
             Some(running) => running.moved + self.budget.progress(),
-            None => self.alarm,
+            None => self.recovery_timeout().unwrap_or(self.alarm),
         }
     }
 
@@ -155,8 +173,10 @@ impl Proposer {
         heard: Attempt,
     ) {
         self.sequence = self.sequence.max(heard.sequence);
+        self.stop_recovery(attempt);
         if self.running.as_ref().is_none_or(|running| {
-            running.attempt() != attempt || !running.has(from) || running.done.contains_key(&from)
+            let settled = running.done.contains_key(&from) && running.accepting.is_none();
+            running.attempt() != attempt || !running.has(from) || settled
         }) {
             return;
         }
@@ -220,14 +240,19 @@ impl Proposer {
             self.abort(now, links, AbortReason::Unequal, odd);
             return None;
         }
-        let Running { proposal, .. } = self.running.take()?;
-        let certificate = Certificate { result, ..proposal.certificate };
-        self.counted(&certificate.members);
-        let commit = Message::Commit { certificate: certificate.clone() }.encode();
-        for member in &certificate.members {
-            links.send(member.node, Post::urgent(commit.clone()));
+        let certificate = Certificate { result, ..running.proposal.certificate.clone() };
+        if self.mode == Mode::Available {
+            self.running = None;
+            return Some(self.committed(links, certificate, &BTreeSet::new()));
         }
-        Some(Arc::new(certificate))
+        if running.accepting.is_none() {
+            let accept = Message::Accept { attempt, certificate: certificate.clone(), holders: Vec::new() }.encode();
+            for member in &certificate.members {
+                links.send(member.node, Post::urgent(accept.clone()));
+            }
+            running.accepting = Some(Acceptance::new(certificate));
+        }
+        None
     }
 
     /// Takes in that these contributions are part of a committed average.
@@ -260,6 +285,9 @@ impl Proposer {
                 return;
             }
         }
+        if self.is_recovering(now) {
+            return;
+        }
         let own = links.identity.node;
         self.alarm = Instant::FAR;
         let is_lower = |peer: &Peer| peer.liveness == Liveness::Up && peer.node < own;
@@ -268,6 +296,10 @@ impl Proposer {
             return;
         }
         let Some(since) = self.since else { return };
+        if self.mode == Mode::Strict && self.is_open() {
+            self.recover(now, links);
+            return;
+        }
         let expected = links
             .peers()
             .filter(|peer| peer.liveness == Liveness::Up && peer.status == Status::Training)
@@ -403,14 +435,15 @@ impl Proposer {
         behind: &BTreeSet<NodeId>,
     ) {
         let readies: Vec<&Ready> = nodes.iter().filter_map(|node| Some(&self.readies.get(node)?.ready)).collect();
-        let Some(first) = readies.first() else { return };
-        self.sequence += 1;
-        let attempt =
-            Attempt { sequence: self.sequence, proposer: links.identity.node, incarnation: links.identity.incarnation };
+        if readies.is_empty() {
+            return;
+        }
         let parents = parents(readies.iter().copied(), chain);
         let newest = parents.iter().map(|parent| parent.certificate.round).max();
+        let readies: Vec<Ready> = readies.into_iter().cloned().collect();
+        let attempt = self.next_attempt(links);
         let round = Round(newest.unwrap_or_default().0 + 1);
-        let lengths = first.lengths.clone();
+        let lengths = readies[0].lengths.clone();
         let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
         let chunk = longest.div_ceil(nodes.len()).clamp(SMALLEST_CHUNK, self.chunk.max(SMALLEST_CHUNK));
         let mut certificate = Certificate {
@@ -438,7 +471,8 @@ impl Proposer {
         for &node in nodes {
             links.send(node, Post::urgent(propose.clone()));
         }
-        self.running = Some(Running { proposal, done: BTreeMap::new(), moved: now, missing: BTreeMap::new() });
+        self.running =
+            Some(Running { proposal, done: BTreeMap::new(), moved: now, missing: BTreeMap::new(), accepting: None });
     }
 
     /// Who is to be left out of the next attempt, as this one stands still: whom most members wait for, or
@@ -462,9 +496,24 @@ impl Proposer {
         votes.into_iter().max_by_key(|&(node, votes)| (votes, node)).map(|(node, _)| node).into_iter().collect()
     }
 
+    pub(super) fn next_attempt<S: Scalar>(&mut self, links: &Links<S>) -> Attempt {
+        self.sequence += 1;
+        Attempt { sequence: self.sequence, proposer: links.identity.node, incarnation: links.identity.incarnation }
+    }
+
+    /// Who is ready, and what each said.
+    pub(super) fn readies(&self) -> impl Iterator<Item = &Ready> {
+        self.readies.values().map(|known| &known.ready)
+    }
+
     /// Gives the running attempt up and tells all its members.
     fn abort<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, why: AbortReason, mut who: Vec<NodeId>) {
         let Some(running) = self.running.take() else { return };
+        if running.accepting.is_some() {
+            // A majority may have accepted already; only a recovery can tell.
+            self.recover(now, links);
+            return;
+        }
         who.sort_unstable();
         let attempt = running.attempt();
         if matches!(why, AbortReason::NotFinite | AbortReason::Unequal | AbortReason::Stuck) {
@@ -479,7 +528,7 @@ impl Proposer {
         }
     }
 
-    fn forget(&mut self, node: NodeId) {
+    pub(super) fn forget(&mut self, node: NodeId) {
         self.readies.remove(&node);
         // The waiting of those that are left began when the first of them was ready.
         self.since = self.readies.values().map(|known| known.at).min();
@@ -488,6 +537,7 @@ impl Proposer {
 
 /// What the proposer knows of its own history; it tells about the others' where it is one of them.
 pub(super) struct Chain<'a> {
+    pub(super) mode: Mode,
     pub(super) last: CertificateId,
     pub(super) ancestors: &'a BTreeSet<CertificateId>,
 }
@@ -512,12 +562,15 @@ fn parents<'a>(readies: impl Iterator<Item = &'a Ready> + Clone, chain: &Chain<'
     let heads: BTreeSet<CertificateId> = readies.clone().map(|ready| ready.member.parent).collect();
     let ancestors: BTreeSet<CertificateId> = readies.flat_map(|ready| ready.ancestors.iter().copied()).collect();
     let heads_contain_own = heads.contains(&chain.last);
+    // In strict mode there is one history: whoever is not at its end is behind.
+    let end = heads.last().map(|newest| newest.round).filter(|_| chain.mode == Mode::Strict);
     let started = heads.iter().any(|head| head.round > Round(0));
     heads
         .into_iter()
         .map(|certificate| Parent {
             certificate,
             stale: ancestors.contains(&certificate)
+                || Some(certificate.round) < end
                 || (heads_contain_own && chain.ancestors.contains(&certificate))
                 || (started && certificate == CertificateId::default()),
         })

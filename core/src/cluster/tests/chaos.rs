@@ -44,6 +44,8 @@ fn check(fleet: &Fleet, contributions: &BTreeMap<(u32, u64, u64), f32>) {
         if let Occurrence::Healed { certificate, .. } = &record.what {
             let round = last_round.insert(who, certificate.round);
             assert!(round <= Some(certificate.round), "{record}");
+            // A recovered certificate may be committed without any member that is still there.
+            known.insert(certificate.id());
         }
     }
 }
@@ -60,9 +62,9 @@ struct Chaos {
 }
 
 impl Chaos {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, mode: Mode) -> Self {
         let mut random = Seed(seed).derive("chaos", 0).random();
-        let size = 2 + random.below(5) as u32;
+        let size = 2 + random.below(5) as u32 + u32::from(mode == Mode::Strict);
         let faults = Faults {
             drop: random.uniform() * 0.2,
             double: random.uniform() * 0.2,
@@ -72,7 +74,11 @@ impl Chaos {
         let minimum = 1 + random.below(2) as usize;
         let fleet = {
             let rules = [Rejoin::FullWeight, Rejoin::ByProgress, Rejoin::HealFirst];
-            Fleet::with(size, faults, seed, rules[random.below(3) as usize], minimum)
+            let adapt: fn(&mut Settings) = match mode {
+                Mode::Available => |_| {},
+                Mode::Strict => |settings| settings.mode = Mode::Strict,
+            };
+            Fleet::adapted(size, faults, seed, rules[random.below(3) as usize], minimum, adapt)
         };
         let turns = (0..size).map(|node| (node, 0)).collect();
         Self { fleet, random, contributions: BTreeMap::new(), turns, incarnation: 1 }
@@ -135,10 +141,79 @@ impl Chaos {
     }
 }
 
+/// What strict mode promises on top: one history, of which a majority has accepted every certificate.
+fn check_one_history(fleet: &Fleet) {
+    let mut rounds = BTreeMap::new();
+    let mut accepted: BTreeMap<CertificateId, BTreeSet<NodeId>> = BTreeMap::new();
+    for record in &fleet.records {
+        match &record.what {
+            Occurrence::Accepted { certificate, .. } => {
+                accepted.entry(*certificate).or_default().insert(record.node);
+            }
+            Occurrence::Committed { certificate } | Occurrence::Healed { certificate, .. } => {
+                let id = certificate.id();
+                let first = *rounds.entry(id.round).or_insert(id);
+                assert_eq!(first, id, "two commits of one round: {record}\n{}", fleet.trace());
+                let by = accepted.get(&id).map_or(0, BTreeSet::len);
+                assert!(by > fleet.size() / 2, "accepted by {by} of {}: {record}", fleet.size());
+                assert!(!certificate.merges(), "{record}");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn strict_mode_has_one_history_whatever_happens() {
+    let mut commits = 0;
+    for seed in 0..2 * SEEDS {
+        let mut chaos = Chaos::new(seed, Mode::Strict);
+        for _ in 0..25 {
+            let span = Duration::from_millis(20 + chaos.random.below(800));
+            let pause = Duration::from_millis(1 + chaos.random.below(60));
+            chaos.run(span, pause);
+            chaos.strike();
+        }
+        check(&chaos.fleet, &chaos.contributions);
+        check_one_history(&chaos.fleet);
+        let recovered = |record: &&Record| matches!(record.what, Occurrence::Recovering { .. });
+        commits += chaos.fleet.records.iter().filter(recovered).count();
+    }
+    assert!(commits > SEEDS as usize, "{commits} recoveries");
+}
+
+#[test]
+fn once_faults_stop_strict_mode_commits_if_a_majority_lives() {
+    for seed in 0..SEEDS {
+        let mut chaos = Chaos::new(seed, Mode::Strict);
+        for _ in 0..10 {
+            let span = Duration::from_millis(20 + chaos.random.below(800));
+            chaos.run(span, Duration::from_millis(20));
+            chaos.strike();
+        }
+        chaos.calm();
+        let nodes: Vec<u32> = chaos.fleet.nodes.keys().copied().collect();
+        if nodes.len() <= chaos.fleet.size() / 2 {
+            continue;
+        }
+        let before = chaos.fleet.records.len();
+        chaos.run(4 * SECOND, Duration::from_millis(20));
+        for node in nodes {
+            let commits = chaos.fleet.records[before..].iter().any(|record| {
+                record.node == NodeId(node)
+                    && matches!(record.what, Occurrence::Committed { .. } | Occurrence::Healed { .. })
+            });
+            assert!(commits, "seed {seed}: n{node} by {}\n{}", chaos.fleet.now, chaos.fleet.trace());
+        }
+        check(&chaos.fleet, &chaos.contributions);
+        check_one_history(&chaos.fleet);
+    }
+}
+
 #[test]
 fn certificates_state_what_happened() {
     for seed in 0..SEEDS {
-        let mut chaos = Chaos::new(seed);
+        let mut chaos = Chaos::new(seed, Mode::Available);
         for _ in 0..25 {
             let span = Duration::from_millis(20 + chaos.random.below(800));
             let pause = Duration::from_millis(1 + chaos.random.below(60));
@@ -152,7 +227,7 @@ fn certificates_state_what_happened() {
 #[test]
 fn once_faults_stop_a_round_commits_within_three_budgets() {
     for seed in 0..SEEDS {
-        let mut chaos = Chaos::new(seed);
+        let mut chaos = Chaos::new(seed, Mode::Available);
         for _ in 0..10 {
             let span = Duration::from_millis(20 + chaos.random.below(800));
             chaos.run(span, Duration::from_millis(20));

@@ -3,6 +3,7 @@
 use crate::cluster::*;
 use crate::process::Process;
 use crate::seed::{Random, Seed};
+use crate::storage::{Slot, Storage, StorageError, Write};
 use crate::time::{Duration, Instant};
 use crate::transport::{Event, NodeId};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -25,12 +26,29 @@ impl Faults {
         Self { drop: 0.1, double: 0.05, latency: Duration::from_millis(1), jitter: Duration::from_millis(3) };
 }
 
+/// Slots in memory.
+#[derive(Default)]
+pub(crate) struct Disk(pub(crate) BTreeMap<Slot, Vec<u8>>);
+
+impl Storage for Disk {
+    fn read(&mut self, slot: Slot) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.0.get(&slot).cloned())
+    }
+
+    fn write(&mut self, slot: Slot, bytes: &[u8]) -> Result<(), StorageError> {
+        self.0.insert(slot, bytes.to_vec());
+        Ok(())
+    }
+}
+
 pub(crate) struct Fleet {
     pub(crate) now: Instant,
     pub(crate) nodes: BTreeMap<u32, Node<f32>>,
     pub(crate) faults: Faults,
     /// Directed links that carry nothing.
     pub(crate) cut: BTreeSet<(u32, u32)>,
+    /// Nodes whose writes fail.
+    pub(crate) broken_disks: BTreeSet<u32>,
     pub(crate) outcomes: BTreeMap<u32, Vec<Outcome<f32>>>,
     pub(crate) records: Vec<Record>,
     pub(crate) max_frame: usize,
@@ -43,6 +61,11 @@ pub(crate) struct Fleet {
     minimum: usize,
     random: Random,
     queue: BTreeMap<(Instant, u64), (u32, u32, Vec<u8>)>,
+    /// What each node has made durable, and what is on its way there.
+    pub(crate) disks: BTreeMap<u32, Disk>,
+    writes: BTreeMap<(Instant, u64), (u32, Write)>,
+    /// How long a write takes.
+    pub(crate) disk_latency: Duration,
     number: u64,
 }
 
@@ -69,6 +92,7 @@ impl Fleet {
             nodes: BTreeMap::new(),
             faults,
             cut: BTreeSet::new(),
+            broken_disks: BTreeSet::new(),
             outcomes: BTreeMap::new(),
             records: Vec::new(),
             max_frame: 1400,
@@ -79,12 +103,20 @@ impl Fleet {
             minimum,
             random: Seed(seed).random(),
             queue: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            disk_latency: Duration::from_micros(700),
             number: 0,
         };
         for node in 0..size {
             fleet.start(node, 1);
         }
         fleet
+    }
+
+    /// How many nodes are configured.
+    pub(crate) fn size(&self) -> usize {
+        self.size as usize
     }
 
     /// Starts a node, anew if it was there.
@@ -94,7 +126,8 @@ impl Fleet {
         settings.rejoin = self.rejoin;
         settings.minimum = self.minimum;
         (self.adapt)(&mut settings);
-        let mut started = Node::new(settings, self.now);
+        let persisted = Persisted::read(self.disks.entry(node).or_default()).expect("an undamaged disk");
+        let mut started = Node::recover(settings, self.now, persisted);
         started.set_status(Status::Training);
         self.nodes.insert(node, started);
         self.outcomes.entry(node).or_default();
@@ -103,6 +136,18 @@ impl Fleet {
     pub(crate) fn kill(&mut self, node: u32) {
         self.collect(node);
         self.nodes.remove(&node);
+        // What was being written may be there or not; nothing after what is not.
+        let mut lost = false;
+        for (at, (writer, write)) in core::mem::take(&mut self.writes) {
+            if writer != node {
+                self.writes.insert(at, (writer, write));
+                continue;
+            }
+            lost |= self.random.chance(0.5);
+            if !lost {
+                self.disks.entry(node).or_default().write(write.slot, &write.bytes).expect("memory");
+            }
+        }
     }
 
     /// Cuts all links between these groups, both ways.
@@ -161,13 +206,22 @@ impl Fleet {
             let frame = self.queue.keys().next().copied();
             let timer_at = timer.map_or(Instant::FAR, |timer| timer.0);
             let frame_at = frame.map_or(Instant::FAR, |frame| frame.0);
-            let next = timer_at.min(frame_at);
+            let write_at = self.writes.keys().next().map_or(Instant::FAR, |write| write.0);
+            let next = timer_at.min(frame_at).min(write_at);
             if next > end {
                 self.now = end;
                 return done(self);
             }
             self.now = self.now.max(next);
-            if frame_at <= timer_at {
+            if write_at <= next {
+                let (_, (id, write)) = self.writes.pop_first().unwrap();
+                let broken = self.broken_disks.contains(&id);
+                if !broken {
+                    self.disks.entry(id).or_default().write(write.slot, &write.bytes).expect("memory");
+                }
+                self.nodes.get_mut(&id).unwrap().written(self.now, write.ticket, !broken);
+                self.after(id);
+            } else if frame_at <= timer_at {
                 let (from, to, bytes) = self.queue.remove(&frame.unwrap()).unwrap();
                 if let Some(node) = self.nodes.get_mut(&to)
                     && !self.cut.contains(&(from, to))
@@ -209,6 +263,10 @@ impl Fleet {
                     self.queue.insert((at, self.number), (id, to.0, bytes.clone()));
                 }
             }
+        }
+        while let Some(write) = self.nodes.get_mut(&id).and_then(Node::poll_write) {
+            self.number += 1;
+            self.writes.insert((self.now + self.disk_latency, self.number), (id, write));
         }
         self.collect(id);
     }

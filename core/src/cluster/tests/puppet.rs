@@ -142,6 +142,7 @@ fn ready(node: u32, turn: u64) -> Ready {
         released: Attempt::default(),
         ancestors: Vec::new(),
         unreachable: Vec::new(),
+        accepted: CertificateId::default(),
     }
 }
 

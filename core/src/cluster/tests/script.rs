@@ -70,7 +70,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// `fleet N [minimum=M] [wait] [rejoin=full|progress|heal]`: N nodes with perfect links of 1 ms and a budget of 1 s.
+    /// `fleet N [minimum=M] [wait|strict] [rejoin=full|progress|heal]`: N nodes with perfect links of 1 ms and a budget of 1 s.
     fn new(words: &[&str]) -> Self {
         let ["fleet", size, options @ ..] = words else { panic!("a script begins with > fleet N") };
         let mut minimum = 2;
@@ -81,6 +81,7 @@ impl Stage {
                 ("minimum", value) => minimum = number(value) as usize,
                 ("rejoin", "progress") => rejoin = Rejoin::ByProgress,
                 ("rejoin", "heal") => rejoin = Rejoin::HealFirst,
+                ("strict", _) => adapt = |settings| settings.mode = Mode::Strict,
                 ("wait", _) => adapt = |settings| settings.shortage = Shortage::Wait,
                 _ => panic!("no option of a fleet: {option}"),
             }
@@ -183,10 +184,18 @@ fn brief(message: &Message<'_>) -> String {
             format!("answer {attempt} {verdict}")
         }
         Message::Heal { newest, donors } => format!("heal to {newest} from {}", nodes(donors)),
-        Message::HealRequest { have, from } => format!("heal request {have} from piece {from}"),
+        Message::HealRequest { have, from, .. } => format!("heal request {have} from piece {from}"),
         Message::HealOffer { certificate, .. } => format!("heal offer {}", certificate.id()),
         Message::HealPiece { certificate, index, .. } => format!("heal piece {index} of {certificate}"),
         Message::HealRefuse => "heal refuse".into(),
+        Message::Prepare { attempt } => format!("prepare {attempt}"),
+        Message::Promise { attempt, decided, accepted } => {
+            let accepted = accepted.as_ref().map(|(attempt, certificate)| format!("{} in {attempt}", certificate.id()));
+            format!("promise {attempt} decided {decided} accepted {}", accepted.unwrap_or_else(|| "-".into()))
+        }
+        Message::Accept { attempt, certificate, .. } => format!("accept {} in {attempt}", certificate.id()),
+        Message::Accepted { attempt } => format!("accepted {attempt}"),
+        Message::Decided { certificate } => format!("decided {certificate}"),
     }
 }
 
