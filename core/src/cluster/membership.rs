@@ -11,6 +11,7 @@ use crate::cluster::detector::Detector;
 use crate::cluster::inbox::{Arrival, Inbox};
 use crate::cluster::outbox::{Outbox, Plan, Post};
 use crate::cluster::peer::{Liveness, Peer};
+use crate::cluster::quarantine::{Losses, Quarantine};
 use crate::cluster::record::{Loss, Occurrence, Record};
 use crate::cluster::wire::{self, Body, Frame, Header, Kind, RunId, Status};
 use crate::scalar::Scalar;
@@ -44,6 +45,7 @@ struct Link<S> {
     goodbyes: u8,
     strange: bool,
     zombie: bool,
+    losses: Losses,
 }
 
 impl<S: Scalar> Link<S> {
@@ -75,6 +77,7 @@ pub(crate) struct Identity {
 pub(crate) struct Links<S> {
     pub(crate) identity: Identity,
     pub(crate) budget: Budget,
+    pub(crate) quarantine: Option<Quarantine>,
     pub(crate) counters: Counters,
     pub(crate) status: Status,
     pub(crate) last: CertificateId,
@@ -98,6 +101,7 @@ impl<S: Scalar> Links<S> {
                 incarnation: Incarnation(0),
                 liveness: Liveness::Unknown,
                 status: Status::Observing,
+                quarantine: None,
                 last: CertificateId::default(),
             };
             let link = Link {
@@ -110,6 +114,7 @@ impl<S: Scalar> Links<S> {
                 goodbyes: 0,
                 strange: false,
                 zombie: false,
+                losses: Losses::default(),
             };
             (node, link)
         });
@@ -118,6 +123,7 @@ impl<S: Scalar> Links<S> {
             cursor: identity.node,
             identity,
             budget,
+            quarantine: None,
             counters: Counters::default(),
             status: Status::Observing,
             last: CertificateId::default(),
@@ -137,6 +143,11 @@ impl<S: Scalar> Links<S> {
     /// Whether frames to `node` may still arrive: it is up, suspected, or this node itself.
     pub(crate) fn is_reachable(&self, node: NodeId) -> bool {
         node == self.identity.node || self.links.get(&node).is_some_and(Link::reachable)
+    }
+
+    /// Whether `node` sits out because it comes and goes all the time.
+    pub(crate) fn is_quarantined(&self, node: NodeId) -> bool {
+        self.links.get(&node).is_some_and(|link| link.peer.quarantine.is_some())
     }
 
     /// The stream to `node` as it is now: a message sent earlier on another one may have been lost.
@@ -337,7 +348,13 @@ impl<S: Scalar> Links<S> {
                 link.peer.liveness = Liveness::Up;
                 link.beat = now;
                 let incarnation = link.peer.incarnation;
+                let losses = link.losses;
+                let cool_down = self.quarantine.and_then(|rule| losses.cool_down(self.budget, rule));
+                link.peer.quarantine = cool_down.map(|cool_down| now + cool_down);
                 self.record(now, Occurrence::Up { peer: from, incarnation });
+                if let Some(cool_down) = cool_down {
+                    self.record(now, Occurrence::Quarantined { peer: from, losses: losses.count, cool_down });
+                }
                 self.changes.push_back(Change::Up(from));
             }
             _ => {}
@@ -354,6 +371,12 @@ impl<S: Scalar> Links<S> {
             return;
         }
         link.outbox.reset();
+        link.peer.quarantine = None;
+        if let Some(rule) = self.quarantine
+            && why != Loss::Left
+        {
+            link.losses.note(now, self.budget, rule);
+        }
         self.record(now, Occurrence::Down { peer: node, why });
         self.changes.push_back(Change::Down(node));
     }
@@ -372,8 +395,13 @@ impl<S: Scalar> Links<S> {
     /// Judges silences and finds frames to be sent again.
     pub(crate) fn wake(&mut self, now: Instant) {
         let mut silent = Vec::new();
+        let mut readmitted = Vec::new();
         for (&node, link) in &mut self.links {
             link.outbox.wake(now);
+            if link.peer.quarantine.is_some_and(|until| until <= now) {
+                link.peer.quarantine = None;
+                readmitted.push(node);
+            }
             if !link.reachable() {
                 continue;
             }
@@ -385,6 +413,10 @@ impl<S: Scalar> Links<S> {
                 silent.push((node, Some(now.since(heard))));
             }
         }
+        for peer in readmitted {
+            self.record(now, Occurrence::Readmitted { peer });
+            self.changes.push_back(Change::Up(peer));
+        }
         for (peer, silence) in silent {
             match silence {
                 Some(silent) => self.record(now, Occurrence::Suspect { peer, silent }),
@@ -395,16 +427,16 @@ impl<S: Scalar> Links<S> {
 
     pub(crate) fn timeout(&self) -> Instant {
         let mut earliest = Instant::FAR;
-        if self.zombie {
+        if self.zombie || self.leaving {
+            // What is left to be said is said at once.
             return earliest;
         }
         for link in self.links.values() {
             if link.peer.liveness == Liveness::Left {
                 continue;
             }
-            if !self.leaving {
-                earliest = earliest.min(link.beat);
-            }
+            earliest = earliest.min(link.beat);
+            earliest = earliest.min(link.peer.quarantine.unwrap_or(Instant::FAR));
             if link.reachable() {
                 let silence = if link.peer.liveness == Liveness::Up {
                     link.detector.suspect_at()

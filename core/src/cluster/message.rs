@@ -181,7 +181,7 @@ const ABORTS: [AbortReason; 7] = [
     AbortReason::Superseded,
     AbortReason::InDoubt,
 ];
-const ABANDONS: [AbandonReason; 7] = [
+const ABANDONS: [AbandonReason; 8] = [
     AbandonReason::Alone,
     AbandonReason::TooFew,
     AbandonReason::Late,
@@ -189,6 +189,7 @@ const ABANDONS: [AbandonReason; 7] = [
     AbandonReason::Excluded,
     AbandonReason::NoDonor,
     AbandonReason::Zombie,
+    AbandonReason::Quarantined,
 ];
 
 impl<'a> Message<'a> {

@@ -9,6 +9,7 @@ use crate::cluster::message::Message;
 use crate::cluster::mode::Mode;
 use crate::cluster::peer::{Liveness, Peer};
 use crate::cluster::persistence::Persisted;
+use crate::cluster::quarantine::Quarantine;
 use crate::cluster::record::{AbandonReason, Occurrence, Record};
 use crate::cluster::rejoin::{Rejoin, Shortage};
 use crate::cluster::round::Rounds;
@@ -42,6 +43,9 @@ pub struct Settings {
     pub mode: Mode,
     /// How a node that was away comes back; set by the policy.
     pub rejoin: Rejoin,
+    /// Which peers sit out because they come and go all the time; none unless set, as coming and going is what this
+    /// protocol is for.
+    pub quarantine: Option<Quarantine>,
     /// Values in one piece of a reduction at most.
     pub chunk: usize,
     /// Bytes of the longest message accepted.
@@ -66,6 +70,7 @@ impl Settings {
             shortage: Shortage::GoOn,
             mode: Mode::Available,
             rejoin: Rejoin::FullWeight,
+            quarantine: None,
             chunk: 16 * 1024,
             largest_message: 1 << 20,
         }
@@ -126,6 +131,7 @@ impl<S: Scalar> Node<S> {
         assert!(largest >= 1 << 16, "messages of {largest} bytes at most are too short; allow 64 KiB");
         let identity = Identity { run: settings.run, node: settings.node, incarnation: settings.incarnation };
         let mut links = Links::new(identity, settings.budget, &settings.peers, settings.largest_message, now);
+        links.quarantine = settings.quarantine;
         links.record(now, Occurrence::Started);
         Self { links, rounds: Rounds::new(&settings, persisted) }
     }

@@ -2,6 +2,7 @@
 
 use crate::cluster::certificate::{CertificateId, Incarnation};
 use crate::cluster::wire::Status;
+use crate::time::Instant;
 use crate::transport::NodeId;
 
 /// Whether a peer can be reached.
@@ -20,6 +21,13 @@ pub enum Liveness {
     Left,
 }
 
+impl Peer {
+    /// Whether it can be reached and does not sit out.
+    pub fn takes_part(&self) -> bool {
+        self.liveness == Liveness::Up && self.quarantine.is_none()
+    }
+}
+
 /// What a node knows of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -31,6 +39,8 @@ pub struct Peer {
     pub liveness: Liveness,
     /// What it does, as it last said.
     pub status: Status,
+    /// Until when it sits out, because it comes and goes all the time.
+    pub quarantine: Option<Instant>,
     /// Its last certificate, as it last said.
     pub last: CertificateId,
 }

@@ -75,6 +75,8 @@ pub enum AbandonReason {
     NoDonor,
     /// A later start of the same node is running.
     Zombie,
+    /// It comes and goes all the time, and sits out for a while.
+    Quarantined,
 }
 
 /// What can happen in a node.
@@ -103,6 +105,20 @@ pub enum Occurrence {
         peer: NodeId,
         /// Why.
         why: Loss,
+    },
+    /// A peer is back that comes and goes all the time: it sits out.
+    Quarantined {
+        /// Who.
+        peer: NodeId,
+        /// How often it was lost.
+        losses: u32,
+        /// For how long.
+        cool_down: Duration,
+    },
+    /// A peer has sat out for long enough.
+    Readmitted {
+        /// Who.
+        peer: NodeId,
     },
     /// A peer of an earlier start was heard; it is refused and told so.
     ZombieRefused {
@@ -269,6 +285,10 @@ impl fmt::Display for Occurrence {
                 write!(f, "suspect {peer} silent {}us", silent.as_micros())
             }
             Self::Down { peer, why } => write!(f, "down {peer} {why}"),
+            Self::Quarantined { peer, losses, cool_down } => {
+                write!(f, "quarantined {peer} losses {losses} for {}us", cool_down.as_micros())
+            }
+            Self::Readmitted { peer } => write!(f, "readmitted {peer}"),
             Self::ZombieRefused { peer, incarnation, known } => {
                 write!(f, "zombie {peer} {incarnation} known {known}")
             }
@@ -354,6 +374,7 @@ impl fmt::Display for AbandonReason {
             Self::Excluded => "excluded",
             Self::NoDonor => "no-donor",
             Self::Zombie => "zombie",
+            Self::Quarantined => "quarantined",
         })
     }
 }

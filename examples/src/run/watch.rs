@@ -104,7 +104,7 @@ impl<J: Judge> Watch<J> {
             match &what.what {
                 Occurrence::Committed { .. } => story.rounds += 1,
                 // Nobody waits silently.
-                Occurrence::Lacking { .. } => display.say(&what.to_string()),
+                Occurrence::Lacking { .. } | Occurrence::Quarantined { .. } => display.say(&what.to_string()),
                 _ => {}
             }
         })?;

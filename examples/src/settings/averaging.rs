@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use kronfleet_core::cluster::{Budget, Incarnation, Mode, RunId, Settings, Shortage};
+use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
 use kronfleet_core::policy::{AveragingPolicy, Local, Periodic, Rejoin, Request};
 use kronfleet_core::time::Duration;
 use kronfleet_core::transport::NodeId;
@@ -43,6 +43,9 @@ pub struct AveragingSettings {
     /// average with trains on alone
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub min_members: Option<u32>,
+    /// Let a node that was lost N times in short order sit out rounds when it comes back, for ever longer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub quarantine: Option<u32>,
     /// Which rounds may commit while nodes cannot reach each other: available (whoever can reach each other goes on, and
     /// histories that part merge later) or strict (one history: a majority of --nodes has to make each average durable,
     /// and without a majority nothing commits)
@@ -81,6 +84,7 @@ impl AveragingSettings {
         let peers = (0..self.nodes).map(NodeId).collect();
         let mut settings = Settings::new(run, node, incarnation, peers, budget);
         settings.mode = self.mode;
+        settings.quarantine = self.quarantine.map(Quarantine::after);
         if let Some(minimum) = self.min_members {
             if minimum > self.nodes {
                 bail!("--min-members {minimum} can never be online: there are --nodes {}", self.nodes);

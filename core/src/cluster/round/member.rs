@@ -75,6 +75,7 @@ impl<S: Scalar> Rounds<S> {
         }
         let company = links.peers().any(|peer| {
             matches!(peer.liveness, Liveness::Up | Liveness::Suspect)
+                && peer.quarantine.is_none()
                 && matches!(peer.status, Status::Training | Status::Healing)
         });
         if !company && self.proposer.minimum > 1 && !self.proposer.waits(links) {
@@ -87,7 +88,7 @@ impl<S: Scalar> Rounds<S> {
             return;
         }
         let own = links.identity.node;
-        let up = links.peers().filter(|peer| peer.liveness == Liveness::Up).map(|peer| peer.node);
+        let up = links.peers().filter(|peer| peer.takes_part()).map(|peer| peer.node);
         let proposer = up.min().map_or(own, |lowest| lowest.min(own));
         let told = Some((proposer, links.stream(proposer)));
         if entry.told == told && now < entry.tell_again {

@@ -133,6 +133,11 @@ impl Proposer {
             return;
         }
         self.sequence = self.sequence.max(ready.heard.sequence);
+        if links.is_quarantined(from) {
+            let abandon = Message::Abandon { turn, why: AbandonReason::Quarantined };
+            links.send(from, Post::urgent(abandon.encode()));
+            return;
+        }
         if let Some(known) = self.readies.get(&from)
             && known.ready.member.turn > turn
         {
@@ -234,8 +239,10 @@ impl Proposer {
             *votes.entry(result).or_default() += 1;
         }
         if votes.len() > 1 {
-            let usual = votes.iter().max_by_key(|&(_, votes)| votes).map(|(&digest, _)| digest);
-            let odd = running.done.iter().filter(|&(_, digest)| Some(*digest) != usual);
+            // Where as many hold one as the other, nobody can tell which is right.
+            let most = votes.values().copied().max();
+            let tied = votes.values().filter(|&&votes| Some(votes) == most).count() > 1;
+            let odd = running.done.iter().filter(|&(_, digest)| tied || votes.get(digest).copied() != most);
             let odd = odd.map(|(&node, _)| node).collect();
             self.abort(now, links, AbortReason::Unequal, odd);
             return None;
@@ -290,7 +297,7 @@ impl Proposer {
         }
         let own = links.identity.node;
         self.alarm = Instant::FAR;
-        let is_lower = |peer: &Peer| peer.liveness == Liveness::Up && peer.node < own;
+        let is_lower = |peer: &Peer| peer.takes_part() && peer.node < own;
         if links.peers().any(is_lower) {
             // It hears of the same nodes; should it be lost, that calls again.
             return;
@@ -302,7 +309,7 @@ impl Proposer {
         }
         let expected = links
             .peers()
-            .filter(|peer| peer.liveness == Liveness::Up && peer.status == Status::Training)
+            .filter(|peer| peer.takes_part() && peer.status == Status::Training)
             .map(|peer| peer.node)
             .chain((links.status == Status::Training).then_some(own));
         let slow: Vec<NodeId> = expected.filter(|node| !self.readies.contains_key(node)).collect();

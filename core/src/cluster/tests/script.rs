@@ -8,6 +8,7 @@
 use super::fleet::*;
 use crate::cluster::message::{Message, Verdict};
 use crate::cluster::*;
+use crate::process::Process;
 use crate::time::Duration;
 use alloc::format;
 use alloc::string::String;
@@ -70,7 +71,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// `fleet N [minimum=M] [wait|strict] [rejoin=full|progress|heal]`: N nodes with perfect links of 1 ms and a budget of 1 s.
+    /// `fleet N [minimum=M] [wait|strict|quarantine] [rejoin=full|progress|heal]`: N nodes with perfect links of 1 ms and a budget of 1 s.
     fn new(words: &[&str]) -> Self {
         let ["fleet", size, options @ ..] = words else { panic!("a script begins with > fleet N") };
         let mut minimum = 2;
@@ -81,6 +82,7 @@ impl Stage {
                 ("minimum", value) => minimum = number(value) as usize,
                 ("rejoin", "progress") => rejoin = Rejoin::ByProgress,
                 ("rejoin", "heal") => rejoin = Rejoin::HealFirst,
+                ("quarantine", _) => adapt = |settings| settings.quarantine = Some(Quarantine::after(3)),
                 ("strict", _) => adapt = |settings| settings.mode = Mode::Strict,
                 ("wait", _) => adapt = |settings| settings.shortage = Shortage::Wait,
                 _ => panic!("no option of a fleet: {option}"),
@@ -97,6 +99,7 @@ impl Stage {
     ///   with weight 1.
     /// - `quiet`: what has happened is not shown. `frames`: messages are shown from now on.
     /// - `cut 0,1 2`: nothing passes from 0 and 1 to 2; `part 0,1 2`: nor back; `join`: everything passes again.
+    /// - `report 0 1`: the transport tells 0 that 1 is lost.
     /// - `kill 1`, `start 1 7` (with that incarnation), `leave 1`, `finish 1`.
     fn perform(&mut self, words: &[&str]) {
         match words {
@@ -110,6 +113,11 @@ impl Stage {
                     let len = rest.get(1).map_or(3, |len| number(len) as usize);
                     self.fleet.contribute(node, len, value, 1.0);
                 }
+            }
+            ["report", node, peer] => {
+                let (now, peer) = (self.fleet.now, crate::transport::NodeId(number(peer) as u32));
+                let node = self.fleet.nodes.get_mut(&(number(node) as u32)).expect("a node that lives");
+                node.handle(now, crate::transport::Event::Down(peer));
             }
             ["quiet"] => self.shown = self.fleet.records.len(),
             ["frames"] => self.fleet.heard = Some(Vec::new()),
