@@ -55,6 +55,8 @@ pub(super) struct Proposer {
     pub(super) recover_again: Instant,
     /// The highest sequence heard of or used.
     sequence: u64,
+    /// Who spoiled an attempt since the last commit and has not been ready since: nobody waits for it.
+    left_out: BTreeSet<NodeId>,
     /// Who was last asked to heal somebody.
     donors: usize,
 }
@@ -108,6 +110,7 @@ impl Proposer {
             recovery: None,
             recover_again: Instant::ORIGIN,
             sequence,
+            left_out: BTreeSet::new(),
             donors: 0,
         }
     }
@@ -153,6 +156,7 @@ impl Proposer {
         let same = self.readies.get(&from).filter(|known| known.ready.member.turn == turn);
         let at = same.map_or(now, |known| known.at);
         self.readies.insert(from, Announced { ready, at });
+        self.left_out.remove(&from);
         self.since = self.readies.values().map(|known| known.at).min();
         if left {
             self.abort(now, links, AbortReason::Declined, vec![from]);
@@ -264,6 +268,7 @@ impl Proposer {
 
     /// Takes in that these contributions are part of a committed average.
     pub(super) fn counted(&mut self, members: &[Member]) {
+        self.left_out.clear();
         for member in members {
             let counted = |known: &Announced| {
                 let Member { incarnation, turn, .. } = known.ready.member;
@@ -312,7 +317,8 @@ impl Proposer {
             .filter(|peer| peer.takes_part() && peer.status == Status::Training)
             .map(|peer| peer.node)
             .chain((links.status == Status::Training).then_some(own));
-        let slow: Vec<NodeId> = expected.filter(|node| !self.readies.contains_key(node)).collect();
+        let waited_for = |node: &NodeId| !self.readies.contains_key(node) && !self.left_out.contains(node);
+        let slow: Vec<NodeId> = expected.filter(waited_for).collect();
         let waited = now.since(since);
         let over = waited >= self.budget.ready();
         self.alarm = since + self.budget.ready();
@@ -526,6 +532,7 @@ impl Proposer {
         if matches!(why, AbortReason::NotFinite | AbortReason::Unequal | AbortReason::Stuck) {
             for &node in &who {
                 self.forget(node);
+                self.left_out.insert(node);
             }
         }
         links.record(now, Occurrence::Aborted { attempt, why, who: who.clone() });

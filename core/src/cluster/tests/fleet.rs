@@ -26,6 +26,14 @@ impl Faults {
         Self { drop: 0.1, double: 0.05, latency: Duration::from_millis(1), jitter: Duration::from_millis(3) };
 }
 
+/// A message where it arrives.
+pub(crate) struct Heard {
+    pub(crate) at: Instant,
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    pub(crate) message: Vec<u8>,
+}
+
 /// Slots in memory.
 #[derive(Default)]
 pub(crate) struct Disk(pub(crate) BTreeMap<Slot, Vec<u8>>);
@@ -52,8 +60,8 @@ pub(crate) struct Fleet {
     pub(crate) outcomes: BTreeMap<u32, Vec<Outcome<f32>>>,
     pub(crate) records: Vec<Record>,
     pub(crate) max_frame: usize,
-    /// Messages as they arrive, if they are wanted: when, from whom, to whom, what.
-    pub(crate) heard: Option<Vec<(Instant, u32, u32, Vec<u8>)>>,
+    /// Messages as they arrive, if they are wanted.
+    pub(crate) heard: Option<Vec<Heard>>,
     size: u32,
     /// How nodes started from now on differ from the usual settings.
     pub(crate) adapt: fn(&mut Settings),
@@ -231,7 +239,7 @@ impl Fleet {
                         && let wire::Body::Segment { total, data, .. } = frame.body
                         && data.len() == total as usize
                     {
-                        heard.push((self.now, from, to, data.to_vec()));
+                        heard.push(Heard { at: self.now, from, to, message: data.to_vec() });
                     }
                     node.handle(self.now, Event::Frame { from: NodeId(from), bytes: &bytes });
                     self.after(to);

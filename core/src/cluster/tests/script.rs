@@ -150,8 +150,8 @@ impl Stage {
         }
         self.shown = self.fleet.records.len();
         if let Some(heard) = &mut self.fleet.heard {
-            for (at, from, to, bytes) in core::mem::take(heard) {
-                let message = Message::decode(&bytes).expect("nodes say what can be read");
+            for Heard { at, from, to, message } in core::mem::take(heard) {
+                let message = Message::decode(&message).expect("nodes say what can be read");
                 news.push((at, format!("{at} n{from} -> n{to} {}", brief(&message))));
             }
         }
