@@ -55,7 +55,8 @@ impl<S: Real> Along<'_, S> {
         while second < self.right.taps.len() {
             second += match self.right.taps.len() - second {
                 5.. if many && M < 6 => self.block::<A, M, 5>(simd, first, second),
-                4.. => self.block::<A, M, 4>(simd, first, second),
+                4.. if M < 6 => self.block::<A, M, 4>(simd, first, second),
+                3.. if M == 6 => self.block::<A, M, 3>(simd, first, second),
                 2.. => self.block::<A, M, 2>(simd, first, second),
                 _ => self.block::<A, M, 1>(simd, first, second),
             };
@@ -99,23 +100,25 @@ impl<A: Simd, S: Real, const M: usize, const N: usize> NullaryFnOnce for Block<'
         // The last vector of a line may reach past its end.
         let mut last = [S::of(1.0); MARGIN];
         last[(width - 1) % lanes + 1..].fill(S::of(0.0));
-        let last = S::vectors::<A>(&last)[0];
+        let (last, all) = (S::vectors::<A>(&last)[0], S::splat(simd, S::of(1.0)));
         let left_taps: [usize; M] = *left.taps.first_chunk().expect("as many as asked for");
         let right_taps: [usize; N] = *right.taps.first_chunk().expect("as many as asked for");
         let mut sums = [[zero; N]; M];
-        let span = width.next_multiple_of(lanes);
+        // Loops rather than `map`: closures would be functions without this instruction set.
         for (&a, &b) in left.lines.iter().zip(right.lines) {
-            let a = left_taps.map(|tap| &left.planes[a + tap..][..span]);
-            let b = right_taps.map(|tap| &right.planes[b + tap..][..span]);
-            for at in (0..span).step_by(lanes) {
-                let mut a = a.map(|line| S::vectors::<A>(&line[at..at + lanes])[0]);
-                if at + lanes > width {
-                    a = a.map(|vector| S::fused(simd, vector, last, zero));
+            let (a, b) = (&left.planes[a..], &right.planes[b..]);
+            for at in (0..width).step_by(lanes) {
+                // Without a branch for the last vector, the values stay in registers.
+                let used = if at + lanes > width { last } else { all };
+                let mut values = [zero; M];
+                for m in 0..M {
+                    let value = S::vectors::<A>(&a[left_taps[m] + at..][..lanes])[0];
+                    values[m] = S::fused(simd, value, used, zero);
                 }
-                for (n, line) in b.iter().enumerate() {
-                    let value = S::vectors::<A>(&line[at..at + lanes])[0];
+                for n in 0..N {
+                    let other = S::vectors::<A>(&b[right_taps[n] + at..][..lanes])[0];
                     for m in 0..M {
-                        sums[m][n] = S::fused(simd, a[m], value, sums[m][n]);
+                        sums[m][n] = S::fused(simd, values[m], other, sums[m][n]);
                     }
                 }
             }

@@ -51,14 +51,14 @@ pub(super) fn sums<S: Real>(arenas: &Arenas<S>, shape: &Convolution, share: &Sha
     let (of_weights, squares) = sums.split_at_mut(outputs * shape.patch_rows());
     let (weights, bias) = of_weights.split_at_mut(outputs * shape.patch_len());
     if Lanes::choose(shape) == Lanes::Positions {
-        along(arenas, shape, share, x, dy, weights, squares);
+        along(arenas, shape, share, x, dy, weights, bias, squares);
     } else {
         across(arenas, shape, share, x, dy, weights, squares);
-    }
-    if shape.bias {
-        let positions = shape.output.positions();
-        let all = Region::matrix(share.first * shape.output.len(), outputs, share.samples().len() * positions);
-        reduce(&[ReduceJob::sum(all, Region::vector(0, outputs))], dy, None, bias);
+        if shape.bias {
+            let positions = share.samples().len() * shape.output.positions();
+            let all = Region::matrix(share.first * shape.output.len(), outputs, positions);
+            reduce(&[ReduceJob::sum(all, Region::vector(0, outputs))], dy, None, bias);
+        }
     }
 }
 
@@ -70,6 +70,7 @@ fn along<S: Real>(
     x: &[S],
     dy: &[S],
     weights: &mut [S],
+    bias: &mut [S],
     squares: &mut [S],
 ) {
     let window = window(shape);
@@ -84,10 +85,15 @@ fn along<S: Real>(
     arenas.with(|arena| {
         let pixels = tile * window.planes_len() + MARGIN;
         let cotangents = tile * of_outputs.planes_len() + MARGIN;
-        let (numbers, indices) = arena.tables(pixels + cotangents, 2 * lines + outputs + kernels);
-        let (pixels, cotangents) = numbers.split_at_mut(pixels);
-        let (lines, indices) = indices.split_at_mut(2 * lines);
-        let (pixel_lines, cotangent_lines) = lines.split_at_mut(lines.len() / 2);
+        let ones = positions[1] + MARGIN;
+        let (numbers, indices) = arena.tables(pixels + cotangents + ones, 3 * lines + outputs + kernels);
+        let (pixels, numbers) = numbers.split_at_mut(pixels);
+        let (cotangents, ones) = numbers.split_at_mut(cotangents);
+        ones.fill(S::of(1.0));
+        let (pixel_lines, indices) = indices.split_at_mut(lines);
+        let (cotangent_lines, indices) = indices.split_at_mut(lines);
+        let (zeros, indices) = indices.split_at_mut(lines);
+        zeros.fill(0);
         let (pixel_taps, cotangent_taps) = indices.split_at_mut(kernels);
         window.plane_starts(pixel_lines);
         window.taps(pixel_taps);
@@ -102,6 +108,10 @@ fn along<S: Real>(
             let right = Shifted { planes: pixels, lines: &pixel_lines[..used], taps: pixel_taps };
             let (arch, width) = (Arch::new(), positions[1]);
             arch.dispatch(Along { left, right, width, target: weights });
+            if !bias.is_empty() {
+                let ones = Shifted { planes: ones, lines: &zeros[..used], taps: &[0] };
+                arch.dispatch(Along { left: ones, right: left, width, target: bias });
+            }
             if !squares.is_empty() {
                 arch.dispatch(Along { left, right: left, width, target: squares });
             }
