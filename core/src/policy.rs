@@ -15,7 +15,7 @@ mod local;
 mod periodic;
 
 pub use local::Local;
-pub use periodic::Periodic;
+pub use periodic::{Missed, Periodic};
 
 pub use crate::cluster::Rejoin;
 use crate::cluster::{AbandonReason, Certificate};
@@ -56,6 +56,8 @@ pub enum PolicyAction {
 pub struct Request {
     /// What the model's parameters and batch statistics count.
     pub weight: f64,
+    /// Whether running statistics of normalisation layers are averaged with the parameters.
+    pub running: bool,
     /// Whether Kronecker factors are averaged too, each with its own weight.
     pub factors: bool,
     /// Whether the optimiser's state is averaged too.
@@ -65,7 +67,7 @@ pub struct Request {
 impl Default for Request {
     /// Parameters and batch statistics with weight 1, nothing else.
     fn default() -> Self {
-        Self { weight: 1.0, factors: false, optimiser: false }
+        Self { weight: 1.0, running: true, factors: false, optimiser: false }
     }
 }
 

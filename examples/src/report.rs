@@ -2,9 +2,11 @@
 //!
 //! Everything written here was counted or measured by the run; nothing is estimated.
 
+mod heat;
 mod plot;
 mod table;
 
+pub use heat::{HeatCell, HeatMap, Panel, heat_maps};
 pub use plot::{Curve, Outage, accuracy_over_iterations};
 pub use table::{Align, Table};
 

@@ -10,9 +10,10 @@ mod threads;
 mod watch;
 mod witness;
 mod workshop;
+mod zeros;
 
 pub use display::Display;
-pub use evaluation::{Evaluator, Judge, Model, Point};
+pub use evaluation::{Agenda, Evaluator, Judge, Model, Point};
 pub use judge::NetworkJudge;
 pub use lossy::{Ending, Fleet};
 pub use stop::stop_on_signal;

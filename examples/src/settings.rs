@@ -5,6 +5,7 @@
 
 mod averaging;
 mod file;
+mod job;
 mod kfac;
 mod network;
 mod optimisation;
@@ -13,6 +14,7 @@ mod task;
 
 pub use averaging::{AveragingSettings, Policy};
 pub use file::{arguments, describe, flags};
+pub use job::JobSettings;
 pub use kfac::{Fisher, Form, KfacSettings, Method};
 pub use network::{Driver, NetworkSettings, OutageKind};
 pub use optimisation::{Optimiser, OptimiserSettings, ScheduleKind};

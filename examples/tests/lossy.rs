@@ -130,3 +130,99 @@ fn divergence_is_an_error_and_leaves_a_report() {
     let report = fs::read_to_string(Path::new(&folder.path("run")).join("report.md")).expect("a report");
     assert!(report.contains("**Failed**"), "{report}");
 }
+
+/// A grid of two runs of a second each.
+const GRID: &str = r#"
+seeds = [3]
+
+[base]
+nodes = 2
+iterations = 6
+samples = 100
+batch = 4
+preconditioner = "none"
+evaluate-every = 3
+max-offline = "P-1"
+
+[methods.rounds]
+[methods.zeros]
+policy = "zeros"
+
+[[groups]]
+name = "methods"
+title = "Two methods"
+vary = ["method=rounds,zeros", "offline-fraction=0.5"]
+"#;
+
+fn sweep(folder: &Folder, extra: &[&str]) -> Output {
+    let output = format!("--output={}", folder.path("sweep"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lossy"));
+    command.args(["sweep", &folder.path("grid.toml"), &output]).args(extra).output().expect("the program starts")
+}
+
+#[test]
+fn a_sweep_goes_on_where_it_was() {
+    let folder = Folder::new("sweep");
+    fs::write(folder.path("grid.toml"), GRID).expect("a writable folder");
+    let runs = folder.0.join("sweep").join("runs.csv");
+    let read = || fs::read_to_string(&runs).expect("the runs");
+    /// A line without its wall-clock seconds.
+    fn timeless(line: &str) -> Vec<&str> {
+        let cells: Vec<&str> = line.split(',').collect();
+        [&cells[..cells.len() - 2], &cells[cells.len() - 1..]].concat()
+    }
+
+    let first = sweep(&folder, &["--quiet"]);
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    let whole = read();
+    let lines: Vec<&str> = whole.lines().collect();
+    assert_eq!(lines.len(), 1 + 2);
+
+    // One run is missing; the other is marked, so that a rerun would show.
+    let seconds = lines[1].split(',').nth_back(1).expect("seconds");
+    let marked = lines[1].replace(&format!(",{seconds},"), ",12345.0,");
+    fs::write(&runs, format!("{}\n{marked}\n", lines[0])).expect("a writable folder");
+    let second = sweep(&folder, &[]);
+    assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
+    let says = String::from_utf8_lossy(&second.stdout);
+    assert!(says.contains("2 runs, 1 of them done") && says.contains("estimated"), "{says}");
+    let resumed = read();
+    let after: Vec<&str> = resumed.lines().collect();
+    assert_eq!(after[1], marked, "what is done is not done again");
+    assert_eq!(timeless(after[2]), timeless(lines[2]), "one seed is one run");
+
+    let report = fs::read_to_string(folder.path("sweep/report.md")).expect("a report");
+    assert!(report.contains("| rounds | 0.5") && report.contains("| zeros  | 0.5"), "{report}");
+    let summary = fs::read_to_string(folder.path("sweep/summary.csv")).expect("a summary");
+    assert!(
+        summary.lines().any(|line| line.starts_with("methods,method=zeros offline-fraction=0.5,1,0,0.")),
+        "{summary}"
+    );
+    assert!(fs::read_to_string(folder.path("sweep/methods.svg")).expect("a heat map").starts_with("<svg"));
+}
+
+#[test]
+fn a_grid_is_checked_before_anything_runs() {
+    let folder = Folder::new("grid");
+    for (from, to, part) in [
+        ("batch = 4", "no-such-knob = 4", "--no-such-knob"),
+        ("offline-fraction=0.5", "offline-fraction=0.5,1.5", "not a number from 0"),
+        ("method=rounds,zeros", "method=rounds,waves", "no method is called \"waves\""),
+        ("seeds = [3]", "seeds = []", "at least one seed"),
+        ("title =", "tittle =", "tittle"),
+    ] {
+        fs::write(folder.path("grid.toml"), GRID.replace(from, to)).expect("a writable folder");
+        let output = sweep(&folder, &[]);
+        let says = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && says.contains(part), "{to}: {says}");
+        assert!(!folder.0.join("sweep").join("runs.csv").exists());
+    }
+    fs::write(folder.path("grid.toml"), GRID.replace("P-1", "P/4")).expect("a writable folder");
+    let output = sweep(&folder, &["--dry-run"]);
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && says.contains("an offline fraction of 0.5 cannot be realised, 0.00"), "{says}");
+    fs::write(folder.0.join("sweep").join("runs.csv"), "something,else\n1,2\n").expect("a writable folder");
+    let output = sweep(&folder, &["--dry-run"]);
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && says.contains("runs.csv") && says.contains("another --output"), "{says}");
+}

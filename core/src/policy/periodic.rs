@@ -3,10 +3,23 @@
 use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Rejoin, Request};
 use crate::time::Instant;
 
+/// What a node does after an averaging that it missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Missed {
+    /// It contributes at its next averaging point, like everybody else (Yu & Tatebe 2024).
+    #[default]
+    Wait,
+    /// It contributes after every iteration until an average has counted it.
+    ///
+    /// Nodes that are online only now and then, and out of step with each other, would hardly ever be online together
+    /// at their averaging points.
+    Retry,
+}
+
 /// Averages every [`interval`](Self::interval) iterations of its own node.
 ///
 /// Training waits until the round is committed, abandoned or nobody else is in view; then it goes on. A
-/// node that could reach nobody trains on and contributes at its next averaging point.
+/// node that could reach nobody trains on and does as [`missed`](Self::missed) says.
 #[derive(Clone, Debug)]
 pub struct Periodic {
     /// Iterations from one averaging point to the next, at least 1.
@@ -15,7 +28,10 @@ pub struct Periodic {
     pub request: Request,
     /// How a node that was away comes back.
     pub rejoin: Rejoin,
+    /// What a node does after an averaging that it missed.
+    pub missed: Missed,
     due: bool,
+    overdue: bool,
 }
 
 impl Periodic {
@@ -26,7 +42,14 @@ impl Periodic {
     #[track_caller]
     pub fn new(interval: u64) -> Self {
         assert!(interval > 0, "an averaging interval of 0 iterations leaves no time to train");
-        Self { interval, request: Request::default(), rejoin: Rejoin::FullWeight, due: false }
+        Self {
+            interval,
+            request: Request::default(),
+            rejoin: Rejoin::FullWeight,
+            missed: Missed::default(),
+            due: false,
+            overdue: false,
+        }
     }
 }
 
@@ -36,8 +59,12 @@ impl AveragingPolicy for Periodic {
     }
 
     fn handle(&mut self, _: Instant, input: PolicyInput<'_>) {
-        if let PolicyInput::Stepped { iteration, .. } = input {
-            self.due = iteration.is_multiple_of(self.interval);
+        match input {
+            PolicyInput::Stepped { iteration, .. } => {
+                self.due = self.overdue || iteration.is_multiple_of(self.interval);
+            }
+            PolicyInput::Committed(_) | PolicyInput::Healed(_) => self.overdue = false,
+            PolicyInput::Abandoned(_) => self.overdue = self.missed == Missed::Retry,
         }
     }
 
@@ -53,20 +80,50 @@ impl AveragingPolicy for Periodic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::{AbandonReason, Algorithm, Attempt, Certificate, Digest, Round};
     use crate::participant::Summary;
+    use alloc::vec::Vec;
 
-    #[test]
-    fn due_at_multiples_of_the_interval_and_only_once() {
-        let mut policy = Periodic::new(3);
-        let mut due = alloc::vec::Vec::new();
+    /// The iterations of `1..=9` after which it contributes, each contribution being abandoned.
+    fn due(policy: &mut Periodic) -> Vec<u64> {
+        let mut due = Vec::new();
         for iteration in 1..=9 {
             let summary = Summary::default();
             policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration, summary: &summary });
             if policy.poll().is_some() {
                 due.push(iteration);
+                policy.handle(Instant::ORIGIN, PolicyInput::Abandoned(AbandonReason::Alone));
             }
-            assert_eq!(policy.poll(), None);
+            assert_eq!(policy.poll(), None, "once an iteration");
         }
-        assert_eq!(due, [3, 6, 9]);
+        due
+    }
+
+    #[test]
+    fn due_at_multiples_of_the_interval_and_only_once() {
+        let mut policy = Periodic::new(3);
+        assert_eq!(due(&mut policy), [3, 6, 9]);
+    }
+
+    #[test]
+    fn overdue_until_an_average_has_counted_it() {
+        let mut policy = Periodic::new(4);
+        policy.missed = Missed::Retry;
+        assert_eq!(due(&mut policy), [4, 5, 6, 7, 8, 9]);
+        let certificate = Certificate {
+            attempt: Attempt::default(),
+            round: Round(1),
+            members: Vec::new(),
+            algorithm: Algorithm::Direct,
+            wire: "f32".into(),
+            result: Digest::default(),
+            parents: Vec::new(),
+        };
+        policy.handle(Instant::ORIGIN, PolicyInput::Committed(&certificate));
+        let summary = Summary::default();
+        for (iteration, due) in [(10, false), (11, false), (12, true)] {
+            policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration, summary: &summary });
+            assert_eq!(policy.poll().is_some(), due, "after iteration {iteration}");
+        }
     }
 }

@@ -35,7 +35,7 @@ impl<B: Backend> Trainer<B> {
             backend.finish(ticket, target)
         };
         put("parameters", &network.parameters, network.parameters_len())?;
-        if network.running_len() > 0 {
+        if request.running && network.running_len() > 0 {
             put("running", &network.running, network.running_len())?;
         }
         if request.optimiser {

@@ -169,7 +169,7 @@ fn a_restored_trainer_goes_on_as_if_nothing_had_happened() {
 
 #[test]
 fn the_average_of_a_contribution_with_itself_changes_nothing() {
-    let request = Request { weight: 2.0, factors: true, optimiser: true };
+    let request = Request { weight: 2.0, running: true, factors: true, optimiser: true };
     let mut one = trainer(Some(Options::default()), TrainerOptions::new(16, 0.1), 0.9);
     for _ in 0..3 {
         one.step().expect("finite losses");

@@ -28,15 +28,41 @@ pub struct Point {
 pub struct Evaluator<J> {
     judge: J,
     nodes: usize,
-    every: u64,
-    last: u64,
+    agenda: Agenda,
     pending: BTreeMap<u64, BTreeMap<u32, Model>>,
+    pending_own: BTreeMap<u64, BTreeMap<u32, f64>>,
     /// The averaged model's accuracy so far.
     pub averaged: Vec<Point>,
+    /// The mean accuracy of the nodes' own models so far.
+    pub own_mean: Vec<Point>,
     /// Each node's own accuracy at the last iteration.
     pub own: BTreeMap<u32, f64>,
     /// The averaged parameters and running statistics last judged.
     pub model: Option<Model>,
+}
+
+/// At which iterations models are judged; after the last they always are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Agenda {
+    /// The averaged model: every so many iterations.
+    pub every: u64,
+    /// The nodes' own models: every so many iterations.
+    pub own_every: Option<u64>,
+    /// Once a curve has reached this accuracy, it goes on with every [`SPARSE`](Self::SPARSE)th of its points.
+    pub sparse_from: Option<f64>,
+    /// The last iteration.
+    pub last: u64,
+}
+
+impl Agenda {
+    /// One in so many points is left once the target is reached.
+    pub const SPARSE: u64 = 5;
+
+    fn has(&self, iteration: u64, every: u64, curve: &[Point]) -> bool {
+        let reached = |target: f64| curve.iter().any(|point| point.accuracy >= target);
+        let step = if self.sparse_from.is_some_and(reached) { every.saturating_mul(Self::SPARSE) } else { every };
+        iteration == self.last || iteration.is_multiple_of(step)
+    }
 }
 
 /// A model as numbers, laid out as its network's flat buffers.
@@ -49,15 +75,16 @@ pub struct Model {
 }
 
 impl<J: Judge> Evaluator<J> {
-    /// Judges every so many iterations and after the last.
-    pub fn new(judge: J, nodes: u32, every: u64, last: u64) -> Self {
+    /// Judges the models of `nodes` nodes.
+    pub fn new(judge: J, nodes: u32, agenda: Agenda) -> Self {
         Self {
             judge,
             nodes: nodes as usize,
-            every,
-            last,
+            agenda,
             pending: BTreeMap::new(),
+            pending_own: BTreeMap::new(),
             averaged: Vec::new(),
+            own_mean: Vec::new(),
             own: BTreeMap::new(),
             model: None,
         }
@@ -65,10 +92,15 @@ impl<J: Judge> Evaluator<J> {
 
     /// Whether a node's model is wanted at this iteration.
     pub fn wants(&self, iteration: u64) -> bool {
-        iteration == self.last || iteration.is_multiple_of(self.every)
+        self.agenda.has(iteration, self.agenda.every, &self.averaged) || self.wants_own(iteration)
     }
 
-    /// Takes a node's model at an iteration; answers the evaluation that this completes.
+    fn wants_own(&self, iteration: u64) -> bool {
+        iteration == self.agenda.last
+            || self.agenda.own_every.is_some_and(|every| self.agenda.has(iteration, every, &self.own_mean))
+    }
+
+    /// Takes a node's model at an iteration; answers the evaluation of the average that this completes.
     ///
     /// # Errors
     /// If the device fails.
@@ -79,8 +111,9 @@ impl<J: Judge> Evaluator<J> {
         parameters: Vec<f32>,
         running: Vec<f32>,
     ) -> Result<Option<Point>> {
-        if iteration == self.last {
-            self.own.insert(node, self.judge.accuracy(&parameters, &running)?);
+        if self.wants_own(iteration) {
+            let accuracy = self.judge.accuracy(&parameters, &running)?;
+            self.take_own(node, iteration, accuracy);
         }
         if self.averaged.iter().any(|point| point.iteration == iteration) {
             return Ok(None);
@@ -91,12 +124,31 @@ impl<J: Judge> Evaluator<J> {
             return Ok(None);
         }
         let models = self.pending.remove(&iteration).expect("just filled");
+        if !self.agenda.has(iteration, self.agenda.every, &self.averaged) {
+            return Ok(None);
+        }
         let parameters = mean(models.values().map(|model| model.parameters.as_slice()));
         let running = mean(models.values().map(|model| model.running.as_slice()));
         let point = Point { iteration, accuracy: self.judge.accuracy(&parameters, &running)? };
         self.averaged.push(point);
         self.model = Some(Model { parameters, running });
         Ok(Some(point))
+    }
+
+    fn take_own(&mut self, node: u32, iteration: u64, accuracy: f64) {
+        if iteration == self.agenda.last {
+            self.own.insert(node, accuracy);
+        }
+        if self.own_mean.iter().any(|point| point.iteration == iteration) {
+            return;
+        }
+        let own = self.pending_own.entry(iteration).or_default();
+        own.insert(node, accuracy);
+        if own.len() == self.nodes {
+            let accuracy = own.values().sum::<f64>() / own.len() as f64;
+            self.pending_own.remove(&iteration);
+            self.own_mean.push(Point { iteration, accuracy });
+        }
     }
 
     /// The first evaluated iteration at which the averaged model reached `target`.
@@ -131,12 +183,33 @@ mod tests {
 
     #[test]
     fn the_average_is_judged_when_everyone_is_there() -> Result<()> {
-        let mut evaluator = Evaluator::new(First, 2, 10, 25);
+        let agenda = Agenda { every: 10, own_every: None, sparse_from: None, last: 25 };
+        let mut evaluator = Evaluator::new(First, 2, agenda);
         assert!(evaluator.wants(10) && evaluator.wants(25) && !evaluator.wants(24));
         assert_eq!(evaluator.take(0, 10, vec![0.5], vec![])?, None);
         assert_eq!(evaluator.take(1, 10, vec![1.0], vec![])?, Some(Point { iteration: 10, accuracy: 0.75 }));
         assert_eq!(evaluator.reached(0.7), Some(10));
         assert_eq!(evaluator.reached(0.8), None);
+        assert!(evaluator.own_mean.is_empty() && evaluator.own.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn own_models_are_judged_beside_it_and_fewer_points_follow_the_target() -> Result<()> {
+        let agenda = Agenda { every: 5, own_every: Some(10), sparse_from: Some(0.79), last: 57 };
+        let mut evaluator = Evaluator::new(First, 2, agenda);
+        for iteration in 1..=57 {
+            if evaluator.wants(iteration) {
+                let low = iteration as f32 / 50.0;
+                evaluator.take(0, iteration, vec![low], vec![])?;
+                evaluator.take(1, iteration, vec![low + 0.2], vec![])?;
+            }
+        }
+        let iterations = |points: &[Point]| points.iter().map(|point| point.iteration).collect::<Vec<_>>();
+        assert_eq!(iterations(&evaluator.averaged), [5, 10, 15, 20, 25, 30, 35, 50, 57]);
+        assert_eq!(iterations(&evaluator.own_mean), [10, 20, 30, 40, 50, 57]);
+        assert!((evaluator.own_mean[0].accuracy - 0.3).abs() < 1e-6);
+        assert_eq!(evaluator.own.len(), 2);
         Ok(())
     }
 }

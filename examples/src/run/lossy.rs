@@ -1,12 +1,12 @@
 //! A fleet over lossy in-process links, in virtual time or on real threads.
 
 use super::display::Display;
-use super::evaluation::{Evaluator, Judge, Model};
+use super::evaluation::{Agenda, Evaluator, Judge, Model};
 use super::story::Story;
 use super::watch::{Trained, Watch, blank};
 use super::witness::Witness;
 use super::workshop::Workshop;
-use crate::settings::{AveragingSettings, Driver, NetworkSettings, OutputSettings, TaskSettings};
+use crate::settings::{AveragingSettings, BackendKind, Driver, NetworkSettings, OutputSettings, Policy, TaskSettings};
 use anyhow::{Context, Result, bail};
 use kronfleet_core::backend::Backend;
 use kronfleet_core::cluster::{Incarnation, RunId};
@@ -14,6 +14,7 @@ use kronfleet_core::participant::{Participant, Schedule};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
+use kronfleet_faer::Faer;
 use kronfleet_lossy::endpoint::LossyNetwork;
 use kronfleet_lossy::fault::{Fault, FaultSchedule};
 use kronfleet_lossy::network::{Connectivity, NetworkOptions};
@@ -22,6 +23,7 @@ use kronfleet_lossy::simulation::{Simulation, SimulationOptions};
 use kronfleet_lossy::storage::Disks;
 use kronfleet_lossy::threads;
 use kronfleet_lossy::trace::Trace;
+use kronfleet_nalgebra::Nalgebra;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -48,16 +50,46 @@ pub struct Fleet<'a> {
 pub type Ending = (Story, Option<Model>);
 
 impl Fleet<'_> {
-    /// The outages that the settings ask for, in time.
+    /// The outages that the settings ask for, in iterations; they depend on the seed, the number of nodes, the outages'
+    /// fraction, length and cap, and on nothing else, unless outages are drawn at each averaging.
     ///
     /// Waiting for rounds makes an iteration longer than a step; twice the iterations are scheduled, so that outages
     /// do not run out before training does.
-    pub fn faults(&self) -> FaultSchedule {
+    pub fn outages(&self) -> OutageSchedule {
         let options = self.network.outage_options();
         let seed = Seed(self.task.seed).derive("outages", 0);
         let iterations = 2 * self.task.iterations;
-        let schedule = OutageSchedule::new(&options, self.averaging.nodes, iterations, self.averaging.interval, seed);
-        schedule.faults(self.network.step_duration)
+        OutageSchedule::new(&options, self.averaging.nodes, iterations, self.averaging.interval, seed)
+    }
+
+    /// The same in time.
+    pub fn faults(&self) -> FaultSchedule {
+        self.outages().faults(self.network.step_duration)
+    }
+
+    /// Trains on the backend and with the policy of the settings, under these faults.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train) and [`train_with_zeros`](Self::train_with_zeros); if a trace is asked of a policy that
+    /// has none.
+    pub fn run(&self, faults: FaultSchedule, trace: Trace) -> Result<Ending> {
+        if self.averaging.policy == Policy::Zeros {
+            if self.network.trace.is_some() || self.network.replay.is_some() || self.network.driver == Driver::Threads {
+                bail!("--policy zeros exchanges no frames: leave out --trace, --replay and --driver threads");
+            }
+            let mut outages = self.outages();
+            if faults.faults.is_empty() {
+                outages.outages.clear();
+            }
+            return match self.task.backend {
+                BackendKind::Faer => self.train_with_zeros(|| Faer::<f32>::new(1), &outages),
+                BackendKind::Nalgebra => self.train_with_zeros(Nalgebra::<f32>::new, &outages),
+            };
+        }
+        match self.task.backend {
+            BackendKind::Faer => self.train(|| Faer::<f32>::new(1), faults, trace),
+            BackendKind::Nalgebra => self.train(Nalgebra::<f32>::new, faults, trace),
+        }
     }
 
     /// Trains under these faults, with one backend of `make` per node.
@@ -74,8 +106,9 @@ impl Fleet<'_> {
         }
         let nodes: Vec<NodeId> = (0..self.averaging.nodes).map(NodeId).collect();
         let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();
-        let (every, last) = (self.output.evaluate_every, self.task.iterations);
-        let evaluator = Evaluator::new(self.workshop.judge(judges)?, self.averaging.nodes, every, last);
+        let last = self.task.iterations;
+        let agenda = self.agenda();
+        let evaluator = Evaluator::new(self.workshop.judge(judges)?, self.averaging.nodes, agenda);
         let title = format!(
             "{} on {} with {}, {} nodes",
             self.workshop.model.name,
@@ -87,7 +120,8 @@ impl Fleet<'_> {
             blank(title, self.settings.to_owned(), self.task.seed, self.averaging.nodes, self.output.target_accuracy);
         let display = Display::new(self.averaging.nodes, last, self.output.quiet);
         let replay = format!("lossy --config run.toml, with run.toml:\n{}", self.settings);
-        let watch = Watch::new(story, evaluator, display, Arc::clone(&self.stop), replay);
+        let watch = Watch::new(story, evaluator, display, Arc::clone(&self.stop), replay)
+            .waiting(self.averaging.min_members.is_some());
         let participants: BTreeMap<NodeId, Trained<B>> = {
             let made = nodes.iter().map(|&node| Ok((node, self.participant(make(), node)?)));
             made.collect::<Result<_>>()?
@@ -101,6 +135,16 @@ impl Fleet<'_> {
         match self.network.driver {
             Driver::Virtual => simulate(participants, options, trace, watch),
             Driver::Threads => run_threads(participants, options, watch),
+        }
+    }
+
+    /// When models are judged.
+    pub(super) fn agenda(&self) -> Agenda {
+        Agenda {
+            every: self.output.evaluate_every,
+            own_every: self.output.evaluate_own_every,
+            sparse_from: self.output.evaluate_sparsely.then_some(self.output.target_accuracy),
+            last: self.task.iterations,
         }
     }
 

@@ -59,7 +59,9 @@ pub struct Story {
     pub trace_hash: Option<String>,
     /// Accuracy of the average of all nodes' models.
     pub averaged: Vec<(u64, f64)>,
-    /// The same of the run without outages.
+    /// Mean accuracy of the nodes' own models.
+    pub own_mean: Vec<(u64, f64)>,
+    /// The averaged model's accuracy in the run without outages.
     pub reference: Vec<(u64, f64)>,
     /// Per node.
     pub nodes: Vec<NodeStory>,
@@ -112,7 +114,8 @@ impl Story {
         points.iter().map(|point| (point.iteration, point.accuracy)).collect()
     }
 
-    fn reached(&self, curve: &[(u64, f64)]) -> Option<u64> {
+    /// The first evaluated iteration at which a curve has reached the target.
+    pub fn reached(&self, curve: &[(u64, f64)]) -> Option<u64> {
         curve.iter().find(|point| point.1 >= self.target).map(|point| point.0)
     }
 

@@ -27,6 +27,8 @@ pub struct Watch<J> {
     display: Display,
     checker: Checker,
     finished: Vec<bool>,
+    /// Whether nodes wait where too few are left.
+    waits: bool,
     /// Samples each node has trained on, and its iteration, as last seen.
     samples: Vec<u64>,
     iterations: Vec<u64>,
@@ -47,6 +49,7 @@ impl<J: Judge> Watch<J> {
     ) -> Self {
         Self {
             finished: vec![false; story.nodes.len()],
+            waits: false,
             samples: vec![0; story.nodes.len()],
             iterations: vec![0; story.nodes.len()],
             story,
@@ -56,6 +59,12 @@ impl<J: Judge> Watch<J> {
             stop,
             failure: None,
         }
+    }
+
+    /// The same, of nodes that wait where too few are left, and say so.
+    pub fn waiting(mut self, waits: bool) -> Self {
+        self.waits = waits;
+        self
     }
 
     /// Takes note of a node that has acted; `record` is shown everything it recorded. Breaks when all nodes are
@@ -98,13 +107,14 @@ impl<J: Judge> Watch<J> {
         if let Some(contribution) = participant.training_mut().and_then(Witness::take) {
             self.checker.contribution(node, &contribution);
         }
-        let display = &self.display;
+        let (display, waits) = (&self.display, self.waits);
         self.checker.node(participant.node_mut(), |what| {
             record(what);
             match &what.what {
                 Occurrence::Committed { .. } => story.rounds += 1,
                 // Nobody waits silently.
-                Occurrence::Lacking { .. } | Occurrence::Quarantined { .. } => display.say(&what.to_string()),
+                Occurrence::Lacking { .. } if waits => display.say(&what.to_string()),
+                Occurrence::Quarantined { .. } => display.say(&what.to_string()),
                 _ => {}
             }
         })?;
@@ -118,6 +128,10 @@ impl<J: Judge> Watch<J> {
         if samples > self.samples[index] {
             self.step(now, node, participant, online, samples - self.samples[index]);
             self.samples[index] = samples;
+        }
+        if participant.is_waiting() {
+            // Judged is what a node has once the averaging that was due at its iteration is over.
+            return Ok(());
         }
         let (before, after) = (self.iterations[index], participant.iteration());
         self.iterations[index] = after;
@@ -185,6 +199,7 @@ impl<J: Judge> Watch<J> {
         }
         story.failure = self.failure.map(|failure| failure.to_string());
         story.averaged = Story::curve(&self.evaluator.averaged);
+        story.own_mean = Story::curve(&self.evaluator.own_mean);
         for (node, accuracy) in &self.evaluator.own {
             story.nodes[*node as usize].accuracy = Some(*accuracy);
         }

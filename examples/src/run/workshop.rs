@@ -9,12 +9,13 @@ use crate::data::set::DataSet;
 use crate::data::source::Data;
 use crate::model::tensors::{Precision, Tensors};
 use crate::model::{self, state};
-use crate::settings::{KfacSettings, Method, Optimiser as OptimiserKind, OptimiserSettings, TaskSettings};
+use crate::settings::{Fisher, KfacSettings, Method, Optimiser as OptimiserKind, OptimiserSettings, TaskSettings};
 use anyhow::{Context, Result, anyhow, bail};
 use kronfleet_core::backend::{Backend, Extent};
 use kronfleet_core::network::{Initialisation, Network};
 use kronfleet_core::optimiser::{Adam, AdamOptions, Optimiser, Sgd, SgdOptions, decayed};
 use kronfleet_core::preconditioner::{Identity, Kronecker, LevenbergMarquardt, Preconditioner};
+use kronfleet_core::schedule::Schedule;
 use kronfleet_core::seed::Seed;
 use kronfleet_core::trainer::{Batches, Trainer, TrainerOptions};
 use kronfleet_faer::Faer;
@@ -131,53 +132,86 @@ impl Workshop {
     {
         let batch = self.task.batch as usize;
         let network = self.network(&mut backend, batch)?;
-        let seed = Seed(self.task.seed).derive("node", u64::from(node));
-        let device = |error: B::Error| anyhow!("n{node}: {error}");
-        let preconditioner: Box<dyn Preconditioner<B>> = match self.kfac.options() {
-            None => Box::new(Identity::default()),
-            Some(options) => {
-                options.check(network.blocks()).map_err(|error| anyhow!("{error}"))?;
-                let (statistics, parameters) = (network.statistics_len(), network.parameters_len());
-                let made = Kronecker::new(&mut backend, network.blocks(), statistics, parameters, options);
-                Box::new(made.map_err(device)?)
-            }
+        let preconditioner = self.preconditioner(&mut backend, &network)?;
+        let optimiser = self.optimiser(&mut backend, &network)?;
+        let batches = self.batches(node);
+        let options = TrainerOptions {
+            smoothing: self.task.label_smoothing,
+            rate: self.rate(),
+            adaptive: self.kfac.adaptive_damping.then(LevenbergMarquardt::default),
+            seed: self.node_seed(node).derive("labels", 0),
+            ..TrainerOptions::new(batch, self.optimiser.learning_rate)
         };
+        Trainer::new(backend, network, preconditioner, optimiser, batches, options)
+            .map_err(|error| anyhow!("n{node}: {error}"))
+    }
+
+    /// Whether training looks at more than a batch's labels: at labels drawn from the model, or at the loss after a step.
+    pub(super) fn samples_labels(&self) -> bool {
+        self.kfac.adaptive_damping || (self.kfac.fisher == Fisher::True && self.kfac.options().is_some())
+    }
+
+    fn node_seed(&self, node: u32) -> Seed {
+        Seed(self.task.seed).derive("node", u64::from(node))
+    }
+
+    /// The learning rate over the run.
+    pub(super) fn rate(&self) -> Schedule {
+        self.optimiser.rate(self.task.iterations)
+    }
+
+    /// What is done to the gradients of `network`.
+    ///
+    /// # Errors
+    /// If settings do not fit the network, or the device fails.
+    pub(super) fn preconditioner<B>(&self, backend: &mut B, network: &Network<B>) -> Result<Box<dyn Preconditioner<B>>>
+    where
+        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+    {
+        let Some(options) = self.kfac.options() else { return Ok(Box::new(Identity::default())) };
+        options.check(network.blocks()).map_err(|error| anyhow!("{error}"))?;
+        let (statistics, parameters) = (network.statistics_len(), network.parameters_len());
+        let made = Kronecker::new(backend, network.blocks(), statistics, parameters, options);
+        Ok(Box::new(made.map_err(|error| anyhow!("{error}"))?))
+    }
+
+    /// The base optimiser for `network`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(super) fn optimiser<B>(&self, backend: &mut B, network: &Network<B>) -> Result<Box<dyn Optimiser<B>>>
+    where
+        B: Backend<Buffer: Send> + 'static,
+    {
+        let device = |error: B::Error| anyhow!("{error}");
         let regions = decayed(network.table(), false);
         let parameters = network.parameters_len();
-        let optimiser: Box<dyn Optimiser<B>> = match self.optimiser.optimiser {
+        let weight_decay = self.optimiser.decay();
+        Ok(match self.optimiser.optimiser {
             OptimiserKind::Sgd => {
-                let options = SgdOptions {
-                    momentum: self.optimiser.momentum,
-                    nesterov: self.optimiser.nesterov,
-                    weight_decay: self.optimiser.decay(),
-                };
-                Box::new(Sgd::new(&mut backend, parameters, &regions, options).map_err(device)?)
+                let options =
+                    SgdOptions { momentum: self.optimiser.momentum, nesterov: self.optimiser.nesterov, weight_decay };
+                Box::new(Sgd::new(backend, parameters, &regions, options).map_err(device)?)
             }
             OptimiserKind::Adam => {
-                let options = AdamOptions {
-                    betas: [self.optimiser.momentum, 0.999],
-                    weight_decay: self.optimiser.decay(),
-                    ..AdamOptions::default()
-                };
-                Box::new(Adam::new(&mut backend, parameters, &regions, options).map_err(device)?)
+                let options =
+                    AdamOptions { betas: [self.optimiser.momentum, 0.999], weight_decay, ..AdamOptions::default() };
+                Box::new(Adam::new(backend, parameters, &regions, options).map_err(device)?)
             }
-        };
+        })
+    }
+
+    /// A node's share of the training set, as batches.
+    pub(super) fn batches<S: kronfleet_core::scalar::Scalar>(&self, node: u32) -> Box<dyn Batches<S>> {
+        let seed = self.node_seed(node);
         let augmentation = self.augment.then(|| Augmentation::new(seed.derive("augmentation", 0)));
-        let batches = Share {
+        Box::new(Share {
             feed: Feed::new(&self.train, &self.normalisation, augmentation),
             train: Arc::clone(&self.train),
             sampler: Sampler::new(&self.shares[node as usize], seed.derive("sampler", 0)),
-            samples: Vec::with_capacity(batch),
+            samples: Vec::with_capacity(self.task.batch as usize),
             drawn: 0,
-        };
-        let options = TrainerOptions {
-            smoothing: self.task.label_smoothing,
-            rate: self.optimiser.rate(self.task.iterations),
-            adaptive: self.kfac.adaptive_damping.then(LevenbergMarquardt::default),
-            seed: seed.derive("labels", 0),
-            ..TrainerOptions::new(batch, self.optimiser.learning_rate)
-        };
-        Trainer::new(backend, network, preconditioner, optimiser, Box::new(batches), options).map_err(device)
+        })
     }
 
     /// What judges models on the test set, with one backend per thread.

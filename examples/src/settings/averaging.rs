@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
-use kronfleet_core::policy::{AveragingPolicy, Local, Periodic, Rejoin, Request};
+use kronfleet_core::policy::{AveragingPolicy, Local, Missed, Periodic, Rejoin, Request};
 use kronfleet_core::time::Duration;
 use kronfleet_core::transport::NodeId;
 
@@ -14,6 +14,9 @@ pub enum Policy {
     Local,
     /// All that are online average their weights every so many iterations.
     Periodic,
+    /// A baseline without any protocol: one model, each gradient the sum over the online nodes divided by the number of
+    /// all nodes, as if those that are offline contributed zeros.
+    Zeros,
 }
 
 /// Who trains, and how nodes stay together.
@@ -29,12 +32,18 @@ pub struct AveragingSettings {
     /// Iterations between two averagings
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub interval: u64,
+    /// After an averaging that a node missed: wait (for its next one) or retry (after every iteration)
+    #[arg(long, default_value = "retry", value_name = "wait|retry", value_parser = missed)]
+    pub missed: Missed,
     /// Average the Kronecker factors too
     #[arg(long)]
     pub average_factors: bool,
     /// Average the optimiser's state too
     #[arg(long)]
     pub average_optimiser: bool,
+    /// Do not average the running statistics of normalisation layers
+    #[arg(long)]
+    pub local_statistics: bool,
     /// How a node that was away comes back: full (with what it has, however stale), progress (that counts less the more
     /// rounds it has missed) or heal (with the fleet's state; what it trained alone is lost)
     #[arg(long, default_value = "full", value_name = "full|progress|heal", value_parser = rejoin)]
@@ -53,7 +62,7 @@ pub struct AveragingSettings {
     pub mode: Mode,
     /// How long a lost node may stall the others; every timeout is derived from it. On real threads it should be several
     /// times as long as a round's iterations of one node differ from another's
-    #[arg(long, default_value = "100ms", value_name = "SPAN", value_parser = super::span)]
+    #[arg(long, default_value = "50ms", value_name = "SPAN", value_parser = super::span)]
     pub stall_budget: Duration,
 }
 
@@ -62,6 +71,14 @@ fn mode(text: &str) -> std::result::Result<Mode, String> {
         "available" => Ok(Mode::Available),
         "strict" => Ok(Mode::Strict),
         _ => Err(format!("{text:?} is no mode; use available or strict")),
+    }
+}
+
+fn missed(text: &str) -> std::result::Result<Missed, String> {
+    match text {
+        "wait" => Ok(Missed::Wait),
+        "retry" => Ok(Missed::Retry),
+        _ => Err(format!("{text:?} is nothing to do after a missed averaging; use wait or retry")),
     }
 }
 
@@ -98,13 +115,18 @@ impl AveragingSettings {
     /// The policy of one node.
     pub fn policy(&self) -> Box<dyn AveragingPolicy> {
         match self.policy {
-            Policy::Local => Box::new(Local),
+            Policy::Local | Policy::Zeros => Box::new(Local),
             Policy::Periodic => {
-                let request =
-                    Request { factors: self.average_factors, optimiser: self.average_optimiser, ..Request::default() };
+                let request = Request {
+                    running: !self.local_statistics,
+                    factors: self.average_factors,
+                    optimiser: self.average_optimiser,
+                    ..Request::default()
+                };
                 let mut policy = Periodic::new(self.interval);
                 policy.request = request;
                 policy.rejoin = self.rejoin;
+                policy.missed = self.missed;
                 Box::new(policy)
             }
         }

@@ -49,7 +49,7 @@ pub struct OptimiserSettings {
     #[arg(long)]
     pub decoupled: bool,
     /// How the learning rate changes
-    #[arg(long, value_enum, default_value_t = ScheduleKind::Constant)]
+    #[arg(long, value_enum, default_value_t = ScheduleKind::Cosine)]
     pub schedule: ScheduleKind,
     /// Iterations in which the learning rate rises from 0
     #[arg(long, default_value_t = 0, value_name = "N")]

@@ -16,6 +16,12 @@ pub struct OutputSettings {
     /// Iterations between two evaluations of the averaged model
     #[arg(long, default_value_t = 15, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub evaluate_every: u64,
+    /// Iterations between two evaluations of every node's own model, too; without it they are judged at the end alone
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub evaluate_own_every: Option<u64>,
+    /// Once the target accuracy is reached, evaluate only at every fifth of those iterations
+    #[arg(long)]
+    pub evaluate_sparsely: bool,
     /// The test accuracy whose first reach is reported
     #[arg(long, default_value = "0.85", value_name = "SHARE", value_parser = super::fraction)]
     pub target_accuracy: f64,

@@ -1,0 +1,73 @@
+//! Grids of runs: `lossy sweep`.
+//!
+//! # For users
+//! A [`Grid`] is a small TOML file: seeds, settings that all runs share, named methods, and groups of settings that are
+//! varied and crossed. Every setting is a flag of `lossy`. Runs with equal seed, number of nodes, offline fraction,
+//! longest outage and cap have the same outages, whatever else differs.
+//!
+//! Results are kept in `runs.csv` of the sweep's folder, which is written anew, to the side, after every run: a sweep
+//! that was stopped goes on where it was. Tables and heat maps are made from that file alone.
+//!
+//! # For implementers
+//! Runs are independent and single-threaded; as many go on at once as there are cores.
+
+mod conduct;
+mod estimate;
+mod grid;
+mod ledger;
+mod settings;
+mod statistics;
+mod summary;
+
+pub use grid::{Grid, Group, Run};
+pub use ledger::{Ledger, Outcome};
+pub use settings::SweepSettings;
+pub use statistics::Spread;
+pub use summary::Summary;
+
+use crate::report::Folder;
+use anyhow::{Result, bail};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Runs what a sweep's folder does not hold yet, and writes its tables and plots.
+///
+/// # Errors
+/// If the grid or a setting in it is wrong, which is found out before anything runs; or the folder cannot be written. A
+/// run that fails is a line of the result.
+pub fn sweep(settings: &SweepSettings, stop: &Arc<AtomicBool>) -> Result<()> {
+    let (name, grid) = settings.grid()?;
+    let runs = grid.runs()?;
+    let output = settings.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("sweep-{name}")));
+    let folder = Folder::create(Some(&output), "sweep")?;
+    let mut ledger = Ledger::open(&folder)?;
+    for caution in grid::cautions(&runs)? {
+        eprintln!("note: {caution}");
+    }
+    let todo: Vec<Run> = runs.iter().filter(|run| ledger.find(run).is_none()).cloned().collect();
+    println!("{name}: {} runs, {} of them done, in {}", runs.len(), runs.len() - todo.len(), folder.path().display());
+    if !todo.is_empty() {
+        let jobs = settings.jobs();
+        let costs = estimate::costs(&todo)?;
+        println!("{}", estimate::announce(&costs, jobs));
+        if settings.dry_run {
+            for run in &todo {
+                println!("  seed {} {}", run.seed, run.name());
+            }
+            return Ok(());
+        }
+        conduct::conduct(&todo, &costs, jobs, &mut ledger, &folder, stop)?;
+    }
+    let summary = Summary::new(&grid, &ledger)?;
+    summary.write(&folder)?;
+    if !settings.quiet {
+        println!("{summary}");
+    }
+    println!("report: {}", folder.path().join("report.md").display());
+    if stop.load(Ordering::Relaxed) {
+        let left = runs.iter().filter(|run| ledger.find(run).is_none()).count();
+        bail!("stopped with {left} runs left; the same command goes on with them");
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! What the runs of a sweep gave: `runs.csv`.
+
+use super::grid::Run;
+use crate::report::Folder;
+use crate::run::Story;
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::ErrorKind;
+
+/// The file's name.
+const FILE: &str = "runs.csv";
+
+/// The file's first line.
+const HEADING: &str = "settings,seed,accuracy,accuracy_early,own_mean,own_worst,iterations,iterations_own,\
+                       offline_fraction,rounds,rounds_per_node,samples,samples_lost,bytes,virtual_seconds,seconds,failure";
+
+/// What one run gave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Test accuracy of the averaged model at the end.
+    pub accuracy: Option<f64>,
+    /// The same as last evaluated within the first quarter of the iterations.
+    pub accuracy_early: Option<f64>,
+    /// Mean test accuracy of the nodes' own models at the end.
+    pub own_mean: Option<f64>,
+    /// The worst of them.
+    pub own_worst: Option<f64>,
+    /// Iterations until the averaged model first had the target accuracy.
+    pub iterations: Option<u64>,
+    /// Iterations until the mean of the own models' accuracies first had it.
+    pub iterations_own: Option<u64>,
+    /// The share of all iterations that nodes made offline.
+    pub offline_fraction: f64,
+    /// Rounds committed, each counted once.
+    pub rounds: u64,
+    /// Rounds that a node took part in, on average.
+    pub rounds_per_node: f64,
+    /// Samples trained on.
+    pub samples: u64,
+    /// Samples trained on and given up.
+    pub samples_lost: u64,
+    /// Bytes sent by all nodes; 0 where nothing is sent.
+    pub bytes: u64,
+    /// The run's own seconds.
+    pub virtual_seconds: f64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+}
+
+impl Outcome {
+    /// What a story of so many iterations comes to.
+    pub fn of(story: &Story, iterations: u64) -> Self {
+        let own = story.own();
+        let rounds: u64 = story.nodes.iter().map(|node| node.rounds).sum();
+        Self {
+            accuracy: story.accuracy(),
+            accuracy_early: story.averaged.iter().rfind(|point| 4 * point.0 <= iterations).map(|point| point.1),
+            own_mean: own.map(|own| own.0),
+            own_worst: own.map(|own| own.1),
+            iterations: story.reached(&story.averaged),
+            iterations_own: story.reached(&story.own_mean),
+            offline_fraction: story.offline_fraction(),
+            rounds: story.rounds_committed,
+            rounds_per_node: rounds as f64 / story.nodes.len().max(1) as f64,
+            samples: story.samples,
+            samples_lost: story.samples_lost,
+            bytes: story.bytes_sent(),
+            virtual_seconds: story.virtual_seconds,
+            seconds: story.seconds,
+            failure: story.failure.clone(),
+        }
+    }
+
+    fn line(&self, run: &Run) -> String {
+        fn cell<T: ToString>(value: &Option<T>) -> String {
+            value.as_ref().map_or(String::new(), ToString::to_string)
+        }
+        let failure = cell(&self.failure).replace([',', '"'], ";").replace(['\n', '\r'], " ");
+        let mut line = format!("{},{}", run.name(), run.seed);
+        let shares = [self.accuracy, self.accuracy_early, self.own_mean, self.own_worst];
+        for share in shares {
+            let _ = write!(line, ",{}", cell(&share));
+        }
+        let _ = write!(line, ",{},{}", cell(&self.iterations), cell(&self.iterations_own));
+        let Self { offline_fraction, rounds, rounds_per_node, samples, samples_lost, bytes, .. } = self;
+        let _ = write!(line, ",{offline_fraction},{rounds},{rounds_per_node},{samples},{samples_lost},{bytes}");
+        let _ = write!(line, ",{},{:.1},{failure}", self.virtual_seconds, self.seconds);
+        line
+    }
+
+    fn read(line: &str) -> Option<(Run, Self)> {
+        let mut cells = line.split(',');
+        let settings = cells.next()?.split(' ').filter(|pair| !pair.is_empty());
+        let settings = settings.map(|pair| pair.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let settings: BTreeMap<String, String> = settings.collect::<Option<_>>()?;
+        let run = Run { seed: cells.next()?.parse().ok()?, settings };
+        let mut share = || match cells.next()? {
+            "" => Some(None),
+            text => text.parse::<f64>().ok().map(Some),
+        };
+        let (accuracy, accuracy_early, own_mean, own_worst) = (share()?, share()?, share()?, share()?);
+        let mut count = || match cells.next()? {
+            "" => Some(None),
+            text => text.parse::<u64>().ok().map(Some),
+        };
+        let (iterations, iterations_own) = (count()?, count()?);
+        let outcome = Self {
+            accuracy,
+            accuracy_early,
+            own_mean,
+            own_worst,
+            iterations,
+            iterations_own,
+            offline_fraction: cells.next()?.parse().ok()?,
+            rounds: cells.next()?.parse().ok()?,
+            rounds_per_node: cells.next()?.parse().ok()?,
+            samples: cells.next()?.parse().ok()?,
+            samples_lost: cells.next()?.parse().ok()?,
+            bytes: cells.next()?.parse().ok()?,
+            virtual_seconds: cells.next()?.parse().ok()?,
+            seconds: cells.next()?.parse().ok()?,
+            failure: Some(cells.next()?.to_owned()).filter(|failure| !failure.is_empty()),
+        };
+        cells.next().is_none().then_some((run, outcome))
+    }
+}
+
+/// The outcomes of a sweep, as its folder holds them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ledger {
+    outcomes: BTreeMap<Run, Outcome>,
+}
+
+impl Ledger {
+    /// The outcomes that a folder holds; none if it has none yet.
+    ///
+    /// # Errors
+    /// If the file is there and cannot be read, or is of another version of this program: the message names it.
+    pub fn open(folder: &Folder) -> Result<Self> {
+        let path = folder.path().join(FILE);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            text => text.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        Self::read(&text).with_context(|| format!("{}; move it away or choose another --output", path.display()))
+    }
+
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// If it has another heading, or a line that is no outcome: the message says which.
+    pub fn read(text: &str) -> Result<Self> {
+        let mut lines = text.lines();
+        let heading = lines.next().unwrap_or_default();
+        if heading != HEADING {
+            bail!("the first line is {heading:?}, expected {HEADING:?}");
+        }
+        let mut outcomes = BTreeMap::new();
+        for (number, line) in lines.enumerate() {
+            let Some((run, outcome)) = Outcome::read(line) else {
+                bail!("line {} is no outcome of a run: {line:?}", number + 2);
+            };
+            outcomes.insert(run, outcome);
+        }
+        Ok(Self { outcomes })
+    }
+
+    /// The file's text.
+    pub fn text(&self) -> String {
+        let mut text = HEADING.to_owned() + "\n";
+        for (run, outcome) in &self.outcomes {
+            text += &outcome.line(run);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// What this run gave, if it is there.
+    pub fn find(&self, run: &Run) -> Option<&Outcome> {
+        self.outcomes.get(run)
+    }
+
+    /// Adds an outcome.
+    pub fn add(&mut self, run: Run, outcome: Outcome) {
+        self.outcomes.insert(run, outcome);
+    }
+
+    /// Writes the file, whole or not at all.
+    ///
+    /// # Errors
+    /// If the disk is full or the folder read-only.
+    pub fn write(&self, folder: &Folder) -> Result<()> {
+        folder.write(FILE, &self.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::option::of;
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn any_run()(
+            seed in any::<u64>(),
+            settings in proptest::collection::btree_map("[a-z][a-z-]{0,8}", "[A-Za-z0-9.:/-]{1,8}", 0..4),
+        ) -> Run {
+            Run { seed, settings }
+        }
+    }
+
+    prop_compose! {
+        fn any_outcome()(
+            shares in proptest::array::uniform4(of(0.0..1.0_f64)),
+            reached in proptest::array::uniform2(of(any::<u64>())),
+            counts in proptest::array::uniform4(any::<u64>()),
+            rest in proptest::array::uniform3(0.0..1e6_f64),
+            seconds in 0_u32..10_000,
+            failure in of("[a-z ]{1,20}"),
+        ) -> Outcome {
+            let [accuracy, accuracy_early, own_mean, own_worst] = shares;
+            let [iterations, iterations_own] = reached;
+            let [rounds, samples, samples_lost, bytes] = counts;
+            let [offline_fraction, rounds_per_node, virtual_seconds] = rest;
+            Outcome {
+                accuracy, accuracy_early, own_mean, own_worst, iterations, iterations_own, offline_fraction, rounds,
+                rounds_per_node, samples, samples_lost, bytes, virtual_seconds,
+                seconds: f64::from(seconds) / 10.0, failure,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(entries in proptest::collection::vec((any_run(), any_outcome()), 0..6)) {
+            let mut ledger = Ledger::default();
+            for (run, outcome) in entries {
+                ledger.add(run, outcome);
+            }
+            prop_assert_eq!(Ledger::read(&ledger.text()).expect("its own text"), ledger);
+        }
+
+        #[test]
+        fn arbitrary_text_is_an_error_not_a_panic(text in any::<String>()) {
+            let _ = Ledger::read(&text);
+            let _ = Ledger::read(&format!("{HEADING}\n{text}"));
+        }
+    }
+
+    #[test]
+    fn a_failure_stays_on_its_line() {
+        let mut ledger = Ledger::default();
+        let run = Run { seed: 1, settings: BTreeMap::new() };
+        let failure = Some("a \"loss\", or two\nlines".to_owned());
+        ledger.add(run.clone(), Outcome { failure, ..Outcome::default() });
+        let read = Ledger::read(&ledger.text()).expect("its own text");
+        let failure = read.find(&run).and_then(|outcome| outcome.failure.clone());
+        assert_eq!(failure.as_deref(), Some("a ;loss;; or two lines"));
+    }
+}

@@ -1,0 +1,100 @@
+//! The flags of a sweep.
+
+use super::grid::{Grid, Group};
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Run a grid of settings of `lossy` over several seeds, with tables and heat maps of mean and spread.
+///
+/// A sweep that is stopped, by Ctrl-C or otherwise, goes on where it was when it is given again.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "lossy sweep", version)]
+pub struct SweepSettings {
+    /// unstable (the study of docs/unstable.md), smoke (seconds), or a TOML file
+    #[arg(default_value = "unstable", value_name = "NAME|FILE")]
+    pub grid: String,
+    /// Instead of the grid's groups: vary a setting, such as `offline-fraction=0,0.4,0.8`; several are crossed, the last
+    /// one gives the columns of heat maps
+    #[arg(long, value_name = "KEY=A,B")]
+    pub vary: Vec<String>,
+    /// A setting of all runs, such as `iterations=100`; wins over the grid's
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Only these groups of the grid
+    #[arg(long, value_name = "GROUP")]
+    pub only: Vec<String>,
+    /// The seeds, instead of the grid's
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub seeds: Vec<u64>,
+    /// How many runs go on at once; 0 takes every core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub jobs: usize,
+    /// The sweep's folder [default: runs/sweep-NAME]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Say what would be run and how long it would take
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not print the tables
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Grids that come with the program.
+const KNOWN: [(&str, &str); 2] =
+    [("unstable", include_str!("../../sweeps/unstable.toml")), ("smoke", include_str!("../../sweeps/smoke.toml"))];
+
+impl SweepSettings {
+    /// The grid that is asked for, and its name.
+    ///
+    /// # Errors
+    /// If it cannot be read, or a flag does not fit it.
+    pub fn grid(&self) -> Result<(String, Grid)> {
+        let known = KNOWN.iter().find(|(name, _)| *name == self.grid);
+        let (name, mut grid) = match known {
+            Some((name, text)) => ((*name).to_owned(), Grid::read(text)?),
+            None => {
+                let path = Path::new(&self.grid);
+                let names = KNOWN.map(|(name, _)| name).join(" and ");
+                let text = fs::read_to_string(path).with_context(|| {
+                    format!("cannot read the grid {}; grids known by name are {names}", path.display())
+                })?;
+                let stem = path.file_stem().map_or("grid".into(), |stem| stem.to_string_lossy().into_owned());
+                (stem, Grid::read(&text).with_context(|| format!("{} is no grid", path.display()))?)
+            }
+        };
+        for pair in &self.set {
+            let Some((key, value)) = pair.split_once('=') else {
+                bail!("--set {pair}: write it as KEY=VALUE, for instance --set iterations=100");
+            };
+            grid.base.insert(key.trim_start_matches('-').to_owned(), toml::Value::from(value));
+        }
+        if !self.vary.is_empty() {
+            let vary = self.vary.clone();
+            grid.groups = vec![Group { name: "grid".into(), title: "Grid".into(), vary, ..Group::default() }];
+        }
+        for wanted in &self.only {
+            if grid.groups.iter().all(|group| group.name != *wanted) {
+                let names: Vec<&str> = grid.groups.iter().map(|group| group.name.as_str()).collect();
+                bail!("--only {wanted}: the grid's groups are {}", names.join(", "));
+            }
+        }
+        if !self.only.is_empty() {
+            grid.groups.retain(|group| self.only.contains(&group.name));
+        }
+        if !self.seeds.is_empty() {
+            grid.seeds.clone_from(&self.seeds);
+        }
+        Ok((name, grid))
+    }
+
+    /// How many runs go on at once.
+    pub fn jobs(&self) -> usize {
+        match self.jobs {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            jobs => jobs,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Tables and plots of a sweep: mean and spread over seeds.
+
+use super::grid::{Combination, Grid, Group, Run};
+use super::ledger::{Ledger, Outcome};
+use super::statistics::Spread;
+use crate::report::{Align, Folder, HeatCell, HeatMap, Panel, Table, heat_maps};
+use anyhow::Result;
+use std::fmt::{self, Write as _};
+
+/// What the runs of a grid show together.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    seeds: Vec<u64>,
+    groups: Vec<Shown>,
+}
+
+/// A group and what its runs gave.
+#[derive(Clone, Debug)]
+struct Shown {
+    group: Group,
+    axes: Vec<String>,
+    cells: Vec<Cell>,
+}
+
+/// A combination of settings and what its runs gave, one per seed that is done.
+#[derive(Clone, Debug)]
+struct Cell {
+    values: Vec<String>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Cell {
+    fn spread(&self, value: impl Fn(&Outcome) -> Option<f64>) -> Option<Spread> {
+        Spread::of(&self.outcomes.iter().filter_map(value).collect::<Vec<_>>())
+    }
+
+    fn show(&self, digits: usize, value: impl Fn(&Outcome) -> Option<f64>) -> String {
+        self.spread(value).map_or("–".to_owned(), |spread| format!("{spread:.digits$}"))
+    }
+
+    /// Iterations to the target: of the seeds that reached it, and how many did if not all.
+    fn reached(&self, value: impl Fn(&Outcome) -> Option<u64>) -> String {
+        let all = self.outcomes.len();
+        match self.spread(|outcome| value(outcome).map(|iterations| iterations as f64)) {
+            None if all == 0 => "–".to_owned(),
+            None => "not reached".to_owned(),
+            Some(spread) if spread.count == all => format!("{spread:.0}"),
+            Some(spread) => format!("{spread:.0} ({} of {all})", spread.count),
+        }
+    }
+}
+
+impl Summary {
+    /// What the ledger holds of the grid's runs.
+    ///
+    /// # Errors
+    /// If the grid's groups cannot be read.
+    pub fn new(grid: &Grid, ledger: &Ledger) -> Result<Self> {
+        let shown = |group: &Group| -> Result<Shown> {
+            let cell = |Combination { values, settings }: Combination| {
+                let run = |&seed: &u64| Run { seed, settings: settings.clone() };
+                let outcomes = grid.seeds.iter().map(run).filter_map(|run| ledger.find(&run).cloned()).collect();
+                Cell { values, outcomes }
+            };
+            let key = |axis: &String| axis.split('=').next().unwrap_or_default().to_owned();
+            Ok(Shown {
+                axes: group.vary.iter().map(key).collect(),
+                cells: grid.combinations(group)?.into_iter().map(cell).collect(),
+                group: group.clone(),
+            })
+        };
+        Ok(Self { seeds: grid.seeds.clone(), groups: grid.groups.iter().map(shown).collect::<Result<_>>()? })
+    }
+
+    /// Writes `report.md`, `summary.csv` and one SVG of heat maps per group.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, folder: &Folder) -> Result<()> {
+        for shown in &self.groups {
+            folder.write(&format!("{}.svg", shown.group.name), &shown.plot()?)?;
+        }
+        folder.write("summary.csv", &self.csv())?;
+        folder.write("report.md", &self.to_string())
+    }
+
+    /// Mean and deviation of every combination, one a line.
+    pub fn csv(&self) -> String {
+        let mut text = String::from("group,settings,runs,failed");
+        for (name, _) in COLUMNS {
+            let _ = write!(text, ",{name},{name}_deviation,{name}_count");
+        }
+        text.push('\n');
+        for shown in &self.groups {
+            for cell in &shown.cells {
+                let pairs: Vec<String> =
+                    shown.axes.iter().zip(&cell.values).map(|(key, value)| format!("{key}={value}")).collect();
+                let failed = cell.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
+                let _ = write!(text, "{},{},{},{failed}", shown.group.name, pairs.join(" "), cell.outcomes.len());
+                for (_, value) in COLUMNS {
+                    let spread = cell.spread(value);
+                    let mean = spread.map_or(String::new(), |spread| format!("{:.6}", spread.mean));
+                    let deviation = spread.and_then(|spread| spread.deviation);
+                    let deviation = deviation.map_or(String::new(), |deviation| format!("{deviation:.6}"));
+                    let _ = write!(text, ",{mean},{deviation},{}", spread.map_or(0, |spread| spread.count));
+                }
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+/// A column of `summary.csv`.
+type Column = (&'static str, fn(&Outcome) -> Option<f64>);
+
+/// The columns of `summary.csv`.
+const COLUMNS: [Column; 11] = [
+    ("accuracy", |outcome| outcome.accuracy),
+    ("accuracy_early", |outcome| outcome.accuracy_early),
+    ("own_mean", |outcome| outcome.own_mean),
+    ("own_worst", |outcome| outcome.own_worst),
+    ("iterations", |outcome| outcome.iterations.map(|iterations| iterations as f64)),
+    ("iterations_own", |outcome| outcome.iterations_own.map(|iterations| iterations as f64)),
+    ("offline_fraction", |outcome| Some(outcome.offline_fraction)),
+    ("rounds_per_node", |outcome| Some(outcome.rounds_per_node)),
+    ("samples_lost", |outcome| Some(outcome.samples_lost as f64)),
+    ("bytes", |outcome| Some(outcome.bytes as f64)),
+    ("virtual_seconds", |outcome| Some(outcome.virtual_seconds)),
+];
+
+impl Shown {
+    fn table(&self) -> Table {
+        let mut heading: Vec<(&str, Align)> = self.axes.iter().map(|axis| (axis.as_str(), Align::Left)).collect();
+        let columns = [
+            "averaged model",
+            "early",
+            "own models, mean",
+            "own, worst",
+            "iterations",
+            "iterations, own",
+            "offline",
+            "rounds per node",
+            "samples lost",
+            "MB sent",
+        ];
+        heading.extend(columns.map(|column| (column, Align::Right)));
+        let mut table = Table::new(&heading);
+        for cell in &self.cells {
+            let mut row = cell.values.clone();
+            row.extend([
+                cell.show(4, |outcome| outcome.accuracy),
+                cell.show(3, |outcome| outcome.accuracy_early),
+                cell.show(4, |outcome| outcome.own_mean),
+                cell.show(4, |outcome| outcome.own_worst),
+                cell.reached(|outcome| outcome.iterations),
+                cell.reached(|outcome| outcome.iterations_own),
+                cell.show(3, |outcome| Some(outcome.offline_fraction)),
+                cell.show(1, |outcome| Some(outcome.rounds_per_node)),
+                cell.show(0, |outcome| Some(outcome.samples_lost as f64)),
+                cell.show(0, |outcome| Some(outcome.bytes as f64 / 1e6)),
+            ]);
+            table.row(row);
+        }
+        table
+    }
+
+    /// Rows are all axes but the last, columns the last.
+    fn plot(&self) -> Result<String> {
+        let join = |values: &[String]| values.join(" ");
+        let (mut rows, mut columns): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+        for cell in &self.cells {
+            let (last, before) =
+                cell.values.split_last().map_or((String::new(), &[][..]), |(last, before)| (last.clone(), before));
+            let row = join(before);
+            if !rows.contains(&row) {
+                rows.push(row);
+            }
+            if !columns.contains(&last) {
+                columns.push(last);
+            }
+        }
+        let panel = |title: &str, digits: usize, low_is_good: bool, value: &dyn Fn(&Cell) -> Option<Spread>| Panel {
+            title: title.to_owned(),
+            digits,
+            low_is_good,
+            values: self
+                .cells
+                .chunks(columns.len().max(1))
+                .map(|row| row.iter().map(value).map(pair).collect())
+                .collect(),
+        };
+        let panels = vec![
+            panel("averaged model", 3, false, &|cell| cell.spread(|outcome| outcome.accuracy)),
+            panel("own models, mean", 3, false, &|cell| cell.spread(|outcome| outcome.own_mean)),
+            panel("iterations to target", 0, true, &|cell| {
+                let spread = cell.spread(|outcome| outcome.iterations.map(|iterations| iterations as f64));
+                spread.filter(|spread| spread.count == cell.outcomes.len())
+            }),
+        ];
+        heat_maps(&HeatMap {
+            title: self.group.title.clone(),
+            columns_are: self.axes.last().cloned().unwrap_or_default(),
+            rows,
+            columns,
+            panels,
+        })
+    }
+}
+
+fn pair(spread: Option<Spread>) -> Option<HeatCell> {
+    spread.map(|spread| (spread.mean, spread.deviation))
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seeds = self.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        writeln!(f, "Mean ± sample standard deviation over the seeds {seeds}.")?;
+        for shown in &self.groups {
+            writeln!(f, "\n## {}\n\n{}", shown.group.title, shown.table())?;
+            writeln!(f, "![{}]({}.svg)", shown.group.title, shown.group.name)?;
+            let missing: usize = shown.cells.iter().map(|cell| self.seeds.len() - cell.outcomes.len()).sum();
+            if missing > 0 {
+                writeln!(f, "\n{missing} runs of this table are still missing.")?;
+            }
+            for cell in &shown.cells {
+                let failures = cell.outcomes.iter().filter_map(|outcome| outcome.failure.as_ref());
+                for failure in failures {
+                    writeln!(f, "\nA run of {} failed: {failure}", cell.values.join(" "))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
