@@ -8,7 +8,9 @@
 //!
 //! [`Recording::read`] gives options and faults back; a run made from them with [`Trace::compared`] fails at
 //! [`finish`](Trace::finish) with the first line that differs. Because every line carries the running hash, a
-//! difference in frames that were not written down shows in the next line that was.
+//! difference in frames that were not written down shows in the next line that was. A recording may have ended before
+//! the run had, for it was interrupted: a run that gets that far in the same state [`is_over`](Trace::is_over), and what
+//! it does afterwards is neither compared nor hashed.
 
 use crate::fault::{FaultError, FaultSchedule};
 use kronfleet_core::time::Instant;
@@ -71,8 +73,45 @@ pub struct Trace {
 enum Target {
     Nothing,
     File(Box<dyn Write + Send>),
-    Recording(Lines),
+    Recording(Comparison),
     Failed(TraceError),
+    /// The recording ended before the run.
+    Over,
+}
+
+/// A recording that a run is compared with.
+struct Comparison {
+    lines: Lines,
+    /// The next line of it, if there is one.
+    next: Option<String>,
+}
+
+impl Comparison {
+    fn new(lines: Lines) -> Result<Self, TraceError> {
+        let mut comparison = Self { lines, next: None };
+        comparison.advance()?;
+        Ok(comparison)
+    }
+
+    /// The line that was next.
+    fn advance(&mut self) -> Result<Option<String>, TraceError> {
+        let next = self.lines.next().transpose()?;
+        Ok(std::mem::replace(&mut self.next, next))
+    }
+
+    /// Whether the recording ends here, in the state of this hash.
+    fn ends(&self, hash: TraceHash) -> bool {
+        self.next.as_deref().and_then(|line| line.strip_prefix("end ")) == Some(&hash.to_string())
+    }
+
+    /// Compares the next line with `found`.
+    fn expect(&mut self, line: u64, found: &str) -> Result<(), TraceError> {
+        let expected = self.advance()?.unwrap_or_else(|| "(the end of the file)".into());
+        if expected == found {
+            return Ok(());
+        }
+        Err(TraceError::Differs { line, expected, found: found.into() })
+    }
 }
 
 type Lines = io::Lines<Box<dyn BufRead + Send>>;
@@ -91,7 +130,8 @@ impl Trace {
     /// A trace compared with a recorded one; its options are the recorded ones.
     pub fn compared(recording: Recording) -> Self {
         let Recording { options, frames, lines, header, .. } = recording;
-        let mut trace = Self::new(Target::Recording(lines), options, frames);
+        let target = Comparison::new(lines).map_or_else(Target::Failed, Target::Recording);
+        let mut trace = Self::new(target, options, frames);
         trace.line = header;
         trace
     }
@@ -126,6 +166,9 @@ impl Trace {
 
     /// Takes down an event that has its own line, such as a record of a node.
     pub fn line(&mut self, now: Instant, what: fmt::Arguments<'_>) {
+        if self.passes_end() {
+            return;
+        }
         self.text.clear();
         write!(self.text, "{} {what}", now.as_nanos()).expect("strings take any text");
         // A line break would make two lines of one event.
@@ -139,6 +182,9 @@ impl Trace {
 
     /// Takes down what happened to a frame.
     pub(crate) fn frame(&mut self, now: Instant, event: FrameEvent, from: NodeId, to: NodeId, bytes: &[u8]) {
+        if self.passes_end() {
+            return;
+        }
         let digest = xxh3_64(bytes);
         let mut record = [0_u8; 33];
         record[0] = event as u8;
@@ -156,20 +202,36 @@ impl Trace {
         }
     }
 
+    /// Whether the recording had ended before the event that is about to be taken down.
+    fn passes_end(&mut self) -> bool {
+        if let Target::Recording(comparison) = &self.target
+            && comparison.ends(self.hash())
+        {
+            self.target = Target::Over;
+        }
+        self.is_over()
+    }
+
+    /// Whether the run goes on, but its recording ended in the state that the run was in: there is nothing more to
+    /// compare.
+    pub fn is_over(&self) -> bool {
+        matches!(self.target, Target::Over)
+    }
+
     /// Writes or compares `self.text`, the running hash after it.
     fn put(&mut self) {
         self.line += 1;
         let stamp = self.hash.digest() as u32;
         match &mut self.target {
-            Target::Nothing | Target::Failed(_) => {}
+            Target::Nothing | Target::Failed(_) | Target::Over => {}
             Target::File(file) => {
                 if let Err(error) = writeln!(file, "{} #{stamp:08x}", self.text) {
                     self.target = Target::Failed(error.into());
                 }
             }
-            Target::Recording(lines) => {
+            Target::Recording(comparison) => {
                 let found = format!("{} #{stamp:08x}", self.text);
-                if let Err(error) = expect_line(lines, self.line, &found) {
+                if let Err(error) = comparison.expect(self.line, &found) {
                     self.target = Target::Failed(error);
                 }
             }
@@ -189,29 +251,18 @@ impl Trace {
         let hash = self.hash();
         let last = format!("end {hash}");
         match &mut self.target {
-            Target::Nothing => {}
+            Target::Nothing | Target::Failed(_) | Target::Over => {}
             Target::File(file) => {
                 writeln!(file, "{last}")?;
                 file.flush()?;
             }
-            Target::Recording(lines) => expect_line(lines, self.line + 1, &last)?,
-            Target::Failed(_) => {}
+            Target::Recording(comparison) => comparison.expect(self.line + 1, &last)?,
         }
         match self.target {
             Target::Failed(error) => Err(error),
             _ => Ok(hash),
         }
     }
-}
-
-/// Compares the next recorded line with `found`.
-fn expect_line(lines: &mut Lines, line: u64, found: &str) -> Result<(), TraceError> {
-    let expected = lines.next().transpose()?;
-    let expected = expected.unwrap_or_else(|| "(the end of the file)".into());
-    if expected == found {
-        return Ok(());
-    }
-    Err(TraceError::Differs { line, expected, found: found.into() })
 }
 
 /// A recorded trace, opened at its header.
@@ -359,6 +410,39 @@ mod tests {
             let recording = Recording::read(io::Cursor::new(file)).unwrap();
             let error = play(Trace::compared(recording), &faults, b"pAyload").unwrap_err();
             assert!(matches!(&error, TraceError::Differs { line, .. } if *line == 8), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_recording_that_was_interrupted_replays_up_to_its_end() {
+        for frames in [false, true] {
+            let file = Shared::default();
+            let mut trace = Trace::written(file.clone(), "", frames);
+            let faults = FaultSchedule::default();
+            let (now, payload) = (Instant::from_nanos(5), [1, 2]);
+            trace.begin(&faults);
+            trace.line(now, format_args!("n0 started"));
+            trace.frame(now, FrameEvent::Sent, NodeId(0), NodeId(1), &payload);
+            let hash = trace.finish().unwrap();
+            let bytes = file.0.lock().unwrap().clone();
+
+            let replay = |payload: &[u8], more: bool| {
+                let mut trace = Trace::compared(Recording::read(io::Cursor::new(bytes.clone())).unwrap());
+                trace.begin(&faults);
+                trace.line(now, format_args!("n0 started"));
+                trace.frame(now, FrameEvent::Sent, NodeId(0), NodeId(1), payload);
+                if more {
+                    trace.frame(now, FrameEvent::Delivered, NodeId(0), NodeId(1), payload);
+                    trace.line(now, format_args!("n1 started"));
+                }
+                (trace.is_over(), trace.finish())
+            };
+            let (over, again) = replay(&payload, true);
+            assert!(over && again.unwrap() == hash);
+            let (over, again) = replay(&payload, false);
+            assert!(!over && again.unwrap() == hash, "it ends by itself");
+            let (over, again) = replay(&[1, 3], true);
+            assert!(!over && matches!(again, Err(TraceError::Differs { .. })), "another run that goes on is no end");
         }
     }
 
