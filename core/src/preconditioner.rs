@@ -26,11 +26,13 @@ mod kronecker;
 mod low_rank;
 mod moments;
 mod options;
+mod state;
 
 pub use adaptive::LevenbergMarquardt;
 pub use identity::Identity;
 pub use kronecker::Kronecker;
 pub use options::{Fisher, Form, Options, OptionsError, Refresh};
+pub use state::{BlockState, State};
 
 use crate::backend::Backend;
 use crate::factor::KroneckerFactors;
@@ -188,6 +190,24 @@ pub trait Preconditioner<B: Backend>: Send {
 
     /// What was done so far. Figures of the device arrive a refresh later.
     fn report(&self) -> Report;
+
+    /// Waits for everything that decides how it goes on, decompositions included; between steps. A refresh that is
+    /// under way is finished.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn save(&mut self, backend: &mut B) -> Result<State<B::Scalar>, B::Error>;
+
+    /// Goes on from a state that a preconditioner of the same network and options has saved. The caller puts the
+    /// running averages back.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If the number of blocks or a length does not fit.
+    #[track_caller]
+    fn restore(&mut self, backend: &mut B, state: &State<B::Scalar>) -> Result<(), B::Error>;
 }
 
 /// Regions of a flat buffer of `len` scalars that none of `taken` covers, in ascending order.

@@ -182,6 +182,20 @@ impl<B: Backend> RunningMeans<B> {
         backend.download(&self.accepted, 0..self.groups)
     }
 
+    /// Sets how many updates there were, and how many of them each group accepted: what a checkpoint puts back.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If there is not one number for each group.
+    #[track_caller]
+    pub fn restore_counts(&mut self, backend: &mut B, updates: u64, accepted: &[B::Scalar]) -> Result<(), B::Error> {
+        assert_eq!(accepted.len(), self.groups, "numbers of accepted updates");
+        self.updates = updates;
+        backend.upload(accepted, &mut self.accepted, 0)
+    }
+
     /// Forgets everything seen.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Decompositions in two copies: the current one, and the shadow that a refresh fills.
 
 use super::Report;
+use super::state::{self, BlockState};
 use crate::backend::{Backend, Buffer as _, Gemm, Map, MapJob, ReduceJob};
 use crate::factor::KroneckerFactors;
 use crate::factor::Side;
@@ -104,6 +105,27 @@ impl<B: Backend> Cache<B> {
             backend.fill(s(1.0), region.diagonal(), &mut self.shadow)?;
         }
         Ok(Kept::Identity)
+    }
+
+    /// Puts what is current of every block into `blocks`.
+    pub(super) fn save(&self, backend: &mut B, blocks: &mut [BlockState<B::Scalar>]) -> Result<(), B::Error> {
+        let parts = state::fetch(backend, &self.current, self.pairs.iter().flatten().copied())?;
+        let mut parts = parts.into_iter();
+        for (block, &failures) in blocks.iter_mut().zip(&self.failures) {
+            block.failures = failures;
+            block.decompositions = core::array::from_fn(|_| parts.next().expect("two parts of every block"));
+        }
+        Ok(())
+    }
+
+    /// Makes what `blocks` kept current.
+    #[track_caller]
+    pub(super) fn restore(&mut self, backend: &mut B, blocks: &[BlockState<B::Scalar>]) -> Result<(), B::Error> {
+        let regions = self.pairs.iter().flatten().copied();
+        let parts = blocks.iter().flat_map(|block| &block.decompositions).map(Vec::as_slice);
+        state::upload(backend, &mut self.current, regions.zip(parts))?;
+        self.failures = blocks.iter().map(|block| block.failures).collect();
+        Ok(())
     }
 
     /// Makes the shadow current.

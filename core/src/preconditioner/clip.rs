@@ -66,6 +66,11 @@ impl<B: Backend> Clip<B> {
         backend.map(scaled, &self.scale_jobs, Some(v), Some(&self.scale), direction)
     }
 
+    /// Sets what [`scale`](Self::scale) gives until the next step.
+    pub(super) fn restore(&mut self, backend: &mut B, scale: B::Scalar) -> Result<(), B::Error> {
+        backend.upload(&[scale], &mut self.scale, 0)
+    }
+
     /// ν of the last step, on the device.
     pub(super) fn scale(&self) -> &B::Buffer {
         &self.scale

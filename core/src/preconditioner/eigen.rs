@@ -1,9 +1,10 @@
 //! The eigen form: exact Tikhonov damping in eigenbases, with or without EKFAC's second moments.
 
-use super::Report;
 use super::cache::{Cache, Kept, Sandwich};
 use super::dense;
 use super::moments::Moments;
+use super::state;
+use super::{BlockState, Report};
 use crate::backend::{Backend, Buffer as _, Eigen as EigenJob, Map, MapJob, ReduceJob};
 use crate::factor::{KroneckerFactors, Side};
 use crate::layer::{Block, Capture, Observer};
@@ -167,6 +168,33 @@ impl<B: Backend> Eigen<B> {
         }
         report.retried += u64::from(retried);
         Ok(true)
+    }
+
+    /// Puts what is in use into `blocks`; nothing is pending.
+    pub(super) fn save(&self, backend: &mut B, blocks: &mut [BlockState<B::Scalar>]) -> Result<(), B::Error> {
+        self.cache.save(backend, blocks)?;
+        let spectra = state::fetch(backend, &self.values, self.spectra.iter().copied())?;
+        let (of_a, of_g) = spectra.split_at(blocks.len());
+        for (block, (of_a, of_g)) in blocks.iter_mut().zip(of_a.iter().zip(of_g)) {
+            block.spectra = [of_a.clone(), of_g.clone()];
+        }
+        match &self.moments {
+            Some(moments) => moments.save(backend, blocks),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes on with what `blocks` kept.
+    #[track_caller]
+    pub(super) fn restore(&mut self, backend: &mut B, blocks: &[BlockState<B::Scalar>]) -> Result<(), B::Error> {
+        self.pending = None;
+        self.cache.restore(backend, blocks)?;
+        let parts = (0..2).flat_map(|side| blocks.iter().map(move |block| block.spectra[side].as_slice()));
+        state::upload(backend, &mut self.values, self.spectra.iter().copied().zip(parts))?;
+        match &mut self.moments {
+            Some(moments) => moments.restore(backend, blocks),
+            None => Ok(()),
+        }
     }
 
     /// EKFAC's second moments, if it is EKFAC.

@@ -1,6 +1,6 @@
 //! No preconditioning: plain gradient descent.
 
-use super::{Captures, Preconditioner, Report, Taps};
+use super::{Captures, Preconditioner, Report, State, Taps};
 use crate::backend::{Backend, Buffer as _};
 use crate::matrix::Region;
 use crate::scalar::Scalar;
@@ -48,5 +48,14 @@ impl<B: Backend> Preconditioner<B> for Identity {
 
     fn report(&self) -> Report {
         Report { clip: 1.0, ..Report::default() }
+    }
+
+    fn save(&mut self, _: &mut B) -> Result<State<B::Scalar>, B::Error> {
+        Ok(State::plain(self.steps, Preconditioner::<B>::report(self)))
+    }
+
+    fn restore(&mut self, _: &mut B, state: &State<B::Scalar>) -> Result<(), B::Error> {
+        self.steps = state.steps;
+        Ok(())
     }
 }

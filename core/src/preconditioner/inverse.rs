@@ -3,7 +3,7 @@
 use super::cache::{Cache, Kept, Sandwich};
 use super::dense;
 use super::low_rank::{LowRank, is_worthwhile};
-use super::{Captures, Report};
+use super::{BlockState, Captures, Report};
 use crate::backend::{Backend, Gemm, Invert, Map, MapJob, ReduceJob};
 use crate::factor::{KroneckerFactors, Side};
 use crate::layer::Block;
@@ -210,6 +210,25 @@ impl<B: Backend> Inverse<B> {
             self.low_rank.apply(backend, &self.cache.current, block, &capture, passes.batch(), v)?;
         }
         Ok(())
+    }
+
+    /// Puts what is in use into `blocks`; nothing is pending.
+    pub(super) fn save(&self, backend: &mut B, blocks: &mut [BlockState<B::Scalar>]) -> Result<(), B::Error> {
+        for (block, &raised) in blocks.iter_mut().zip(&self.raised) {
+            block.raised = raised;
+        }
+        self.cache.save(backend, blocks)
+    }
+
+    /// Goes on with what `blocks` kept.
+    #[track_caller]
+    pub(super) fn restore(&mut self, backend: &mut B, blocks: &[BlockState<B::Scalar>]) -> Result<(), B::Error> {
+        self.pending = None;
+        for (raised, block) in self.raised.iter_mut().zip(blocks) {
+            *raised = block.raised;
+        }
+        backend.upload(&self.raised, &mut self.raises, 0)?;
+        self.cache.restore(backend, blocks)
     }
 
     /// Decides, for this batch, which blocks are applied in low rank.

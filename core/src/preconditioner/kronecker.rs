@@ -4,6 +4,7 @@ use super::cache::Sandwich;
 use super::clip::Clip;
 use super::eigen::Eigen;
 use super::inverse::Inverse;
+use super::state::{BlockState, State};
 use super::{Captures, Fisher, Form, Model, Options, Preconditioner, Refresh, Report, Taps, gaps};
 use crate::backend::{Backend, Map, MapJob, ReduceJob};
 use crate::factor::KroneckerFactors;
@@ -266,6 +267,45 @@ where
 
     fn report(&self) -> Report {
         self.report
+    }
+
+    fn save(&mut self, backend: &mut B) -> Result<State<B::Scalar>, B::Error> {
+        self.finish_refresh(backend)?;
+        self.finish_tickets(backend)?;
+        let count = self.factors.blocks().len();
+        let accepted = backend.fetch(self.factors.running().accepted(), 0..count)?;
+        let block = |accepted| BlockState { accepted, raised: B::Scalar::of(1.0), ..BlockState::default() };
+        let mut blocks: Vec<_> = accepted.into_iter().map(block).collect();
+        match &self.solver {
+            Solver::Inverse(inverse) => inverse.save(backend, &mut blocks)?,
+            Solver::Eigen(eigen) => eigen.save(backend, &mut blocks)?,
+        }
+        Ok(State {
+            steps: self.steps,
+            damping: self.damping,
+            refresh_due: self.refresh_due,
+            report: self.report,
+            updates: self.factors.running().updates(),
+            clip: backend.fetch(self.clip.scale(), 0..1)?[0],
+            blocks,
+        })
+    }
+
+    #[track_caller]
+    fn restore(&mut self, backend: &mut B, state: &State<B::Scalar>) -> Result<(), B::Error> {
+        let (found, own) = (state.blocks.len(), self.factors.blocks().len());
+        assert_eq!(found, own, "blocks in the state of the preconditioner");
+        let accepted: Vec<_> = state.blocks.iter().map(|block| block.accepted).collect();
+        self.tickets = None;
+        match &mut self.solver {
+            Solver::Inverse(inverse) => inverse.restore(backend, &state.blocks)?,
+            Solver::Eigen(eigen) => eigen.restore(backend, &state.blocks)?,
+        }
+        self.factors.means().restore_counts(backend, state.updates, &accepted)?;
+        self.clip.restore(backend, state.clip)?;
+        (self.steps, self.refresh_due, self.report) = (state.steps, state.refresh_due, state.report);
+        self.damping = state.damping;
+        Ok(())
     }
 }
 

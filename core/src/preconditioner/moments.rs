@@ -1,6 +1,7 @@
 //! EKFAC's second moments `s = E[(Q_Gᵀ ∇ₙ Q_A)²]` (George et al. 2018, arXiv 1806.03884).
 
 use super::low_rank::{grown, project};
+use super::state::{self, BlockState};
 use crate::backend::{Backend, Convolution, Gemm, Map, MapJob, ReduceJob};
 use crate::factor::RunningMeans;
 use crate::layer::{Block, Capture, CaptureKind};
@@ -21,6 +22,8 @@ pub(super) struct Moments<B: Backend> {
     /// Whether a block's moments were started from eigenvalues already.
     started: Vec<bool>,
     restart_jobs: Vec<MapJob>,
+    /// Where each block's moments lie.
+    regions: Vec<Region>,
     patches: Option<B::Buffer>,
     left: Option<B::Buffer>,
     right: Option<B::Buffer>,
@@ -37,6 +40,7 @@ impl<B: Backend> Moments<B> {
             means: RunningMeans::new(backend, parameters, &groups)?,
             started: alloc::vec![false; blocks.len()],
             restart_jobs: Vec::with_capacity(blocks.len()),
+            regions: blocks.iter().map(|block| block.parameters).collect(),
             patches: None,
             left: None,
             right: None,
@@ -82,6 +86,28 @@ impl<B: Backend> Moments<B> {
             backend.fill(s(1.0), Region::vector(block, 1), weights)?;
         }
         backend.map(Map::MultiplyAdd(s(1.0), s(0.0)), &self.restart_jobs, Some(values), Some(values), target)
+    }
+
+    /// Puts the moments of every block into `blocks`.
+    pub(super) fn save(&self, backend: &mut B, blocks: &mut [BlockState<B::Scalar>]) -> Result<(), B::Error> {
+        let values = state::fetch(backend, self.means.values(), self.regions.iter().copied())?;
+        let weights = backend.fetch(self.means.weights(), 0..blocks.len())?;
+        let measured = values.into_iter().zip(weights).zip(&self.started);
+        for (block, ((values, weight), &started)) in blocks.iter_mut().zip(measured) {
+            (block.moments, block.moment_weight, block.moments_started) = (values, weight, started);
+        }
+        Ok(())
+    }
+
+    /// Goes on with the moments in `blocks`.
+    #[track_caller]
+    pub(super) fn restore(&mut self, backend: &mut B, blocks: &[BlockState<B::Scalar>]) -> Result<(), B::Error> {
+        let weights: Vec<B::Scalar> = blocks.iter().map(|block| block.moment_weight).collect();
+        self.started = blocks.iter().map(|block| block.moments_started).collect();
+        let parts = blocks.iter().map(|block| block.moments.as_slice());
+        let (values, of_weights) = self.means.estimate_mut();
+        state::upload(backend, values, self.regions.iter().copied().zip(parts))?;
+        backend.upload(&weights, of_weights, 0)
     }
 
     /// Adds what passed through block `block` for one micro-batch, in the bases `q`.

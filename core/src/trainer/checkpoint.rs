@@ -3,19 +3,23 @@
 use super::{Trainer, Window, failed};
 use crate::backend::{Backend, Buffer as _};
 use crate::participant::TrainingError;
+use crate::preconditioner::State;
 use crate::schedule::Schedule;
 use crate::seed::Random;
 use alloc::vec::Vec;
 
-/// Everything that decides how training goes on, in host memory.
+/// Everything that decides how training goes on, in host memory, to the bit.
 ///
-/// Decompositions are not in it: a restored trainer makes them anew from the running averages at its next step.
+/// A trainer that is restored from it makes the steps that the saved one would have made, and a saved one those that
+/// it would have made without being saved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint<S> {
     /// Steps made.
     pub iteration: u64,
     /// Training samples used.
     pub samples: u64,
+    /// The mean loss of the last step and the fraction of right answers in it.
+    pub last: (f64, f64),
     /// The flat parameters.
     pub parameters: Vec<S>,
     /// Running statistics of normalisation layers.
@@ -26,10 +30,8 @@ pub struct Checkpoint<S> {
     pub optimiser: Vec<Vec<S>>,
     /// Steps of the optimiser.
     pub optimiser_steps: u64,
-    /// Steps of the preconditioner.
-    pub preconditioner_steps: u64,
-    /// The damping in use.
-    pub damping: f64,
+    /// What the preconditioner goes on with.
+    pub preconditioner: State<S>,
     /// The schedules of learning rate and damping, with what they have seen.
     pub schedules: (Schedule, Option<Schedule>),
     /// Losses that the schedules have not seen yet.
@@ -44,11 +46,18 @@ impl<B: Backend> Trainer<B> {
     /// Waits for the last step and a copy of the state.
     ///
     /// # Errors
-    /// If the device fails, or the last loss is not a number: then the state is not worth keeping.
+    /// If the device fails, or the last loss is not a number: then the state is not worth keeping, and the next step
+    /// fails with the same error.
     pub fn save(&mut self) -> Result<Checkpoint<B::Scalar>, TrainingError> {
-        self.finish_tickets()?;
         let step = self.progress.iteration;
-        self.copy_state().map_err(|error| failed(step, error))
+        let state = match self.failure.take() {
+            Some(failure) => Err(failure),
+            None => self.finish_tickets().and_then(|()| self.copy_state().map_err(|error| failed(step, error))),
+        };
+        if let Err(error) = &state {
+            self.failure = Some(error.clone());
+        }
+        state
     }
 
     fn copy_state(&mut self) -> Result<Checkpoint<B::Scalar>, B::Error> {
@@ -57,6 +66,7 @@ impl<B: Backend> Trainer<B> {
         for buffer in optimiser.state() {
             state.push(backend.fetch(buffer, 0..buffer.len())?);
         }
+        let memory = preconditioner.save(backend)?;
         let factors = match preconditioner.factors() {
             Some(factors) => {
                 let (values, weights) = (factors.running().values(), factors.running().weights());
@@ -67,13 +77,13 @@ impl<B: Backend> Trainer<B> {
         Ok(Checkpoint {
             iteration: progress.iteration,
             samples: progress.samples,
+            last: (progress.loss, progress.accuracy),
             parameters: backend.fetch(&network.parameters, 0..network.parameters_len())?,
             running: backend.fetch(&network.running, 0..network.running_len())?,
             factors,
             optimiser: state,
             optimiser_steps: optimiser.steps(),
-            preconditioner_steps: preconditioner.steps(),
-            damping: preconditioner.damping(),
+            preconditioner: memory,
             schedules: (options.rate.clone(), options.damping.clone()),
             window: *window,
             random: random.state(),
@@ -109,16 +119,16 @@ impl<B: Backend> Trainer<B> {
             backend.upload(of_values, values, 0)?;
             backend.upload(of_weights, weights, 0)?;
         }
-        (self.loss_ticket, self.model_ticket) = (None, None);
+        (self.loss_ticket, self.model_ticket, self.failure) = (None, None, None);
         optimiser.resume(checkpoint.optimiser_steps);
-        preconditioner.resume(checkpoint.preconditioner_steps);
-        preconditioner.set_damping(checkpoint.damping);
+        preconditioner.restore(backend, &checkpoint.preconditioner)?;
         batches.restore(checkpoint.position);
         (options.rate, options.damping) = checkpoint.schedules.clone();
         *window = checkpoint.window;
         *random = Random::from_state(checkpoint.random);
         progress.iteration = checkpoint.iteration;
         progress.samples = checkpoint.samples;
+        (progress.loss, progress.accuracy) = checkpoint.last;
         Ok(())
     }
 }

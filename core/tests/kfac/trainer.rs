@@ -5,13 +5,16 @@ use kronfleet_core::backend::{Backend, Extent};
 use kronfleet_core::cluster::Contribution;
 use kronfleet_core::error::ErrorKind;
 use kronfleet_core::network::{Initialisation, Network, Spec};
-use kronfleet_core::optimiser::{Optimiser, Sgd, SgdOptions};
+use kronfleet_core::optimiser::{Adam, AdamOptions, Optimiser, Sgd, SgdOptions};
 use kronfleet_core::participant::Training;
 use kronfleet_core::policy::Request;
-use kronfleet_core::preconditioner::{Fisher, Form, Identity, Kronecker, LevenbergMarquardt, Options, Preconditioner};
+use kronfleet_core::preconditioner::{
+    Fisher, Form, Identity, Kronecker, LevenbergMarquardt, Options, Preconditioner, Refresh,
+};
 use kronfleet_core::schedule::{Plateau, Schedule, Shape};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::trainer::{Batches, Examples, Trainer, TrainerOptions};
+use proptest::prelude::*;
 
 const INPUTS: usize = 8;
 const CLASSES: u64 = 4;
@@ -72,6 +75,21 @@ fn network(backend: &mut Device, capacity: usize) -> Network<Device> {
 }
 
 fn trainer(kfac: Option<Options>, options: TrainerOptions, momentum: f64) -> Trainer<Device> {
+    trainer_with(kfac, options, sgd(momentum))
+}
+
+fn sgd(momentum: f64) -> impl Fn(&mut Device, usize) -> Box<dyn Optimiser<Device>> {
+    move |device, len| {
+        let options = SgdOptions { momentum, ..SgdOptions::default() };
+        Box::new(Sgd::new(device, len, &[], options).expect("memory"))
+    }
+}
+
+fn trainer_with(
+    kfac: Option<Options>,
+    options: TrainerOptions,
+    optimiser: impl Fn(&mut Device, usize) -> Box<dyn Optimiser<Device>>,
+) -> Trainer<Device> {
     let mut backend = Device::new();
     let network = network(&mut backend, options.batch.max(64));
     let (blocks, len) = (network.blocks(), network.parameters_len());
@@ -81,8 +99,7 @@ fn trainer(kfac: Option<Options>, options: TrainerOptions, momentum: f64) -> Tra
         }
         None => Box::new(Identity::default()),
     };
-    let sgd = SgdOptions { momentum, ..SgdOptions::default() };
-    let optimiser: Box<dyn Optimiser<Device>> = Box::new(Sgd::new(&mut backend, len, &[], sgd).expect("memory"));
+    let optimiser = optimiser(&mut backend, len);
     let batches = Box::new(Cloud { seed: Seed(3), next: 0 });
     Trainer::new(backend, network, preconditioner, optimiser, batches, options).expect("memory")
 }
@@ -148,23 +165,69 @@ fn micro_batches_are_one_batch() {
     assert!((whole.loss - parts.loss).abs() < 1e-9 && (whole.accuracy - parts.accuracy).abs() < 1e-12);
 }
 
+/// The settings that a trainer's state depends on.
+fn any_trainer() -> impl Strategy<Value = (Option<Options>, TrainerOptions, bool)> {
+    let form = prop::sample::select(vec![Form::Inverse, Form::Eigen, Form::Ekfac]);
+    let fisher = prop::sample::select(vec![Fisher::Empirical, Fisher::True]);
+    let refresh = prop::sample::select(vec![Refresh::Immediate, Refresh::Deferred]);
+    let kfac =
+        (form, fisher, refresh, 1_u64..4, 1_u64..5).prop_map(|(form, fisher, refresh, every, inverse_period)| {
+            Options { form, fisher, refresh, factor_period: every, inverse_period, ..Options::default() }
+        });
+    let options = (1_usize..3, any::<bool>(), any::<bool>()).prop_map(|(micro_batches, adaptive, plateau)| {
+        let shape = if plateau { Shape::Plateau(Plateau::new(0.5, 0, 0.9)) } else { Shape::Constant };
+        TrainerOptions {
+            micro_batches,
+            adaptive: adaptive.then(LevenbergMarquardt::default),
+            rate: Schedule::new(0.02, shape),
+            observe_every: 3,
+            ..TrainerOptions::new(16, 0.02)
+        }
+    });
+    (prop::option::of(kfac), options, any::<bool>())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_restored_trainer_goes_on_as_if_nothing_had_happened(
+        (kfac, options, adam) in any_trainer(),
+        before in 0_usize..12,
+        after in 1_usize..9,
+    ) {
+        let make = || {
+            let make = |device: &mut Device, len: usize| -> Box<dyn Optimiser<Device>> {
+                if adam {
+                    Box::new(Adam::new(device, len, &[], AdamOptions::default()).expect("memory"))
+                } else {
+                    sgd(0.9)(device, len)
+                }
+            };
+            trainer_with(kfac.clone(), options.clone(), make)
+        };
+        let (mut whole, mut saved, mut restored) = (make(), make(), make());
+        for _ in 0..before {
+            prop_assert_eq!(whole.step(), saved.step());
+        }
+        let checkpoint = saved.save().expect("memory");
+        restored.restore(&checkpoint).expect("memory");
+        for _ in 0..after {
+            let step = whole.step();
+            prop_assert_eq!(&step, &saved.step());
+            prop_assert_eq!(&step, &restored.step());
+        }
+        let end = whole.save().expect("memory");
+        prop_assert_eq!(&end, &saved.save().expect("memory"));
+        prop_assert_eq!(&end, &restored.save().expect("memory"));
+    }
+}
+
 #[test]
-fn a_restored_trainer_goes_on_as_if_nothing_had_happened() {
-    // With a refresh at every step nothing is lost with the decompositions.
-    let kfac = Options { inverse_period: 1, fisher: Fisher::True, ..Options::default() };
-    let options = TrainerOptions::new(16, 0.1);
-    let mut whole = trainer(Some(kfac.clone()), options.clone(), 0.9);
-    let mut restored = trainer(Some(kfac), options, 0.9);
-    for _ in 0..3 {
-        whole.step().expect("finite losses");
-    }
-    let checkpoint = whole.save().expect("memory");
-    restored.restore(&checkpoint).expect("memory");
-    for _ in 0..4 {
-        whole.step().expect("finite losses");
-        restored.step().expect("finite losses");
-    }
-    assert_eq!(whole.save().expect("memory"), restored.save().expect("memory"));
+fn a_failure_found_while_saving_is_not_forgotten() {
+    let mut trainer = trainer(None, TrainerOptions::new(16, f64::MAX), 0.0);
+    let error = (0..20).find_map(|_| trainer.step().and_then(|_| trainer.save()).err()).expect("such a rate diverges");
+    assert_eq!(trainer.step(), Err(error));
 }
 
 #[test]

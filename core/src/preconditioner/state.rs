@@ -1,0 +1,85 @@
+//! What a preconditioner goes on with, in host memory.
+
+use super::Report;
+use crate::backend::{Backend, Buffer as _};
+use crate::matrix::Region;
+use crate::scalar::Scalar;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Everything that decides how a preconditioner goes on, but for the running averages it shares with other nodes
+/// (see [`Preconditioner::factors`](super::Preconditioner::factors)).
+#[derive(Clone, Debug, PartialEq)]
+pub struct State<S> {
+    /// Steps ended: what the periods count.
+    pub steps: u64,
+    /// The damping λ in use.
+    pub damping: f64,
+    /// Whether a refresh is wanted whatever the period says.
+    pub refresh_due: bool,
+    /// What was done so far.
+    pub report: Report,
+    /// How often statistics were taken in, refused ones included.
+    pub updates: u64,
+    /// The factor ν of the KL clip at the last step.
+    pub clip: S,
+    /// One for each block of the factors, in their order.
+    pub blocks: Vec<BlockState<S>>,
+}
+
+impl<S: Scalar> State<S> {
+    /// That of a preconditioner without curvature after `steps` steps.
+    pub fn plain(steps: u64, report: Report) -> Self {
+        let clip = S::of(1.0);
+        Self { steps, damping: 0.0, refresh_due: false, report, updates: 0, clip, blocks: Vec::new() }
+    }
+}
+
+/// What is kept of one block.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BlockState<S> {
+    /// How many updates of the factors it accepted.
+    pub accepted: S,
+    /// What the root of its damping is multiplied with after failures; 1 in the eigen forms.
+    pub raised: S,
+    /// Decompositions that failed in a row.
+    pub failures: u32,
+    /// Of A and of G the damped inverse, or the eigenvectors; column-major squares.
+    pub decompositions: [Vec<S>; 2],
+    /// Eigenvalues of A and G; empty in the inverse form.
+    pub spectra: [Vec<S>; 2],
+    /// EKFAC's second moments, shaped as the block's parameters, and their weight; empty in the other forms.
+    pub moments: Vec<S>,
+    /// The weight of the second moments; 0 without them.
+    pub moment_weight: S,
+    /// Whether the second moments were started from eigenvalues already.
+    pub moments_started: bool,
+}
+
+/// The parts of a flat buffer that belong to `regions`, each packed.
+pub(super) fn fetch<B: Backend>(
+    backend: &mut B,
+    buffer: &B::Buffer,
+    regions: impl Iterator<Item = Region>,
+) -> Result<Vec<Vec<B::Scalar>>, B::Error> {
+    let all = backend.fetch(buffer, 0..buffer.len())?;
+    Ok(regions.map(|region| all[region.offset..region.end()].to_vec()).collect())
+}
+
+/// Writes `parts` to their regions, and 0 between them.
+///
+/// # Panics
+/// If a part has not the length of its region.
+#[track_caller]
+pub(super) fn upload<'a, B: Backend>(
+    backend: &mut B,
+    buffer: &mut B::Buffer,
+    parts: impl Iterator<Item = (Region, &'a [B::Scalar])>,
+) -> Result<(), B::Error> {
+    let mut all = vec![B::Scalar::of(0.0); buffer.len()];
+    for (region, part) in parts {
+        assert_eq!(part.len(), region.len(), "scalars kept for the region at {}", region.offset);
+        all[region.offset..region.end()].copy_from_slice(part);
+    }
+    backend.upload(&all, buffer, 0)
+}
