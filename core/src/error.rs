@@ -8,6 +8,7 @@ use core::fmt;
 /// What a caller can do about an error, whatever backend or transport it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ErrorKind {
     /// Not enough memory; a smaller batch or model may fit.
     OutOfMemory,

@@ -21,10 +21,12 @@ use crate::time::{Duration, Instant};
 use crate::transport::{Event, NodeId};
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// What one training step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Summary {
     /// How many training samples it used.
     pub samples: u64,
@@ -34,6 +36,7 @@ pub struct Summary {
 
 /// Why training cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TrainingError {
     /// What can be done about it.
     pub kind: ErrorKind,
@@ -94,7 +97,20 @@ pub struct Participant<T, S: Scalar> {
     iteration: u64,
 }
 
+/// What a [`Participant`] goes on with, its training apart; `N` is its cluster node, or a reference to it.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ParticipantState<N> {
+    node: N,
+    policy: Vec<u64>,
+    state: State,
+    failure: Option<TrainingError>,
+    last: Option<Summary>,
+    iteration: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 enum State {
     Training,
     Waiting,
@@ -143,6 +159,32 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         };
         participant.finish_if_done(now);
         participant
+    }
+
+    /// Everything it goes on with but its training, for a checkpoint; between two calls of a driver.
+    pub fn state(&self) -> ParticipantState<&Node<S>> {
+        ParticipantState {
+            node: &self.node,
+            policy: self.policy.save(),
+            state: self.state,
+            failure: self.failure.clone(),
+            last: self.last,
+            iteration: self.iteration,
+        }
+    }
+
+    /// A participant that goes on from `state`; `training` is absent if a step of it was out.
+    ///
+    /// The policy and the schedule have the settings that the saved ones had.
+    pub fn resume(
+        state: ParticipantState<Node<S>>,
+        training: Option<T>,
+        mut policy: Box<dyn AveragingPolicy>,
+        schedule: Schedule,
+    ) -> Self {
+        policy.restore(&state.policy);
+        let ParticipantState { node, state, failure, last, iteration, .. } = state;
+        Self { node, training, policy, schedule, state, failure, last, iteration }
     }
 
     /// The cluster node: its records, counters, view and last certificate.
@@ -358,6 +400,26 @@ pub struct Step<T> {
     training: T,
     make: fn(&mut T) -> Result<Summary, TrainingError>,
     result: Option<Result<Summary, TrainingError>>,
+}
+
+impl<T> Step<T> {
+    /// A step that goes on from a checkpoint: made already if there is a `result`, which then came with `training`.
+    pub fn resume<S: Scalar>(training: T, result: Option<Result<Summary, TrainingError>>) -> Self
+    where
+        T: Training<S>,
+    {
+        Self { training, make: T::step, result }
+    }
+
+    /// The training, to be saved.
+    pub fn training_mut(&mut self) -> &mut T {
+        &mut self.training
+    }
+
+    /// What the step gave, once it is made.
+    pub fn result(&self) -> Option<&Result<Summary, TrainingError>> {
+        self.result.as_ref()
+    }
 }
 
 impl<T: Send + 'static> Task for Step<T> {

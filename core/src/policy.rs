@@ -21,6 +21,7 @@ pub use crate::cluster::Rejoin;
 use crate::cluster::{AbandonReason, Certificate};
 use crate::participant::Summary;
 use crate::time::Instant;
+use alloc::vec::Vec;
 
 /// What a policy hears.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +96,16 @@ pub trait AveragingPolicy: Send {
     /// Whether its nodes average at all; others do not wait for one that does not.
     fn averages(&self) -> bool {
         true
+    }
+
+    /// What it goes on with, for a checkpoint; a policy that remembers anything between calls says it here.
+    fn save(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
+    /// Goes on with what a policy of the same kind and settings has [`save`](Self::save)d.
+    fn restore(&mut self, state: &[u64]) {
+        let _ = state;
     }
 
     /// How a node that was away comes back.

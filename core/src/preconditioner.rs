@@ -59,6 +59,7 @@ pub struct Taps<'a, B: Backend> {
 
 /// What a preconditioner has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Report {
     /// Batches of statistics taken in, refused ones included.
     pub updates: u64,

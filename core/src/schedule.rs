@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 /// assert!((rate.value(60) - 0.001).abs() < 1e-12);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Schedule {
     /// What everything is relative to.
     pub base: f64,
@@ -27,6 +28,7 @@ pub struct Schedule {
 /// P workers whose joint rate is `P·η₁` start at `from = 1/P`, which is the factor `(e(P−1)/W + 1)/P` of the large-batch
 /// literature (Goyal et al. 2017), with `e/W` the fraction of the warm-up done.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct WarmUp {
     /// Its length, in steps.
     pub steps: u64,
@@ -36,6 +38,7 @@ pub struct WarmUp {
 
 /// The course after the warm-up. Steps count from the beginning of training.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Shape {
     /// The base, always.
     Constant,
@@ -59,6 +62,7 @@ pub enum Shape {
 
 /// Falls when progress ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Plateau {
     factor: f64,
     patience: u32,

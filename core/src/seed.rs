@@ -6,6 +6,7 @@
 
 /// The name of a random stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Seed(pub u64);
 
 impl Seed {
@@ -43,6 +44,7 @@ fn split_mix(state: &mut u64) -> u64 {
 
 /// A stream of random numbers; equal seeds give equal streams on every machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Random([u64; 4]);
 
 impl Random {

@@ -20,6 +20,7 @@ use core::fmt;
 
 /// One of the places that a node writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Slot {
     /// What it has promised: some dozens of bytes.
     Vote,
@@ -46,6 +47,7 @@ impl fmt::Display for Slot {
 
 /// Something to be made durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Write {
     /// Its number; they grow.
     pub ticket: u64,

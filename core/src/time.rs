@@ -10,6 +10,7 @@ pub use core::time::Duration;
 
 /// A point in time: nanoseconds since an origin that the transport chose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Instant(u64);
 
 impl Instant {

@@ -79,6 +79,7 @@ impl TrainerOptions {
 
 /// What the last steps have shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Progress {
     /// Steps made.
     pub iteration: u64,
@@ -92,6 +93,7 @@ pub struct Progress {
 
 /// Losses since the schedules saw the last observation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Window {
     /// Their sum.
     pub sum: f64,

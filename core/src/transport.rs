@@ -19,6 +19,7 @@ use core::fmt;
 
 /// Who a node is, for the whole run: small numbers from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NodeId(pub u32);
 
 impl fmt::Display for NodeId {

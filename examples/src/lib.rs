@@ -1,5 +1,6 @@
 //! The kronfleet trainers: models, data, command lines, plots and reports.
 
+pub mod checkpoint;
 pub mod data;
 pub mod golden;
 pub mod model;

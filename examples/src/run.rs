@@ -3,7 +3,9 @@
 mod display;
 mod evaluation;
 mod judge;
+mod keeper;
 mod lossy;
+mod resume;
 mod stop;
 mod story;
 mod threads;
@@ -13,12 +15,17 @@ mod workshop;
 mod zeros;
 
 pub use display::Display;
-pub use evaluation::{Agenda, Evaluator, Judge, Model, Point};
+pub use evaluation::{Agenda, Evaluator, EvaluatorState, Judge, Model, Point};
 pub use judge::NetworkJudge;
-pub use lossy::{Ending, Fleet};
+pub use keeper::Keeper;
+pub use lossy::{Ending, Fleet, Keeping};
+pub use resume::exercise_checkpoint;
 pub use stop::stop_on_signal;
-pub use story::{Metric, NodeStory, Story};
+pub use story::{Kept, Metric, NodeStory, Story};
 pub use threads::set_threads;
-pub use watch::{Trained, Watch, blank};
+pub use watch::{Trained, Watch, WatchState, blank};
 pub use witness::Witness;
 pub use workshop::Workshop;
+
+#[cfg(test)]
+mod tests;

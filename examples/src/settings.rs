@@ -4,6 +4,7 @@
 //! when they are read, so that a run never starts with a setting it cannot keep.
 
 mod averaging;
+mod checkpoint;
 mod file;
 mod job;
 mod kfac;
@@ -13,6 +14,7 @@ mod output;
 mod task;
 
 pub use averaging::{AveragingSettings, Policy};
+pub use checkpoint::CheckpointSettings;
 pub use file::{arguments, describe, flags};
 pub use job::JobSettings;
 pub use kfac::{Fisher, Form, KfacSettings, Method};

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// A small fleet on a network that loses and reorders frames.
 const SMALL: [&str; 12] = [
@@ -225,4 +226,66 @@ fn a_grid_is_checked_before_anything_runs() {
     let output = sweep(&folder, &["--dry-run"]);
     let says = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && says.contains("runs.csv") && says.contains("another --output"), "{says}");
+}
+
+/// Waits until there is a file at `path`.
+fn wait_for(path: &Path) {
+    let asked = Instant::now();
+    while !path.exists() {
+        assert!(asked.elapsed() < Duration::from_secs(300), "{} never came", path.display());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_killed_run_goes_on_as_if_nothing_had_happened() {
+    let folder = Folder::new("killed");
+    let flags = [&SMALL[..], &["--iterations=40", "--preconditioner=ekfac", "--momentum=0.9"]].concat();
+    let metrics = || fs::read_to_string(folder.0.join("run/metrics.csv")).expect("metrics");
+    let whole = result(&lossy(&folder, &flags));
+    let (expected, kept) = (metrics(), folder.0.join("kept"));
+    let keeping = [format!("--checkpoint={}", kept.display()), "--every=3".to_owned()];
+    let keeping = [&flags[..], &keeping.each_ref().map(String::as_str)].concat();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lossy"));
+    let mut child = command.args(&keeping).arg(format!("--output={}", folder.path("dead"))).spawn().expect("it starts");
+    wait_for(&kept.join("00000003/manifest.json"));
+    child.kill().expect("it runs");
+    child.wait().expect("it is dead");
+    assert!(!folder.0.join("dead/report.md").exists(), "it was killed before its end");
+
+    let resume = format!("--resume={}", kept.display());
+    let resumed = result(&lossy(&folder, &[&keeping[..], &[&resume]].concat()));
+    for key in ["trace_hash", "accuracy", "bytes_sent", "rounds_committed", "virtual_seconds", "samples"] {
+        assert_eq!(resumed[key], whole[key], "{key}");
+    }
+    assert_eq!(metrics(), expected);
+    assert!(resumed["checkpoints"].as_u64() > Some(3) && resumed["checkpoint_bytes"].as_u64() > Some(100_000));
+
+    // Another run must not write into the same folder, nor go on from it.
+    let says = |output: Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let occupied = says(lossy(&folder, &keeping));
+    assert!(occupied.contains("holds checkpoints already"), "{occupied}");
+    let foreign = says(lossy(&folder, &[&flags[..], &[&resume, "--damping=0.05"]].concat()));
+    assert!(foreign.contains("--damping is 0.03 there and 0.05 here"), "{foreign}");
+
+    // A single changed bit is found, and the checkpoint before it offered.
+    let mut names: Vec<_> = fs::read_dir(&kept).expect("a folder").map(|entry| entry.expect("a name").path()).collect();
+    names.sort();
+    let (newest, before) = (names[names.len() - 1].clone(), names[names.len() - 2].display().to_string());
+    let file = newest.join("layers/fc2.safetensors");
+    let mut bytes = fs::read(&file).expect("a layer");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&file, bytes).expect("a writable file");
+    let damaged = says(lossy(&folder, &[&flags[..], &[&resume]].concat()));
+    let offer = format!("--resume {before}");
+    assert!(damaged.contains("layers/fc2.safetensors is damaged") && damaged.contains(&offer), "{damaged}");
+    let fewer = format!("--resume={before}");
+    let fewer = result(&lossy(&folder, &[&flags[..], &[&fewer, "--nodes=2", "--iterations=40"]].concat()));
+    assert!(fewer["resumed"].as_str().is_some_and(|text| text.contains("of 3 nodes")), "{fewer}");
+
+    // A folder that cannot be written is no surprise after an hour.
+    let file = folder.0.join("run/report.md").join("kept");
+    let readonly = says(lossy(&folder, &[&flags[..], &["--checkpoint", &file.display().to_string()]].concat()));
+    assert!(readonly.contains("cannot create the folder"), "{readonly}");
 }

@@ -111,31 +111,63 @@ impl AddAssign for Summary {
 }
 
 /// Checks all invariants of a run.
+///
+/// With the feature `serde` it can be saved and gone on with; what was contributed is then forgotten, and has to be
+/// shown to it again where no average was made of it yet ([`resume`](Self::resume)).
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Checker {
-    invariants: Vec<Box<dyn Invariant + Send>>,
+    invariants: Invariants,
+    #[cfg_attr(feature = "serde", serde(skip))]
     ledger: Ledger,
+    #[cfg_attr(feature = "serde", serde(skip))]
     replay: String,
+    #[cfg_attr(feature = "serde", serde(skip))]
     broken: Option<Violation>,
     records: u64,
+}
+
+#[derive(Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Invariants {
+    agreement: agreement::Agreement,
+    majority: majority::Majority,
+    exactness: exactness::Exactness,
+    convexity: convexity::Convexity,
+    monotony: monotony::Monotony,
+    finiteness: finiteness::Finiteness,
+    accounting: accounting::Accounting,
+}
+
+impl Invariants {
+    fn all(&mut self) -> [&mut dyn Invariant; 7] {
+        let Self { agreement, majority, exactness, convexity, monotony, finiteness, accounting } = self;
+        [agreement, majority, exactness, convexity, monotony, finiteness, accounting]
+    }
 }
 
 impl Checker {
     /// A checker of a run that `replay` (a command, a seed) repeats; violations carry it.
     pub fn new(replay: impl Into<String>) -> Self {
         Self {
-            invariants: vec![
-                Box::<agreement::Agreement>::default(),
-                Box::<majority::Majority>::default(),
-                Box::<exactness::Exactness>::default(),
-                Box::<convexity::Convexity>::default(),
-                Box::<monotony::Monotony>::default(),
-                Box::<finiteness::Finiteness>::default(),
-                Box::<accounting::Accounting>::default(),
-            ],
+            invariants: Invariants::default(),
             ledger: Ledger::default(),
             replay: replay.into(),
             broken: None,
             records: 0,
+        }
+    }
+
+    /// A saved checker that goes on with a run that `replay` repeats; every node of it is then to be shown to
+    /// [`resumed`](Self::resumed).
+    #[must_use]
+    pub fn resume(self, replay: impl Into<String>) -> Self {
+        Self { replay: replay.into(), ..self }
+    }
+
+    /// Takes note of a node as it goes on: of what it contributed and has no outcome yet.
+    pub fn resumed<S: Scalar>(&mut self, node: &Node<S>) {
+        if let Some(contribution) = node.contribution() {
+            self.ledger.contribution(node.id(), contribution);
         }
     }
 
@@ -177,10 +209,10 @@ impl Checker {
     /// The first violation of the run.
     pub fn observe(&mut self, record: &Record) -> Result<(), Violation> {
         self.records += 1;
-        for invariant in &mut self.invariants {
+        for invariant in self.invariants.all() {
             if let Err(what) = invariant.observe(record, &self.ledger) {
                 let what = format!("{what}\n  at: {record}");
-                self.broken.get_or_insert(violation(&**invariant, what, &self.replay));
+                self.broken.get_or_insert(violation(invariant, what, &self.replay));
             }
         }
         if let Occurrence::Started = record.what {
@@ -195,9 +227,9 @@ impl Checker {
     /// The first violation of the run.
     pub fn finish(mut self) -> Result<Summary, Violation> {
         let mut summary = Summary { records: self.records, ..Summary::default() };
-        for invariant in &mut self.invariants {
+        for invariant in self.invariants.all() {
             if let Err(what) = invariant.finish(&mut summary) {
-                self.broken.get_or_insert(violation(&**invariant, what, &self.replay));
+                self.broken.get_or_insert(violation(invariant, what, &self.replay));
             }
         }
         self.broken.map_or(Ok(summary), Err)

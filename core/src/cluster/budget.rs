@@ -19,6 +19,7 @@ use core::fmt;
 /// assert!(Budget::new(Duration::from_micros(1)).is_err());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Budget(Duration);
 
 impl Budget {

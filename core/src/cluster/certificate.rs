@@ -8,6 +8,7 @@ use core::fmt;
 
 /// Which start of a node: it grows with every start of the same [`NodeId`]; 0 is nobody's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Incarnation(pub u64);
 
 impl Incarnation {
@@ -35,6 +36,7 @@ impl fmt::Display for Incarnation {
 
 /// How many committed rounds an average has behind it, itself included: the height of its history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Round(pub u64);
 
 impl fmt::Display for Round {
@@ -45,6 +47,7 @@ impl fmt::Display for Round {
 
 /// One try at a round: ordered by sequence, then proposer, then the proposer's incarnation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Attempt {
     /// Larger than that of every attempt its proposer had heard of.
     pub sequence: u64,
@@ -64,6 +67,7 @@ impl fmt::Display for Attempt {
 ///
 /// The default, round 0, names the start of the run, which all nodes share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct CertificateId {
     /// Its round.
     pub round: Round,
@@ -79,6 +83,7 @@ impl fmt::Display for CertificateId {
 
 /// What one node put into a committed average.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Member {
     /// Who.
     pub node: NodeId,
@@ -117,6 +122,7 @@ impl Member {
 
 /// A certificate that an average grew from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Parent {
     /// Its name.
     pub certificate: CertificateId,
@@ -128,6 +134,7 @@ pub struct Parent {
 /// How the sum was formed; other ways have other bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Algorithm {
     /// Each piece's owner sums all contributions in [`NodeId`] order in double precision, divides by the
     /// sum of weights and rounds once.
@@ -162,6 +169,7 @@ impl fmt::Display for Algorithm {
 /// Segment s of the result is `Σ w_i x_i / Σ w_i` over exactly [`members`](Self::members), with
 /// `w_i = members[i].weights[s]`.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Certificate {
     /// The attempt that succeeded.
     pub attempt: Attempt,

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 /// Named values that are averaged together, and what they count.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Segment<S> {
     /// What the values are, the same on every node; it does not travel.
     pub name: String,
@@ -32,11 +33,19 @@ pub struct Segment<S> {
 /// assert_eq!(contribution.find("weights").unwrap().values, [0.5, -0.5]);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Contribution<S> {
     /// How many training iterations the values have behind them.
     pub iteration: u64,
     segments: Vec<Segment<S>>,
     used: usize,
+}
+
+impl<S> Contribution<S> {
+    /// The segments, in order.
+    pub fn segments(&self) -> &[Segment<S>] {
+        &self.segments[..self.used]
+    }
 }
 
 impl<S: Scalar> Contribution<S> {
@@ -66,11 +75,6 @@ impl<S: Scalar> Contribution<S> {
         segment.values.resize(len, S::zero());
         segment.weight = weight;
         &mut segment.values
-    }
-
-    /// The segments, in order.
-    pub fn segments(&self) -> &[Segment<S>] {
-        &self.segments[..self.used]
     }
 
     /// The segments, in order, to be changed.

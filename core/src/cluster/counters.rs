@@ -4,6 +4,7 @@ use crate::cluster::wire::Kind;
 
 /// Frames and their bytes, headers included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Traffic {
     /// How many frames.
     pub frames: u64,
@@ -20,6 +21,7 @@ impl Traffic {
 
 /// Everything a node counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Counters {
     /// Sent frames by [`Kind`], in the order of [`Kind::ALL`].
     pub sent: [Traffic; Kind::ALL.len()],

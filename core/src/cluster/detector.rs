@@ -10,6 +10,7 @@ use crate::time::{Duration, Instant};
 ///
 /// Spans are nanoseconds: what is asked of it after every frame must not cost more than a few additions.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Detector {
     heard: Option<Instant>,
     mean: u64,

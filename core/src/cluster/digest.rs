@@ -14,6 +14,7 @@ const P5: u64 = 0x27d4_eb2f_1656_67c5;
 
 /// The digest of some bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Digest(pub u64);
 
 impl Digest {

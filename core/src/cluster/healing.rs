@@ -25,6 +25,7 @@ const CHUNK: u32 = 4096;
 
 /// See the [module](self).
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Healing<S> {
     budget: Budget,
     active: bool,
@@ -37,6 +38,7 @@ pub(super) struct Healing<S> {
 }
 
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Incoming<S> {
     certificate: Certificate,
     id: CertificateId,

@@ -17,6 +17,7 @@ const TOGETHER: u32 = 16;
 const TOGETHER_WITH_GAP: u32 = 4;
 
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Partial {
     bytes: Vec<u8>,
     there: usize,
@@ -37,6 +38,7 @@ pub(crate) enum Arrival<'a> {
 
 /// See the [module](self).
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Inbox {
     budget: Budget,
     largest: usize,

@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 
 /// What happened to a peer, for those who decide what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Change {
     Up(NodeId),
     Down(NodeId),
@@ -34,6 +35,7 @@ const RECORDS: usize = 1 << 16;
 const GOODBYES: u8 = 3;
 
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Link<S> {
     peer: Peer,
     detector: Detector,
@@ -55,6 +57,7 @@ impl<S: Scalar> Link<S> {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 enum Planned {
     /// This start of the peer.
     Refuse(Incarnation),
@@ -66,6 +69,7 @@ enum Planned {
 
 /// Who this node is towards others.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Identity {
     pub(crate) run: RunId,
     pub(crate) node: NodeId,
@@ -74,6 +78,7 @@ pub(crate) struct Identity {
 
 /// All links of a node, and its records and counters.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Links<S> {
     pub(crate) identity: Identity,
     pub(crate) budget: Budget,

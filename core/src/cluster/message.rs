@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 /// A member's announcement that it has reached an averaging point.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Ready {
     /// What it will contribute; `weights` has one entry per segment.
     pub(crate) member: Member,
@@ -31,6 +32,7 @@ pub(crate) struct Ready {
 
 /// An attempt as proposed: a certificate that lacks its result, and how to cut the values.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Proposal {
     pub(crate) certificate: Certificate,
     pub(crate) lengths: Vec<u32>,

@@ -2,6 +2,7 @@
 
 /// Which rounds may commit while nodes cannot reach each other. All nodes of a run have the same mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Mode {
     /// Whoever can reach each other goes on; histories that part merge when they meet again.
     #[default]

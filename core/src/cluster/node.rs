@@ -79,6 +79,7 @@ impl Settings {
 
 /// What became of a contribution.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Outcome<S> {
     /// It is part of a committed average.
     Committed {
@@ -104,6 +105,7 @@ pub enum Outcome<S> {
 ///   within the budget unless values are moving.
 /// - Between contributions the node answers others, and is the proposer if it is the lowest that is up.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Node<S: Scalar> {
     links: Links<S>,
     rounds: Rounds<S>,
@@ -191,6 +193,11 @@ impl<S: Scalar> Node<S> {
     /// The result of the last committed round, or the state it was healed to.
     pub fn last_state(&self) -> Option<&Arc<Contribution<S>>> {
         self.rounds.last_state()
+    }
+
+    /// What it has contributed and has no outcome yet.
+    pub fn contribution(&self) -> Option<&Contribution<S>> {
+        self.rounds.contribution()
     }
 
     /// All its training samples, and the range of those that no commit it knows of counts.

@@ -22,6 +22,7 @@ const REORDERING: u32 = 3;
 
 /// A message to be sent: some bytes, then some values.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Post<S> {
     pub(crate) head: Vec<u8>,
     pub(crate) tail: Tail<S>,
@@ -45,7 +46,7 @@ pub(crate) enum Tail<S> {
     Whole(Arc<Vec<S>>),
 }
 
-impl<S: Scalar> Tail<S> {
+impl<S> Tail<S> {
     fn values(&self) -> &[S] {
         match self {
             Self::None => &[],
@@ -55,7 +56,24 @@ impl<S: Scalar> Tail<S> {
     }
 }
 
+/// Only the values themselves are written: many messages share one contribution.
+#[cfg(feature = "serde")]
+impl<S: serde::Serialize> serde::Serialize for Tail<S> {
+    fn serialize<T: serde::Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
+        self.values().serialize(serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de, S: serde::Deserialize<'de>> serde::Deserialize<'de> for Tail<S> {
+    fn deserialize<T: serde::Deserializer<'de>>(deserializer: T) -> Result<Self, T::Error> {
+        let values: Vec<S> = serde::Deserialize::deserialize(deserializer)?;
+        Ok(if values.is_empty() { Self::None } else { Self::Whole(Arc::new(values)) })
+    }
+}
+
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Message<S> {
     post: Post<S>,
     total: u32,
@@ -65,6 +83,7 @@ struct Message<S> {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Flight {
     message: u32,
     offset: u32,
@@ -75,6 +94,7 @@ struct Flight {
 
 /// The next frame an outbox wants to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Plan {
     pub(crate) place: Place,
     pub(crate) offset: u32,
@@ -87,6 +107,7 @@ pub(crate) struct Plan {
 
 /// See the [module](self).
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Outbox<S> {
     budget: Budget,
     epoch: u32,

@@ -7,6 +7,7 @@ use crate::transport::NodeId;
 
 /// Whether a peer can be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Liveness {
     /// It has never been heard.
     #[default]
@@ -30,6 +31,7 @@ impl Peer {
 
 /// What a node knows of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Peer {
     /// Who.
     pub node: NodeId,

@@ -17,6 +17,7 @@ const COPY: [u8; 4] = *b"KFC1";
 
 /// A certificate that a node has accepted, and the result it certifies.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Accepted<S> {
     /// In which attempt it was accepted: that of the certificate, or a later one that finishes it.
     pub(crate) attempt: Attempt,

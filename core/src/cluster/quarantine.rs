@@ -12,6 +12,7 @@ const LONGEST: u32 = 6;
 
 /// When a peer counts as flapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Quarantine {
     /// How many losses make a peer flap, at least 1.
     pub losses: u32,
@@ -28,6 +29,7 @@ impl Quarantine {
 
 /// The losses of one peer.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Losses {
     pub(crate) count: u32,
     last: Option<Instant>,

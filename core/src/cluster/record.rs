@@ -13,6 +13,7 @@ use core::fmt;
 
 /// Something that happened in a node.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Record {
     /// When.
     pub at: Instant,
@@ -26,6 +27,7 @@ pub struct Record {
 
 /// Why a peer counts as down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Loss {
     /// Nothing was heard of it for too long.
     Silent,
@@ -41,6 +43,7 @@ pub enum Loss {
 
 /// Why an attempt was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum AbortReason {
     /// The named members are lost.
     Lost,
@@ -60,6 +63,7 @@ pub enum AbortReason {
 
 /// Why a node goes on without a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum AbandonReason {
     /// Nobody else takes part in this node's view.
     Alone,
@@ -82,6 +86,7 @@ pub enum AbandonReason {
 /// What can happen in a node.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Occurrence {
     /// The node began.
     Started,

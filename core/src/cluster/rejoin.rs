@@ -6,6 +6,7 @@
 /// contains has missed as many rounds as that history is longer. Histories that parted are not behind one another:
 /// they merge with full weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Rejoin {
     /// As much as everybody else's, however stale it is (Yu & Tatebe 2024).
     #[default]
@@ -19,6 +20,7 @@ pub enum Rejoin {
 
 /// What a node does where fewer nodes are left than a round needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Shortage {
     /// It goes on without a round.
     #[default]

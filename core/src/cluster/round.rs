@@ -48,6 +48,7 @@ const VERDICTS: usize = 16;
 
 /// See the [module](self).
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Rounds<S: Scalar> {
     budget: Budget,
     peers: usize,
@@ -67,11 +68,13 @@ pub(crate) struct Rounds<S: Scalar> {
     votes: Votes<S>,
     healing: Healing<S>,
     outcomes: VecDeque<Outcome<S>>,
+    #[cfg_attr(feature = "serde", serde(skip))]
     spare: Vec<Contribution<S>>,
 }
 
 /// A piece that came before the proposal it belongs to.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Early {
     attempt: Attempt,
     from: NodeId,
@@ -109,6 +112,10 @@ impl<S: Scalar> Rounds<S> {
 
     pub(crate) fn last_state(&self) -> Option<&Arc<Contribution<S>>> {
         self.last.as_ref().map(|(_, state)| state)
+    }
+
+    pub(crate) fn contribution(&self) -> Option<&Contribution<S>> {
+        self.entry.as_ref().map(|entry| &*entry.contribution)
     }
 
     pub(crate) fn samples(&self) -> (u64, u64) {

@@ -39,6 +39,7 @@ const CHECKED_FROM: usize = 8;
 
 /// Which run a frame belongs to; nodes of different runs refuse each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RunId(pub u64);
 
 /// What kind of frame.
@@ -68,6 +69,7 @@ impl Kind {
 /// What a node is doing, as far as others need to know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Status {
     /// It does not average: nobody waits for it.
     #[default]
@@ -109,6 +111,7 @@ pub struct Header {
 
 /// Which frames of a stream have arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Acknowledged {
     /// The stream's epoch; 0 if nothing of it is known.
     pub epoch: u32,
@@ -157,6 +160,7 @@ pub enum Body<'a> {
 
 /// A frame's place in its stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Place {
     /// The stream's epoch, from 1; a higher one starts the stream anew.
     pub epoch: u32,

@@ -18,6 +18,7 @@ use core::ops::Range;
 
 /// A contiguous part of one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Piece {
     /// Which segment.
     pub segment: usize,
@@ -44,6 +45,7 @@ pub fn pieces(lengths: &[u32], counts: &[bool], chunk: usize) -> Vec<Piece> {
 
 /// Something to be sent to another member.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Parcel<S> {
     /// The member's place in the list of members.
     pub to: usize,
@@ -55,6 +57,7 @@ pub struct Parcel<S> {
 
 /// What a [`Parcel`] carries.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Load<S> {
     /// This member's own values, to the piece's owner.
     Own(Piece),
@@ -73,6 +76,7 @@ pub enum Fault {
 
 /// One member's part in one reduction.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Direct<S> {
     me: usize,
     members: usize,

@@ -2,6 +2,8 @@
 
 use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Rejoin, Request};
 use crate::time::Instant;
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// What a node does after an averaging that it missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +72,14 @@ impl AveragingPolicy for Periodic {
 
     fn poll(&mut self) -> Option<PolicyAction> {
         core::mem::take(&mut self.due).then_some(PolicyAction::Contribute(self.request))
+    }
+
+    fn save(&self) -> Vec<u64> {
+        vec![u64::from(self.due), u64::from(self.overdue)]
+    }
+
+    fn restore(&mut self, state: &[u64]) {
+        (self.due, self.overdue) = (state.first() == Some(&1), state.get(1) == Some(&1));
     }
 
     fn rejoin(&self) -> Rejoin {

@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
+use kronfleet_examples::checkpoint::{Disk, RunIdentity, Saved};
 use kronfleet_examples::report::Folder;
-use kronfleet_examples::run::{Fleet, Workshop, set_threads, stop_on_signal};
-use kronfleet_examples::settings::{Driver, JobSettings, arguments, describe};
+use kronfleet_examples::run::{Fleet, Keeper, Keeping, Workshop, set_threads, stop_on_signal};
+use kronfleet_examples::settings::{CheckpointSettings, Driver, JobSettings, arguments, describe};
 use kronfleet_examples::sweep::{self, SweepSettings};
 use kronfleet_lossy::fault::FaultSchedule;
 use kronfleet_lossy::trace::{Recording, Trace};
@@ -40,21 +41,26 @@ fn main() -> Result<()> {
     set_threads(settings.task.threads)?;
     let stop = stop_on_signal()?;
     let started = Instant::now();
-    let JobSettings { task, averaging, kfac, optimiser, network, output } = &settings;
+    let JobSettings { task, averaging, kfac, optimiser, network, checkpoints, output } = &settings;
     let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, output.load.as_deref())?;
     let fleet = Fleet { workshop: &workshop, task, averaging, network, output, settings: &text, stop };
+    let keeping = keeping(checkpoints, || workshop.identity::<f32>(&text, averaging.nodes))?;
     let (faults, trace) = match (recording, &network.trace) {
         (Some(mut recording), _) => (std::mem::take(&mut recording.faults), Trace::compared(recording)),
         (None, Some(path)) => {
             let file = File::create(path).with_context(|| format!("cannot write the trace {}", path.display()))?;
             (fleet.faults(), Trace::written(BufWriter::new(file), text.clone(), true))
         }
-        (None, None) => (fleet.faults(), Trace::hashed(text.clone())),
+        (None, None) => {
+            let reshaped = keeping.saved.as_ref().filter(|saved| saved.manifest.run.nodes != averaging.nodes);
+            let origin = reshaped.map_or_else(String::new, |saved| format!("resumed {}\n", saved.manifest.trace));
+            (fleet.faults(), Trace::hashed(text.clone() + &origin))
+        }
     };
     let outages = !faults.faults.is_empty();
-    let (mut story, model) = fleet.run(faults, trace)?;
+    let (mut story, model) = fleet.run(faults, trace, keeping)?;
     if outages && !output.no_reference && !story.interrupted && story.failure.is_none() {
-        let reference = fleet.run(FaultSchedule::default(), Trace::hashed(text.clone()))?.0;
+        let reference = fleet.run(FaultSchedule::default(), Trace::hashed(text.clone()), Keeping::default())?.0;
         story.interrupted = reference.interrupted;
         story.failure = reference.failure.map(|failure| format!("the run without outages: {failure}"));
         story.reference = reference.averaged;
@@ -68,6 +74,9 @@ fn main() -> Result<()> {
     if !output.quiet {
         println!("{}\n\n{}\n{}\n\nreport: {}", story.title, story.tables(), story.invariants, folder.path().display());
     }
+    if let (true, Some(newest)) = (story.interrupted, &story.kept.newest) {
+        eprintln!("interrupted; go on with the same flags and --resume {newest}");
+    }
     if output.json {
         println!("{}", story.json());
     }
@@ -75,4 +84,22 @@ fn main() -> Result<()> {
         bail!("{failure}\nthe report up to that moment: {}", folder.path().display());
     }
     Ok(())
+}
+
+/// Finds the checkpoint to go on from and opens the folder for new ones, before anything is computed.
+fn keeping(settings: &CheckpointSettings, run: impl Fn() -> RunIdentity) -> Result<Keeping> {
+    let CheckpointSettings { checkpoint, every, keep, resume } = settings;
+    let saved = match resume {
+        None => None,
+        Some(place) => {
+            let saved = Saved::find(&Disk, place, Some(&run()))?;
+            eprintln!("going on from {}", saved.describe());
+            Some(saved)
+        }
+    };
+    let keeper = match checkpoint {
+        None => None,
+        Some(folder) => Some(Keeper::open(folder, (*every, *keep), resume.as_deref(), run())?),
+    };
+    Ok(Keeping { keeper, saved })
 }

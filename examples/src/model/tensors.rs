@@ -101,11 +101,15 @@ impl Tensors {
     /// If it cannot be written.
     pub fn write(&self, path: &Path, precision: Precision) -> Result<(), TensorError> {
         let place = path.display().to_string();
-        let bytes = self.bytes(precision).map_err(|source| TensorError::Format { path: place.clone(), source })?;
+        let bytes = self.encode(precision).map_err(|source| TensorError::Format { path: place.clone(), source })?;
         std::fs::write(path, bytes).map_err(|source| TensorError::File { path: place, source })
     }
 
-    fn bytes(&self, precision: Precision) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    /// The bytes of a file.
+    ///
+    /// # Errors
+    /// If a tensor has not as many elements as its shape says.
+    pub fn encode(&self, precision: Precision) -> Result<Vec<u8>, safetensors::SafeTensorError> {
         let kind = match precision {
             Precision::Single => Dtype::F32,
             Precision::Double => Dtype::F64,

@@ -35,6 +35,14 @@ impl Display {
         self.total.inc(1);
     }
 
+    /// The nodes go on after so many iterations.
+    pub fn resume(&self, iterations: &[u64]) {
+        for (bar, &iteration) in self.bars.iter().zip(iterations) {
+            bar.set_position(iteration);
+        }
+        self.total.set_position(iterations.iter().sum());
+    }
+
     /// The averaged model was evaluated.
     pub fn accuracy(&self, iteration: u64, accuracy: f64) {
         self.total.set_message(format!("averaged model at iteration {iteration}: {accuracy:.4}"));

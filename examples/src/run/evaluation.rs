@@ -1,6 +1,7 @@
 //! The averaged model and the nodes' own models, judged at the same iterations.
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Something that says how good a model is.
@@ -13,7 +14,7 @@ pub trait Judge {
 }
 
 /// One evaluation.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// The iteration at which every node's model was taken.
     pub iteration: u64,
@@ -65,8 +66,19 @@ impl Agenda {
     }
 }
 
+/// What an [`Evaluator`] goes on with, its judge apart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvaluatorState {
+    pending: BTreeMap<u64, BTreeMap<u32, Model>>,
+    pending_own: BTreeMap<u64, BTreeMap<u32, f64>>,
+    averaged: Vec<Point>,
+    own_mean: Vec<Point>,
+    own: BTreeMap<u32, f64>,
+    model: Option<Model>,
+}
+
 /// A model as numbers, laid out as its network's flat buffers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Model {
     /// All parameters.
     pub parameters: Vec<f32>,
@@ -88,6 +100,25 @@ impl<J: Judge> Evaluator<J> {
             own: BTreeMap::new(),
             model: None,
         }
+    }
+
+    /// What it goes on with.
+    pub fn state(&self) -> EvaluatorState {
+        EvaluatorState {
+            pending: self.pending.clone(),
+            pending_own: self.pending_own.clone(),
+            averaged: self.averaged.clone(),
+            own_mean: self.own_mean.clone(),
+            own: self.own.clone(),
+            model: self.model.clone(),
+        }
+    }
+
+    /// Goes on with what another one with as many nodes has left.
+    pub fn resume(&mut self, state: EvaluatorState) {
+        let EvaluatorState { pending, pending_own, averaged, own_mean, own, model } = state;
+        (self.pending, self.pending_own) = (pending, pending_own);
+        (self.averaged, self.own_mean, self.own, self.model) = (averaged, own_mean, own, model);
     }
 
     /// Whether a node's model is wanted at this iteration.

@@ -2,10 +2,13 @@
 
 use super::display::Display;
 use super::evaluation::{Agenda, Evaluator, Judge, Model};
+use super::keeper::Keeper;
+use super::resume::Resumed;
 use super::story::Story;
 use super::watch::{Trained, Watch, blank};
 use super::witness::Witness;
 use super::workshop::Workshop;
+use crate::checkpoint::Saved;
 use crate::settings::{AveragingSettings, BackendKind, Driver, NetworkSettings, OutputSettings, Policy, TaskSettings};
 use anyhow::{Context, Result, bail};
 use kronfleet_core::backend::Backend;
@@ -13,18 +16,22 @@ use kronfleet_core::cluster::{Incarnation, RunId};
 use kronfleet_core::participant::{Participant, Schedule};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
+use kronfleet_core::trainer::Trainer;
 use kronfleet_core::transport::NodeId;
 use kronfleet_faer::Faer;
 use kronfleet_lossy::endpoint::LossyNetwork;
 use kronfleet_lossy::fault::{Fault, FaultSchedule};
 use kronfleet_lossy::network::{Connectivity, NetworkOptions};
 use kronfleet_lossy::outage::OutageSchedule;
-use kronfleet_lossy::simulation::{Simulation, SimulationOptions};
+use kronfleet_lossy::simulation::{Ended, Simulation, SimulationOptions};
 use kronfleet_lossy::storage::Disks;
 use kronfleet_lossy::threads;
 use kronfleet_lossy::trace::Trace;
 use kronfleet_nalgebra::Nalgebra;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -44,6 +51,15 @@ pub struct Fleet<'a> {
     pub settings: &'a str,
     /// Raised when the user wants to stop.
     pub stop: Arc<AtomicBool>,
+}
+
+/// What is kept of a run, and what it goes on from.
+#[derive(Default)]
+pub struct Keeping {
+    /// Who writes checkpoints.
+    pub keeper: Option<Keeper>,
+    /// The checkpoint to go on from.
+    pub saved: Option<Saved>,
 }
 
 /// What a run gives: its story, and the averaged parameters and running statistics.
@@ -72,8 +88,11 @@ impl Fleet<'_> {
     /// # Errors
     /// As [`train`](Self::train) and [`train_with_zeros`](Self::train_with_zeros); if a trace is asked of a policy that
     /// has none.
-    pub fn run(&self, faults: FaultSchedule, trace: Trace) -> Result<Ending> {
+    pub fn run(&self, faults: FaultSchedule, trace: Trace, keeping: Keeping) -> Result<Ending> {
         if self.averaging.policy == Policy::Zeros {
+            if keeping.keeper.is_some() || keeping.saved.is_some() {
+                bail!("--policy zeros has no nodes to be kept: leave out --checkpoint and --resume");
+            }
             if self.network.trace.is_some() || self.network.replay.is_some() || self.network.driver == Driver::Threads {
                 bail!("--policy zeros exchanges no frames: leave out --trace, --replay and --driver threads");
             }
@@ -87,20 +106,30 @@ impl Fleet<'_> {
             };
         }
         match self.task.backend {
-            BackendKind::Faer => self.train(|| Faer::<f32>::new(1), faults, trace),
-            BackendKind::Nalgebra => self.train(Nalgebra::<f32>::new, faults, trace),
+            BackendKind::Faer => self.train(|| Faer::<f32>::new(1), faults, trace, keeping),
+            BackendKind::Nalgebra => self.train(Nalgebra::<f32>::new, faults, trace, keeping),
         }
     }
 
-    /// Trains under these faults, with one backend of `make` per node.
+    /// Trains under these faults, with one backend of `make` per node; from the beginning, or from a checkpoint.
     ///
     /// # Errors
-    /// If a node cannot be made. A node that fails later, a broken invariant and a replayed run that differs from its
-    /// trace are the story's [`failure`](Story::failure), so that the report is written all the same.
-    pub fn train<B>(&self, make: impl Fn() -> B + Sync, faults: FaultSchedule, trace: Trace) -> Result<Ending>
+    /// If a node cannot be made or the checkpoint does not fit. A node that fails later, a broken invariant and a
+    /// replayed run that differs from its trace are the story's [`failure`](Story::failure), so that the report is written all the same.
+    pub fn train<B>(
+        &self,
+        make: impl Fn() -> B + Sync,
+        faults: FaultSchedule,
+        trace: Trace,
+        keeping: Keeping,
+    ) -> Result<Ending>
     where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+        B: Backend<Buffer: Send, Verdict: Send, Download: Send, Scalar: Serialize + DeserializeOwned> + Send + 'static,
     {
+        let Keeping { mut keeper, saved } = keeping;
+        if self.network.driver == Driver::Threads && (keeper.is_some() || saved.is_some()) {
+            bail!("checkpoints are of virtual time: leave out --checkpoint and --resume, or use --driver virtual");
+        }
         if faults.faults.iter().any(|fault| matches!(fault, Fault::Crash { .. })) {
             bail!("nodes of this trainer cannot crash and restart; leave out the `crash` lines of the trace");
         }
@@ -120,20 +149,51 @@ impl Fleet<'_> {
             blank(title, self.settings.to_owned(), self.task.seed, self.averaging.nodes, self.output.target_accuracy);
         let display = Display::new(self.averaging.nodes, last, self.output.quiet);
         let replay = format!("lossy --config run.toml, with run.toml:\n{}", self.settings);
-        let watch = Watch::new(story, evaluator, display, Arc::clone(&self.stop), replay)
+        let mut watch = Watch::new(story, evaluator, display, Arc::clone(&self.stop), replay.clone())
             .waiting(self.averaging.min_members.is_some());
-        let participants: BTreeMap<NodeId, Trained<B>> = {
-            let made = nodes.iter().map(|&node| Ok((node, self.participant(make(), node)?)));
-            made.collect::<Result<_>>()?
-        };
         let options = NetworkOptions {
             link: self.network.link(),
             reports: self.network.reports,
             faults,
             ..NetworkOptions::new(self.averaging.nodes, Seed(self.task.seed).derive("network", 0))
         };
+        if let Some(saved) = saved.as_ref().filter(|saved| saved.manifest.run.nodes == self.averaging.nodes) {
+            let Resumed { snapshot, parts, watch: state } = self.resume(&make, saved)?;
+            watch.resume(state, parts.iter().filter_map(|parts| parts.process.as_ref()), replay)?;
+            watch.story.resumed = Some(saved.describe());
+            let start = |_, _, _, _| unreachable!("a node starts once: nothing crashes");
+            let simulation = Simulation::resume(SimulationOptions::new(options), trace, snapshot, parts, start);
+            let simulation = simulation.with_context(|| format!("the checkpoint {}", saved.path.display()))?;
+            if let Some(keeper) = &mut keeper {
+                keeper.go_on(watch.furthest());
+            }
+            return simulate(simulation, watch, keeper);
+        }
+        let mut participants: BTreeMap<NodeId, Trained<B>> = match &saved {
+            Some(saved) => {
+                let (participants, iteration) = self.reshape(&make, saved)?;
+                watch.begin_at(iteration);
+                watch.story.resumed = Some(saved.describe());
+                if let Some(keeper) = &mut keeper {
+                    keeper.go_on(iteration);
+                }
+                participants
+            }
+            None => {
+                let make = |&node: &NodeId| {
+                    let trainer = self.workshop.trainer(make(), node.0)?;
+                    Ok((node, self.participant(trainer, node)?))
+                };
+                nodes.iter().map(make).collect::<Result<_>>()?
+            }
+        };
         match self.network.driver {
-            Driver::Virtual => simulate(participants, options, trace, watch),
+            Driver::Virtual => {
+                let start = move |node: NodeId, _, _, _| {
+                    participants.remove(&node).expect("a node starts once: nothing crashes")
+                };
+                simulate(Simulation::new(SimulationOptions::new(options), trace, start), watch, keeper)
+            }
             Driver::Threads => run_threads(participants, options, watch),
         }
     }
@@ -148,36 +208,55 @@ impl Fleet<'_> {
         }
     }
 
-    fn participant<B>(&self, backend: B, node: NodeId) -> Result<Trained<B>>
+    /// How long nodes train.
+    pub(super) fn schedule(&self) -> Schedule {
+        Schedule { iterations: self.task.iterations, step: self.network.step_duration }
+    }
+
+    /// A node that begins with `trainer`.
+    pub(super) fn participant<B>(&self, trainer: Trainer<B>, node: NodeId) -> Result<Trained<B>>
     where
         B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
     {
         let settings = self.averaging.cluster(RunId(self.task.seed), node, Incarnation(1))?;
-        let schedule = Schedule { iterations: self.task.iterations, step: self.network.step_duration };
-        let trainer = self.workshop.trainer(backend, node.0)?;
         let training = Witness::new(trainer);
-        Ok(Participant::new(settings, Instant::ORIGIN, training, self.averaging.policy(), schedule))
+        Ok(Participant::new(settings, Instant::ORIGIN, training, self.averaging.policy(), self.schedule()))
     }
 }
 
 /// Virtual time: the same settings give the same run, byte for byte.
 fn simulate<B, J>(
-    mut participants: BTreeMap<NodeId, Trained<B>>,
-    options: NetworkOptions,
-    trace: Trace,
+    mut simulation: Simulation<Trained<B>>,
     mut watch: Watch<J>,
+    mut keeper: Option<Keeper>,
 ) -> Result<Ending>
 where
-    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+    B: Backend<Buffer: Send, Verdict: Send, Download: Send, Scalar: Serialize> + Send + 'static,
     J: Judge,
 {
-    let start = move |node: NodeId, _, _, _| participants.remove(&node).expect("a node starts once: nothing crashes");
-    let mut simulation = Simulation::new(SimulationOptions::new(options), trace, start);
-    simulation.run(Instant::FAR, |seen| {
-        let online = !seen.network.offline(seen.node);
-        let (now, trace) = (seen.now, seen.trace);
-        watch.observe(now, seen.node, seen.process, online, |record| trace.line(now, format_args!("{record}")))
-    });
+    while !watch.is_over() {
+        let ended = simulation.run(Instant::FAR, |seen| {
+            let online = !seen.network.offline(seen.node);
+            let (now, trace) = (seen.now, seen.trace);
+            let flow =
+                watch.observe(now, seen.node, seen.process, online, |record| trace.line(now, format_args!("{record}")));
+            let due = keeper.as_mut().is_some_and(|keeper| keeper.is_due(watch.furthest()));
+            if due { ControlFlow::Break(()) } else { flow }
+        });
+        if ended != Ended::Observer {
+            break;
+        }
+        if let Some(keeper) = keeper.as_mut().filter(|_| !watch.is_over()) {
+            keeper.keep(&mut simulation, &watch);
+        }
+    }
+    if let Some(keeper) = &mut keeper {
+        // What has failed is not worth keeping.
+        if !watch.has_failed() {
+            keeper.keep(&mut simulation, &watch);
+        }
+        watch.story.kept = keeper.kept.clone();
+    }
     let (trace, _) = simulation.end();
     let (mut story, model) = watch.end();
     match trace.finish() {

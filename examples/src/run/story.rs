@@ -3,11 +3,11 @@
 use super::evaluation::Point;
 use crate::report::{Align, Curve, Folder, Outage, Table, accuracy_over_iterations};
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
 /// What one node did.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeStory {
     /// Test accuracy of its own model at the end.
     pub accuracy: Option<f64>,
@@ -24,7 +24,7 @@ pub struct NodeStory {
 }
 
 /// One line of `metrics.csv`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
     /// Which node.
     pub node: u32,
@@ -38,8 +38,25 @@ pub struct Metric {
     pub online: bool,
 }
 
+/// Checkpoints that were written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// How many.
+    pub written: u64,
+    /// How many could not be written.
+    pub failed: u64,
+    /// Bytes of the last one.
+    pub bytes: u64,
+    /// Seconds spent on all of them, failed ones included.
+    pub seconds: f64,
+    /// The newest.
+    pub newest: Option<String>,
+    /// Why the last one that failed did.
+    pub failure: Option<String>,
+}
+
 /// What happened in a run.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Story {
     /// What was run, in words.
     pub title: String,
@@ -79,8 +96,12 @@ pub struct Story {
     pub target: f64,
     /// What the invariants' checker said.
     pub invariants: String,
-    /// Lines of `metrics.csv`.
+    /// Where it went on from, in words, if it did.
+    pub resumed: Option<String>,
+    /// The checkpoints written since it was started or gone on with.
     #[serde(skip)]
+    pub kept: Kept,
+    /// Lines of `metrics.csv`.
     pub metrics: Vec<Metric>,
 }
 
@@ -142,6 +163,11 @@ impl Story {
             "samples_uncommitted": self.samples_uncommitted,
             "seed": self.seed,
             "interrupted": self.interrupted,
+            "resumed": self.resumed,
+            "checkpoints": self.kept.written,
+            "checkpoints_failed": self.kept.failed,
+            "checkpoint_bytes": self.kept.bytes,
+            "checkpoint_seconds": self.kept.seconds,
             "failure": self.failure,
         })
         .to_string()
@@ -178,6 +204,13 @@ impl Story {
             summary.row(["trace hash", hash]);
         }
         summary.row(["seconds", &format!("{:.1}", self.seconds)]);
+        let Kept { written, failed, bytes, seconds, .. } = self.kept;
+        if written + failed > 0 {
+            summary.row(["checkpoints written", &written.to_string()]);
+            summary.row(["checkpoints that failed", &failed.to_string()]);
+            summary.row(["bytes of the last checkpoint", &bytes.to_string()]);
+            summary.row(["seconds spent on checkpoints", &format!("{seconds:.2}")]);
+        }
         let _ = writeln!(text, "{summary}");
         let mut nodes = Table::new(&[
             ("node", Align::Left),
@@ -251,9 +284,11 @@ impl Story {
             None if self.interrupted => "\nInterrupted: the figures are those up to that moment.\n".to_owned(),
             None => String::new(),
         };
+        let resumed = self.resumed.as_ref().map_or_else(String::new, |resumed| format!("\nWent on from {resumed}.\n"));
+        let kept = self.kept.failure.as_ref().map_or_else(String::new, |failure| format!("\n{failure}\n"));
         let invariants = if self.invariants.is_empty() { String::new() } else { format!("\n{}\n", self.invariants) };
         format!(
-            "# {}\n{ended}\n{}\n![accuracy over iterations](accuracy.svg)\n{invariants}\n## Settings\n\n```toml\n{}```\n",
+            "# {}\n{ended}{resumed}{kept}\n{}\n![accuracy over iterations](accuracy.svg)\n{invariants}\n## Settings\n\n```toml\n{}```\n",
             self.title,
             self.tables(),
             self.settings

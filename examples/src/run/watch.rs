@@ -1,8 +1,8 @@
 //! Watching participants train: what they record is checked, counted, shown and judged.
 
 use super::display::Display;
-use super::evaluation::{Evaluator, Judge, Model};
-use super::story::{Metric, NodeStory, Story};
+use super::evaluation::{Evaluator, EvaluatorState, Judge, Model};
+use super::story::{Kept, Metric, NodeStory, Story};
 use super::witness::Witness;
 use anyhow::{Result, anyhow};
 use kronfleet_conformance::invariants::Checker;
@@ -12,12 +12,24 @@ use kronfleet_core::participant::Participant;
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::time::Instant;
 use kronfleet_core::transport::NodeId;
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A participant that really trains.
 pub type Trained<B> = Participant<Witness<B>, <B as Backend>::Scalar>;
+
+/// What a [`Watch`] goes on with; `C` is its checker, or a reference to it.
+#[derive(Serialize, Deserialize)]
+pub struct WatchState<C> {
+    story: Story,
+    evaluator: EvaluatorState,
+    checker: C,
+    finished: Vec<bool>,
+    samples: Vec<u64>,
+    iterations: Vec<u64>,
+}
 
 /// Sees every node each time it has acted.
 pub struct Watch<J> {
@@ -67,6 +79,73 @@ impl<J: Judge> Watch<J> {
         self
     }
 
+    /// What it goes on with.
+    pub fn state(&self) -> WatchState<&Checker> {
+        WatchState {
+            story: self.story.clone(),
+            evaluator: self.evaluator.state(),
+            checker: &self.checker,
+            finished: self.finished.clone(),
+            samples: self.samples.clone(),
+            iterations: self.iterations.clone(),
+        }
+    }
+
+    /// Goes on with what another watch over as many nodes has left, at the nodes as they are; `replay` is as in
+    /// [`new`](Self::new).
+    ///
+    /// # Errors
+    /// If it is of another number of nodes.
+    pub fn resume<'a, B>(
+        &mut self,
+        state: WatchState<Checker>,
+        nodes: impl Iterator<Item = &'a Trained<B>>,
+        replay: impl Into<String>,
+    ) -> Result<()>
+    where
+        B: Backend<Buffer: Send, Download: Send> + Send + 'a,
+    {
+        let WatchState { story, evaluator, checker, finished, samples, iterations } = state;
+        let lens = [story.nodes.len(), finished.len(), samples.len(), iterations.len()];
+        if lens.iter().any(|&len| len != self.finished.len()) {
+            return Err(anyhow!("the checkpoint tells of {lens:?} nodes instead of {}", self.finished.len()));
+        }
+        let Story { title, settings, target, .. } = std::mem::take(&mut self.story);
+        self.story = Story { title, settings, target, interrupted: false, kept: Kept::default(), ..story };
+        self.checker = checker.resume(replay);
+        nodes.for_each(|participant| self.checker.resumed(participant.node()));
+        self.evaluator.resume(evaluator);
+        self.display.resume(&iterations);
+        (self.finished, self.samples, self.iterations) = (finished, samples, iterations);
+        Ok(())
+    }
+
+    /// Takes note that all nodes begin after so many iterations.
+    pub fn begin_at(&mut self, iteration: u64) {
+        self.iterations.fill(iteration);
+        self.display.resume(&self.iterations);
+    }
+
+    /// The iterations of the node that is furthest.
+    pub fn furthest(&self) -> u64 {
+        self.iterations.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Whether a node has failed or an invariant is broken.
+    pub fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Whether there is nothing more to be seen: all nodes are finished, the user wants to stop, or something failed.
+    pub fn is_over(&self) -> bool {
+        self.has_failed() || self.story.interrupted || self.finished.iter().all(|&finished| finished)
+    }
+
+    /// Tells the user something.
+    pub fn say(&self, what: &str) {
+        self.display.say(what);
+    }
+
     /// Takes note of a node that has acted; `record` is shown everything it recorded. Breaks when all nodes are
     /// finished, when the user wants to stop, or on a failure.
     pub fn observe<B>(
@@ -82,13 +161,9 @@ impl<J: Judge> Watch<J> {
     {
         if let Err(error) = self.try_observe(now, node, participant, online, record) {
             self.failure.get_or_insert(error);
-            return ControlFlow::Break(());
         }
-        if self.stop.load(Ordering::Relaxed) {
-            self.story.interrupted = true;
-            return ControlFlow::Break(());
-        }
-        if self.finished.iter().all(|&finished| finished) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        self.story.interrupted |= self.stop.load(Ordering::Relaxed);
+        if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn try_observe<B>(

@@ -2,6 +2,7 @@
 
 use super::evaluation::Model;
 use super::judge::NetworkJudge;
+use crate::checkpoint::{RunIdentity, Sum};
 use crate::data::augmentation::Augmentation;
 use crate::data::feed::Feed;
 use crate::data::sampler::{Cursor, Sampler};
@@ -15,6 +16,7 @@ use kronfleet_core::backend::{Backend, Extent};
 use kronfleet_core::network::{Initialisation, Network};
 use kronfleet_core::optimiser::{Adam, AdamOptions, Optimiser, Sgd, SgdOptions, decayed};
 use kronfleet_core::preconditioner::{Identity, Kronecker, LevenbergMarquardt, Preconditioner};
+use kronfleet_core::scalar::Scalar;
 use kronfleet_core::schedule::Schedule;
 use kronfleet_core::seed::Seed;
 use kronfleet_core::trainer::{Batches, Trainer, TrainerOptions};
@@ -240,6 +242,21 @@ impl Workshop {
         Ok(())
     }
 
+    /// What tells this run, of `nodes` nodes with these settings in numbers of type `S`, from others.
+    pub fn identity<S: Scalar>(&self, settings: &str, nodes: u32) -> RunIdentity {
+        let model = format!("{:?} {:?}", self.model.input, self.model.layers);
+        RunIdentity {
+            settings: settings.to_owned(),
+            settings_sha256: Sum::of(settings.as_bytes()),
+            model: self.model.name.clone(),
+            model_sha256: Sum::of(model.as_bytes()),
+            data: self.data.clone(),
+            data_sha256: Sum::of_all([self.train.pixels(), self.train.labels()]),
+            nodes,
+            scalar: S::NAME.to_owned(),
+        }
+    }
+
     /// What curvature is used for, in a word, for titles.
     pub fn method(&self) -> &'static str {
         match (self.kfac.preconditioner, self.optimiser.optimiser) {
@@ -260,7 +277,7 @@ struct Share<S> {
     drawn: u64,
 }
 
-impl<S: kronfleet_core::scalar::Scalar> Batches<S> for Share<S> {
+impl<S: Scalar> Batches<S> for Share<S> {
     fn fill(&mut self, x: &mut [S], labels: &mut [u32]) {
         self.samples.resize(labels.len(), 0);
         let draw = self.sampler.draw(&mut self.samples);

@@ -40,13 +40,15 @@ pub fn flags(text: &str) -> Result<Vec<OsString>> {
     Ok(arguments)
 }
 
-/// Every setting that decides what a run does, as the TOML text that [`flags`] reads; how it is shown is left out.
+/// Every setting that decides what a run does, as the TOML text that [`flags`] reads; how it is shown and kept is left
+/// out.
 pub fn describe(command: &Command, matches: &ArgMatches) -> String {
     let mut text = String::new();
     for argument in command.get_arguments() {
         let Some(name) = argument.get_long() else { continue };
         let shown = argument.get_help_heading() == Some("Output") && name != "load";
-        if shown || NOT_DECIDING.contains(&name) {
+        let kept = argument.get_help_heading() == Some("Checkpoints");
+        if shown || kept || NOT_DECIDING.contains(&name) {
             continue;
         }
         let id = argument.get_id().as_str();

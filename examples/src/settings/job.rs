@@ -1,6 +1,9 @@
 //! The main job: all groups of settings together.
 
-use super::{AveragingSettings, KfacSettings, NetworkSettings, OptimiserSettings, OutputSettings, TaskSettings};
+use super::{
+    AveragingSettings, CheckpointSettings, KfacSettings, NetworkSettings, OptimiserSettings, OutputSettings,
+    TaskSettings,
+};
 use clap::Parser;
 
 /// Train a network among nodes that go offline and come back, over simulated lossy links.
@@ -26,6 +29,9 @@ pub struct JobSettings {
     /// The simulated network.
     #[command(flatten)]
     pub network: NetworkSettings,
+    /// Going on after an interruption.
+    #[command(flatten)]
+    pub checkpoints: CheckpointSettings,
     /// What is shown and kept.
     #[command(flatten)]
     pub output: OutputSettings,

@@ -27,7 +27,7 @@ pub(super) fn costs(runs: &[Run]) -> Result<Vec<f64>> {
     let mut costs = Vec::with_capacity(runs.len());
     for run in runs {
         let job = run.job()?;
-        let JobSettings { task, kfac, optimiser, averaging, network, output } = &job;
+        let JobSettings { task, kfac, optimiser, averaging, network, output, .. } = &job;
         let kind = format!("{:?} {:?} {} {kfac:?} {:?}", task.model, task.data, task.batch, optimiser.optimiser);
         let pace = match paces.get(&kind) {
             Some(&pace) => pace,

@@ -18,6 +18,7 @@ use std::str::FromStr;
 
 /// One thing that goes wrong.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Fault {
     /// All links of the node are cut, both ways, in `from..until`; it goes on computing.
     Outage {
@@ -78,6 +79,7 @@ pub enum Fault {
 
 /// What changes at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Change {
     /// The node's links are cut.
     Offline(NodeId),
@@ -108,6 +110,7 @@ impl fmt::Display for Change {
 
 /// Everything that goes wrong in a run.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FaultSchedule {
     /// The faults, in any order.
     pub faults: Vec<Fault>,

@@ -19,6 +19,7 @@ use std::str::FromStr;
 
 /// How the links of a run behave.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LinkOptions {
     /// Probability that a frame is lost.
     pub loss: f64,
@@ -161,6 +162,7 @@ pub enum Fate {
 
 /// One direction of a connection.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Link {
     random: Random,
     /// When everything accepted so far has been put on the wire.

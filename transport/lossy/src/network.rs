@@ -37,6 +37,7 @@ impl NetworkOptions {
 
 /// What is cut and who is dead at one moment.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Connectivity {
     faults: FaultSchedule,
     /// Outages may overlap: a node is back when the last of its outages is over.
@@ -130,6 +131,7 @@ impl Connectivity {
 
 /// What the links carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Traffic {
     /// Frames the links took.
     pub frames: u64,
@@ -161,6 +163,7 @@ impl AddAssign for Traffic {
 
 /// The links that have been used so far.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Links {
     seed: Seed,
     options: LinkOptions,

@@ -13,6 +13,10 @@
 //! the first end of an unperformed one is reached, together with all others that have begun by then. Work
 //! owns what it touches, so neither that moment nor the thread can change a result.
 
+mod snapshot;
+
+pub use snapshot::{Parts, PartsMut, Snapshot, SnapshotError};
+
 use crate::fault::Change;
 use crate::link::Fate;
 use crate::network::{Connectivity, Links, NetworkOptions, Traffic};
@@ -132,12 +136,16 @@ struct Wire {
     reports: bool,
 }
 
+#[derive(Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Scheduled {
     at: Instant,
     sequence: u64,
     what: What,
 }
 
+#[derive(Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 enum What {
     Change(Change),
     Start(NodeId),

@@ -22,12 +22,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Disks(Arc<Mutex<Contents>>);
 
 /// What stands in which slot of which node.
-type Contents = BTreeMap<(NodeId, Slot), Vec<u8>>;
+pub(crate) type Contents = BTreeMap<(NodeId, Slot), Vec<u8>>;
 
 impl Disks {
     /// The disk of one node.
     pub fn of(&self, node: NodeId) -> Disk {
         Disk { node, disks: self.clone() }
+    }
+
+    /// Disks with these contents.
+    pub(crate) fn holding(contents: Contents) -> Self {
+        Self(Arc::new(Mutex::new(contents)))
+    }
+
+    /// Everything on them.
+    pub(crate) fn contents(&self) -> Contents {
+        self.lock().clone()
     }
 
     /// Damages the content of a slot as `change` says; one that was never written stays so.

@@ -18,12 +18,13 @@ use kronfleet_core::transport::NodeId;
 use std::fmt::{self, Write as _};
 use std::io::{self, BufRead, Write};
 use std::str::FromStr;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-const MAGIC: &str = "kronfleet-trace 1";
+const MAGIC: &str = "kronfleet-trace 2";
 
 /// The hash of everything that happened in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TraceHash(pub u64);
 
 impl fmt::Display for TraceHash {
@@ -61,7 +62,9 @@ impl FrameEvent {
 
 /// The running trace of a run.
 pub struct Trace {
-    hash: Xxh3,
+    /// Of the header and of every event: xxh3 of its bytes, seeded with the hash before. So one number is all that a
+    /// run has to remember of what happened.
+    hash: u64,
     target: Target,
     frames: bool,
     options: String,
@@ -137,7 +140,7 @@ impl Trace {
     }
 
     fn new(target: Target, options: String, frames: bool) -> Self {
-        Self { hash: Xxh3::new(), target, frames, options, line: 0, text: String::new() }
+        Self { hash: 0, target, frames, options, line: 0, text: String::new() }
     }
 
     /// Opens the trace of a run under these faults; drivers call it once, first.
@@ -154,7 +157,7 @@ impl Trace {
             header.push('\n');
         }
         header.push_str("begin\n");
-        self.hash.update(header.as_bytes());
+        self.absorb(header.as_bytes());
         if let Target::File(file) = &mut self.target {
             let frames = if self.frames { "yes" } else { "no" };
             let written = write!(file, "{MAGIC}\nframes {frames}\n{header}");
@@ -162,6 +165,15 @@ impl Trace {
                 self.target = Target::Failed(error.into());
             }
         }
+    }
+
+    /// Goes on after what has this hash, in place of [`begin`](Self::begin).
+    pub(crate) fn resume(&mut self, hash: TraceHash) {
+        self.hash = hash.0;
+    }
+
+    fn absorb(&mut self, bytes: &[u8]) {
+        self.hash = xxh3_64_with_seed(bytes, self.hash);
     }
 
     /// Takes down an event that has its own line, such as a record of a node.
@@ -175,8 +187,7 @@ impl Trace {
         while let Some(position) = self.text.find('\n') {
             self.text.replace_range(position..=position, " ");
         }
-        self.hash.update(self.text.as_bytes());
-        self.hash.update(b"\n");
+        self.hash = xxh3_64_with_seed(self.text.as_bytes(), self.hash);
         self.put();
     }
 
@@ -193,7 +204,7 @@ impl Trace {
         record[13..17].copy_from_slice(&to.0.to_le_bytes());
         record[17..25].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
         record[25..].copy_from_slice(&digest.to_le_bytes());
-        self.hash.update(&record);
+        self.absorb(&record);
         if self.frames {
             self.text.clear();
             write!(self.text, "{} {} {from} {to} {} {digest:016x}", now.as_nanos(), event.name(), bytes.len())
@@ -221,7 +232,7 @@ impl Trace {
     /// Writes or compares `self.text`, the running hash after it.
     fn put(&mut self) {
         self.line += 1;
-        let stamp = self.hash.digest() as u32;
+        let stamp = self.hash as u32;
         match &mut self.target {
             Target::Nothing | Target::Failed(_) | Target::Over => {}
             Target::File(file) => {
@@ -240,7 +251,7 @@ impl Trace {
 
     /// The hash of everything so far.
     pub fn hash(&self) -> TraceHash {
-        TraceHash(self.hash.digest())
+        TraceHash(self.hash)
     }
 
     /// Ends the trace: writes or compares the hash.
@@ -297,7 +308,7 @@ impl Recording {
                 return Err(format(None));
             };
             match line.split_once(' ').unwrap_or((&line, "")) {
-                ("kronfleet-trace", "1") if number == 1 => {}
+                ("kronfleet-trace", "2") if number == 1 => {}
                 _ if number == 1 => return Err(format(Some(line))),
                 ("frames", yes_or_no) => frames = yes_or_no == "yes",
                 ("option", option) => {
@@ -456,7 +467,7 @@ mod tests {
         assert_eq!(
             bare,
             [
-                "kronfleet-trace 1",
+                "kronfleet-trace 2",
                 "frames yes",
                 "option seed=1",
                 "option nodes=2",
@@ -472,7 +483,7 @@ mod tests {
 
     #[test]
     fn what_is_no_trace_is_refused_with_its_line() {
-        for (text, place) in [("", 1), ("hello\n", 1), ("kronfleet-trace 1\nframes no\n", 3)] {
+        for (text, place) in [("", 1), ("hello\n", 1), ("kronfleet-trace 2\nframes no\n", 3)] {
             let error = Recording::read(io::Cursor::new(text.as_bytes())).err().unwrap();
             assert!(matches!(&error, TraceError::Format { line, .. } if *line == place), "{error}");
         }

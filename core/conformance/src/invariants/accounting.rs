@@ -16,12 +16,14 @@ type Range = (u64, u64);
 
 /// See the module.
 #[derive(Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Accounting {
     lives: BTreeMap<(NodeId, Incarnation), Life>,
     seen: BTreeSet<CertificateId>,
 }
 
 #[derive(Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Life {
     /// Where the next range begins, as far as the node knows.
     settled: u64,

@@ -19,6 +19,7 @@ type Life = (NodeId, Incarnation);
 
 /// See the module.
 #[derive(Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Agreement {
     certificates: BTreeMap<CertificateId, Arc<Certificate>>,
     attempts: BTreeMap<Attempt, CertificateId>,

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 
 /// See the module.
 #[derive(Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Convexity {
     seen: BTreeSet<CertificateId>,
 }

@@ -6,6 +6,7 @@ use kronfleet_core::cluster::{AbortReason, Occurrence, Record};
 
 /// See the module.
 #[derive(Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Finiteness;
 
 impl Invariant for Finiteness {

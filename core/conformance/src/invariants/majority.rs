@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// See the module.
 #[derive(Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Majority {
     accepted: BTreeMap<CertificateId, BTreeSet<NodeId>>,
     /// In which attempt each node last accepted.

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// See the module.
 #[derive(Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Monotony {
     starts: BTreeMap<NodeId, Incarnation>,
     last: BTreeMap<(NodeId, Incarnation), CertificateId>,

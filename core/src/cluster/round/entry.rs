@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 
 /// A contribution without outcome.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Entry<S: Scalar> {
     pub(super) contribution: Arc<Contribution<S>>,
     pub(super) member: Member,
@@ -30,6 +31,7 @@ pub(super) struct Entry<S: Scalar> {
 
 /// What was last recorded of nodes that a round lacks.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Lacking {
     pub(super) missing: Vec<NodeId>,
     /// When the same is recorded again, and after what silence.
@@ -39,6 +41,7 @@ pub(super) struct Lacking {
 
 /// How far it has come.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) enum Phase<S: Scalar> {
     /// It waits for a proposal.
     Ready,
@@ -52,6 +55,7 @@ pub(super) enum Phase<S: Scalar> {
 
 /// Whether the verdict on a result is awaited or asked for.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) enum Doubt {
     /// The verdict is awaited until then.
     None(Instant),

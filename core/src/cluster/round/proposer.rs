@@ -32,6 +32,7 @@ const MESSAGE_HEAD: usize = 64;
 const WIDEST_VALUE: usize = 8;
 
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Proposer {
     pub(super) budget: Budget,
     mode: Mode,
@@ -62,12 +63,14 @@ pub(super) struct Proposer {
 }
 
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Announced {
     pub(super) ready: Ready,
     at: Instant,
 }
 
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Running {
     proposal: Proposal,
     done: BTreeMap<NodeId, Digest>,

@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 /// An attempt whose only purpose is to settle what others left open.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Recovery {
     attempt: Attempt,
     promises: BTreeMap<NodeId, Promise>,
@@ -25,6 +26,7 @@ pub(super) struct Recovery {
 }
 
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Promise {
     decided: CertificateId,
     accepted: Option<(Attempt, Certificate)>,
@@ -32,6 +34,7 @@ struct Promise {
 
 /// A certificate on its way to being committed, and who has accepted it.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Acceptance {
     pub(super) certificate: Certificate,
     pub(super) by: BTreeSet<NodeId>,

@@ -60,6 +60,7 @@ const ON_TRUST: u64 = 1 << 24;
 
 /// What a node has promised and accepted, and what it may say once that is durable.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Votes<S: Scalar> {
     pub(super) mode: Mode,
     pub(super) quorum: usize,
@@ -84,6 +85,7 @@ pub(super) struct Votes<S: Scalar> {
 }
 
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Held {
     ticket: u64,
     to: NodeId,

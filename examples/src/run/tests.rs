@@ -1,0 +1,199 @@
+//! Runs that are stopped anywhere and gone on with are the runs that never were.
+
+use super::{Ending, Fleet, Keeper, Keeping, Workshop};
+use crate::checkpoint::{Disk, Saved, Store};
+use crate::settings::{
+    AveragingSettings, KfacSettings, NetworkSettings, OptimiserSettings, OutputSettings, TaskSettings, describe,
+};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use kronfleet_lossy::trace::Trace;
+use kronfleet_nalgebra::Nalgebra;
+use proptest::prelude::*;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A network that takes no time.
+const TINY: &str = "input = [1, 28, 28]\n\
+    [[layer]]\ntype = \"convolution\"\nname = \"conv1\"\noutputs = 4\nkernel = 4\nstride = 4\n\
+    [[layer]]\ntype = \"batch_norm\"\nname = \"bn1\"\n\
+    [[layer]]\ntype = \"relu\"\n\
+    [[layer]]\ntype = \"flatten\"\n\
+    [[layer]]\ntype = \"dense\"\nname = \"fc1\"\noutputs = 10\n";
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    task: TaskSettings,
+    #[command(flatten)]
+    averaging: AveragingSettings,
+    #[command(flatten)]
+    kfac: KfacSettings,
+    #[command(flatten)]
+    optimiser: OptimiserSettings,
+    #[command(flatten)]
+    network: NetworkSettings,
+    #[command(flatten)]
+    output: OutputSettings,
+}
+
+/// A folder of its own that is gone afterwards.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let unique = format!("kronfleet-{name}-{}-{:?}", std::process::id(), std::thread::current().id());
+        let path = std::env::temp_dir().join(unique);
+        fs::create_dir_all(&path).expect("a writable temporary folder");
+        fs::write(path.join("tiny.toml"), TINY).expect("a writable temporary folder");
+        Self(path)
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.0.join("kept")
+    }
+
+    /// The checkpoints written, oldest first.
+    fn checkpoints(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.kept()).expect("checkpoints were written");
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
+        paths.sort();
+        paths
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a run does.
+enum Keep<'a> {
+    Nothing,
+    /// A checkpoint after every so many events.
+    Every(u64),
+    /// Go on from this one.
+    From(&'a Path),
+}
+
+fn run(folder: &Folder, flags: &[&str], keep: Keep<'_>) -> Ending {
+    let model = format!("--model={}", folder.0.join("tiny.toml").display());
+    let common = ["test", &model, "--samples=300", "--batch=8", "--quiet", "--evaluate-every=4", "--seed=3"];
+    let matches = Flags::command().args_override_self(true).get_matches_from(common.iter().chain(flags));
+    let Flags { task, averaging, kfac, optimiser, network, output } =
+        Flags::from_arg_matches(&matches).expect("flags that exist");
+    let text = describe(&Flags::command(), &matches);
+    let workshop = Workshop::open(&task, &kfac, &optimiser, averaging.nodes, None).expect("settings that fit");
+    let stop = Arc::default();
+    let fleet = Fleet {
+        workshop: &workshop,
+        task: &task,
+        averaging: &averaging,
+        network: &network,
+        output: &output,
+        settings: &text,
+        stop,
+    };
+    let identity = workshop.identity::<f32>(&text, averaging.nodes);
+    let keeping = match keep {
+        Keep::Nothing => Keeping::default(),
+        Keep::Every(events) => {
+            let store = Store::open(Disk, &folder.kept(), usize::MAX, false).expect("a writable temporary folder");
+            Keeping { keeper: Some(Keeper::by_events(store, identity, events)), saved: None }
+        }
+        Keep::From(place) => {
+            let saved = Saved::find(&Disk, place, Some(&identity)).expect("a sound checkpoint");
+            Keeping { keeper: None, saved: Some(saved) }
+        }
+    };
+    let (mut story, model) = fleet
+        .train(Nalgebra::<f32>::new, fleet.faults(), Trace::hashed(text.clone()), keeping)
+        .expect("nodes can be made");
+    assert_eq!(story.failure, None);
+    // What differs by its nature.
+    (story.seconds, story.kept, story.resumed) = (0.0, super::Kept::default(), None);
+    (story, model)
+}
+
+/// Settings that decide what state there is.
+fn any_flags() -> impl Strategy<Value = Vec<&'static str>> {
+    let method = prop::sample::select(vec![
+        vec!["--form=inverse", "--inverse-every=3"],
+        vec!["--form=eigen", "--inverse-every=4", "--adaptive-damping"],
+        vec!["--preconditioner=ekfac", "--inverse-every=3", "--fisher=true"],
+        vec!["--preconditioner=none", "--momentum=0.9"],
+        vec!["--preconditioner=none", "--optimiser=adam", "--average-optimiser"],
+        vec!["--average-factors", "--factor-every=2"],
+    ]);
+    let rejoin = prop::sample::select(vec!["--rejoin=full", "--rejoin=progress", "--rejoin=heal"]);
+    let link = prop::sample::select(vec![
+        vec!["--loss=0"],
+        vec!["--loss=0.05", "--reorder=0.2", "--duplicate=0.1", "--jitter=2ms"],
+        vec!["--bandwidth=2000000", "--reports"],
+    ]);
+    let data = prop::sample::select(vec!["--augment", "--label-smoothing=0.1"]);
+    let share = prop::sample::select(vec!["--offline-fraction=0", "--offline-fraction=0.5"]);
+    let mode = prop::sample::select(vec!["--mode=available", "--mode=strict"]);
+    (method, rejoin, link, data, share, mode).prop_map(|(mut flags, rejoin, link, data, share, mode)| {
+        flags.extend(link);
+        flags.extend([rejoin, data, share, mode, "--max-duration=3", "--interval=3", "--iterations=14", "--nodes=4"]);
+        flags
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 4, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_run_gone_on_with_is_the_run_that_never_stopped(
+        flags in any_flags(),
+        places in prop::collection::vec(any::<prop::sample::Index>(), 2),
+    ) {
+        let folder = Folder::new("resume");
+        let whole = run(&folder, &flags, Keep::Nothing);
+        // A prime, so that every phase of a round is met.
+        let watched = run(&folder, &flags, Keep::Every(97));
+        prop_assert_eq!(&watched, &whole, "keeping checkpoints changes nothing");
+        let checkpoints = folder.checkpoints();
+        for place in places {
+            let checkpoint = &checkpoints[place.index(checkpoints.len())];
+            let resumed = run(&folder, &flags, Keep::From(checkpoint));
+            prop_assert_eq!(&resumed, &whole, "{}", checkpoint.display());
+        }
+    }
+}
+
+#[test]
+fn frames_are_under_way_in_a_checkpoint() {
+    let folder = Folder::new("frames");
+    let flags = ["--interval=2", "--iterations=6", "--nodes=4", "--jitter=2ms", "--offline-fraction=0"];
+    let whole = run(&folder, &flags, Keep::Every(7));
+    let frames = |path: &PathBuf| Saved::find(&Disk, path, None).expect("a sound checkpoint").manifest.frames;
+    let most = folder.checkpoints().into_iter().max_by_key(frames).expect("there are some");
+    assert!(frames(&most) >= 4, "{} frames at most", frames(&most));
+    assert_eq!(run(&folder, &flags, Keep::From(&most)), whole);
+}
+
+#[test]
+fn a_checkpoint_is_gone_on_with_by_fewer_and_by_more_nodes() {
+    let folder = Folder::new("reshape");
+    let flags = ["--interval=3", "--offline-fraction=0", "--average-factors"];
+    let half = [&flags[..], &["--iterations=30", "--nodes=4"]].concat();
+    let before = run(&folder, &half, Keep::Every(400)).0;
+    let checkpoints = folder.checkpoints();
+    let middle = &checkpoints[checkpoints.len() / 2];
+    let manifest = Saved::find(&Disk, middle, None).expect("a sound checkpoint").manifest;
+    assert!(manifest.committed.is_some() && (6..30).contains(&manifest.common), "{manifest:?}");
+    for nodes in [2_usize, 7] {
+        let count = format!("--nodes={nodes}");
+        let after = run(&folder, &[&flags[..], &["--iterations=30", &count]].concat(), Keep::From(middle)).0;
+        assert_eq!(after.nodes.len(), nodes);
+        assert!(after.nodes.iter().all(|node| node.iterations <= 30 - manifest.common), "{:?}", after.nodes);
+        assert!(after.rounds_committed >= 1);
+        // The first evaluation is of a trained model, not of one that begins.
+        let first = after.averaged.first().expect("evaluations").1;
+        let untrained = before.averaged.first().expect("evaluations").1;
+        assert!(first > untrained, "{first} after going on, {untrained} at the beginning");
+    }
+}
