@@ -41,7 +41,7 @@ const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 /// Bytes that are written at once, without waiting for more.
 const FLUSH: usize = 64 << 10;
-/// Events handed out before what waits to be sent is written, however busy the caller is.
+/// Events handed out before what waits to be sent is written and all sockets are looked at, however much there is.
 const PATIENCE: u32 = 8;
 /// Incidents kept for whoever takes them.
 const INCIDENTS: usize = 256;
@@ -66,7 +66,8 @@ pub struct TcpEndpoint {
     vacant: Vec<usize>,
     ready: VecDeque<usize>,
     unflushed: Vec<usize>,
-    unflushed_for: u32,
+    /// Events handed out since sockets were looked at.
+    served: u32,
     links: BTreeMap<NodeId, Link>,
     book: Book,
     seeds: Vec<Seed>,
@@ -131,7 +132,7 @@ impl TcpEndpoint {
             vacant: Vec::new(),
             ready: VecDeque::new(),
             unflushed: Vec::new(),
-            unflushed_for: 0,
+            served: 0,
             links: BTreeMap::new(),
             book: Book::default(),
             seeds: options.seeds.iter().map(|host| Seed::new(host)).collect(),
@@ -225,7 +226,6 @@ impl TcpEndpoint {
 
     /// Writes whatever waits, as far as sockets take it.
     fn flush(&mut self) {
-        self.unflushed_for = 0;
         for token in std::mem::take(&mut self.unflushed) {
             let Some(mut connection) = self.connections[token].take() else {
                 continue;
@@ -242,6 +242,7 @@ impl TcpEndpoint {
 
     /// Waits for sockets until `until`, and notes what they have.
     fn watch(&mut self, until: Instant) -> Result<(), TransportError> {
+        self.served = 0;
         let span = until.since(self.now());
         match self.poll.poll(&mut self.events, Some(span)) {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
@@ -329,9 +330,15 @@ impl Transport for TcpEndpoint {
     }
 
     fn recv(&mut self, deadline: Instant, sink: &mut dyn FnMut(Event<'_>)) -> Result<bool, TransportError> {
-        self.unflushed_for += 1;
-        if self.unflushed_for > PATIENCE {
+        self.served += 1;
+        if self.served > PATIENCE {
+            // Whoever sends without a pause must not keep the others from being heard, accepted and dialled.
             self.flush();
+            let now = self.now();
+            self.watch(now)?;
+            if now >= self.timer {
+                self.act(now);
+            }
         }
         let mut watched = false;
         loop {
@@ -344,8 +351,7 @@ impl Transport for TcpEndpoint {
             }
             self.flush();
             let now = self.now();
-            // Only who has looked at all sockets may say that a peer was silent.
-            if watched && self.ready.is_empty() && now >= self.timer {
+            if watched && now >= self.timer {
                 self.act(now);
             }
             if !self.reports.is_empty() {

@@ -70,9 +70,9 @@ impl TcpEndpoint {
             Greeting::Hello { peer, hello, version } => (peer, hello, version),
         };
         connection.peer = Some(peer);
-        if let Some(certificate) = connection.channel.certificate()
-            && !tls::names(certificate, self.options.run, peer)
-        {
+        let certificate = connection.channel.certificate();
+        let named = certificate.is_some_and(|certificate| tls::names(certificate, self.options.run, peer));
+        if self.options.identity.is_some() && !named {
             return Err(Closure::Refused(Refusal::Certificate));
         }
         let stay = match connection.role {
@@ -113,11 +113,15 @@ impl TcpEndpoint {
         if generation <= link.greatest {
             return Err(Refusal::Stale);
         }
-        let same_start = generation.incarnation == link.greatest.incarnation || link.open.is_none();
+        // A dial that nobody has answered for long leads nowhere, and must not keep out a peer that does come through.
+        let (now, patience) = (self.now(), self.options.handshake / 4);
         let own = self.connections.iter().flatten().any(|connection| {
-            connection.goal == Some(Goal::Peer(peer)) && connection.stage == Stage::Greeting && connection.is_sound()
+            connection.goal == Some(Goal::Peer(peer))
+                && connection.stage == Stage::Greeting
+                && connection.is_sound()
+                && now.since(connection.opened) < patience
         });
-        if own && local < peer && same_start {
+        if own && local < peer {
             return Err(Refusal::Crossed);
         }
         Ok(())

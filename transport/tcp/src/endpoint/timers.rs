@@ -40,10 +40,6 @@ impl TcpEndpoint {
                 self.timer = self.timer.min(link.hold);
             }
         }
-        if !self.ready.is_empty() {
-            // New connections wait to be served.
-            self.timer = self.timer.min(now + self.options.handshake);
-        }
     }
 
     /// When a connection wants to be looked at again.
@@ -55,6 +51,10 @@ impl TcpEndpoint {
         if connection.stage < Stage::Open {
             let deadline = connection.opened + handshake;
             return if now >= deadline { Err(Closure::Slow(handshake)) } else { Ok(deadline) };
+        }
+        if connection.readable {
+            // What it says has not been looked at.
+            return Ok(now + silence / 4);
         }
         let deadline = connection.heard + silence;
         if now >= deadline {

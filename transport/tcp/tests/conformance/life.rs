@@ -8,6 +8,7 @@ use kronfleet_tcp::hello::Refusal;
 use kronfleet_tcp::incident::Closure;
 use kronfleet_tcp::{Options, TcpEndpoint};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Sends `bytes` and waits until they have arrived.
@@ -266,6 +267,37 @@ fn what_waits_for_a_peer_is_bounded() {
         assert!(accepted < 64 << 20, "the link is never full");
     }
     assert!(one.counters().full > 0);
+}
+
+#[test]
+fn a_flood_from_one_keeps_nobody_else_out() {
+    let fleet = Fleet::new(Security::Plain);
+    let mut ends = fleet.open(2);
+    meet(&mut ends);
+    let seeds = [seed(&ends[0])];
+    let (mut flooding, mut flooded) = (ends.pop().unwrap(), ends.pop().unwrap());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Acquire) {
+                let _ = flooding.send(NodeId(0), 60_000, &mut |target| target[0] = 1);
+                let now = flooding.now();
+                flooding.recv(now, &mut |_| {}).unwrap();
+            }
+        });
+        let mut newcomer = TcpEndpoint::open(fleet.options(2, &seeds)).unwrap();
+        let began = Instant::now();
+        while flooded.neighbours().count() < 2 && began.elapsed() < PATIENCE {
+            // Every frame of the flood is taken, and never is there none.
+            turn(&mut [&mut newcomer]);
+            for _ in 0..20 {
+                let now = flooded.now();
+                flooded.recv(now, &mut |_| {}).unwrap();
+            }
+        }
+        over.store(true, Ordering::Release);
+        assert_eq!(flooded.neighbours().count(), 2, "{:?}", flooded.counters());
+    });
 }
 
 #[test]
