@@ -1,6 +1,6 @@
 //! Schedules drawn from a seed: a little of everything that can go wrong.
 
-use crate::schedule::{Damage, Fault, POINTS, Run, Schedule, Sickness};
+use crate::schedule::{Damage, Fault, POINTS, Rejoin, Run, Schedule, Sickness};
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
@@ -47,8 +47,10 @@ fn run(seed: u64, random: &mut Random) -> Run {
         nodes,
         minimum: if random.chance(0.25) { 1 + random.below(u64::from(nodes).min(3)) as u32 } else { 2 },
         interval: 2 + random.below(5),
-        heal_first: random.chance(0.4),
-        values: 1 + random.below(60) as u32,
+        rejoin: [Rejoin::FullWeight, Rejoin::ByProgress, Rejoin::HealFirst][random.below(3) as usize],
+        wait: random.chance(0.15),
+        // Above 256 values, several nodes share the work of a reduction.
+        values: if random.chance(0.25) { 257 + random.below(600) as u32 } else { 1 + random.below(60) as u32 },
         chunk: 3 + random.below(20) as u32,
         budget: milliseconds(400 + 200 * random.below(4)),
         step: milliseconds(10 + 10 * random.below(3)),

@@ -12,6 +12,8 @@
 
 pub mod draw;
 mod machine;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod play;
 pub mod schedule;
 pub mod shrink;

@@ -7,10 +7,10 @@
 mod clock;
 mod damage;
 
-use crate::schedule::{Damage, Fault, Run, Sickness};
+use crate::schedule::{self, Damage, Fault, Run, Sickness};
 use crate::training::{ITERATIONS, Mood, Quadratic, Witness};
 use clock::Clock;
-use kronfleet_core::cluster::{Budget, Incarnation, Node, Occurrence, Record, RunId, Settings};
+use kronfleet_core::cluster::{Budget, Incarnation, Node, Occurrence, Record, RunId, Settings, Shortage};
 use kronfleet_core::participant::{Participant, Schedule, Step};
 use kronfleet_core::policy::{Periodic, Rejoin};
 use kronfleet_core::process::{Process, Task, Work};
@@ -183,8 +183,13 @@ impl Machine {
         let mut settings = Settings::new(run, self.node, Incarnation(self.starts), peers, self.budget);
         settings.minimum = self.run.minimum as usize;
         settings.chunk = self.run.chunk as usize;
+        settings.shortage = if self.run.wait { Shortage::Wait } else { Shortage::GoOn };
         let mut policy = Periodic::new(self.run.interval);
-        policy.rejoin = if self.run.heal_first { Rejoin::HealFirst } else { Rejoin::FullWeight };
+        policy.rejoin = match self.run.rejoin {
+            schedule::Rejoin::FullWeight => Rejoin::FullWeight,
+            schedule::Rejoin::ByProgress => Rejoin::ByProgress,
+            schedule::Rejoin::HealFirst => Rejoin::HealFirst,
+        };
         let training =
             Quadratic::new(self.run.seed, self.node, self.run.values, Arc::clone(&self.mood), self.witness.clone());
         let schedule = Schedule { iterations: ITERATIONS, step: self.run.step };

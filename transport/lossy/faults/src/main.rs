@@ -35,6 +35,16 @@ enum Command {
         #[arg(long)]
         shrink: bool,
     },
+    /// Makes every deliberate mistake in turn and prints how soon it is noticed, as a table.
+    #[cfg(feature = "mutants")]
+    Mutants {
+        /// How many seeds to try at most.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// Only those whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
     /// Prints the schedule of a seed.
     Draw {
         /// The seed.
@@ -68,6 +78,15 @@ fn main() -> Result<()> {
     match Program::parse().command {
         Command::Run(run) => run.go(),
         Command::Replay { file, verbose, shrink } => replay(&file, verbose, shrink),
+        #[cfg(feature = "mutants")]
+        Command::Mutants { seeds, only } => {
+            println!("| mutant | what it does | noticed by | seeds |\n|---|---|---|---|");
+            let all = kronfleet_core::mutant::Mutant::ALL.iter();
+            for &mutant in all.filter(|mutant| format!("{mutant:?}").contains(&only)) {
+                println!("{}", kronfleet_faults::mutants::hunt(mutant, seeds));
+            }
+            Ok(())
+        }
         Command::Draw { seed } => {
             print!("{}", draw(seed));
             Ok(())

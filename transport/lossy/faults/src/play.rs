@@ -198,16 +198,18 @@ fn once(schedule: &Schedule, verbose: bool) -> Result<Outcome, Failure> {
     if let Some(failure) = broken {
         return Err(failure);
     }
-    let liveness = |what: String| Failure { law: LIVENESS.into(), what };
-    let lagging = simulation.processes().filter(|(_, machine)| !machine.is_over());
-    let lagging: Vec<String> = lagging.map(|(node, machine)| format!("{node} {}", situation(machine))).collect();
-    if ended != Ended::Observer && !lagging.is_empty() {
-        return Err(liveness(format!("calm since {calm}, not over at {deadline}: {}", lagging.join(", "))));
-    }
     let now = simulation.now();
     let live: Vec<NodeId> =
         simulation.processes().filter(|(_, machine)| machine.is_live()).map(|(node, _)| node).collect();
     let needed = (schedule.run.minimum as usize).max(2);
+    let liveness = |what: String| Failure { law: LIVENESS.into(), what };
+    let lagging = simulation.processes().filter(|(_, machine)| !machine.is_over());
+    let lagging: Vec<String> = lagging.map(|(node, machine)| format!("{node} {}", situation(machine))).collect();
+    // Too few nodes may wait for those that are missing, if they are told to.
+    let may_wait = schedule.run.wait && live.len() < schedule.run.minimum as usize;
+    if ended != Ended::Observer && !lagging.is_empty() && !may_wait {
+        return Err(liveness(format!("calm since {calm}, not over at {deadline}: {}", lagging.join(", "))));
+    }
     if live.len() >= needed {
         let late = live.iter().filter(|node| recovered.get(node).is_none_or(|after| *after > within));
         let late: Vec<String> = late

@@ -58,8 +58,10 @@ pub struct Run {
     pub minimum: u32,
     /// Iterations between averages.
     pub interval: u64,
-    /// Whether a node that was away takes over the newest state before it contributes.
-    pub heal_first: bool,
+    /// How a node that was away comes back.
+    pub rejoin: Rejoin,
+    /// Whether nodes wait where fewer are left than a round needs, instead of going on alone.
+    pub wait: bool,
     /// Parameters of the model.
     pub values: u32,
     /// Values in a piece of a reduction at most.
@@ -77,6 +79,18 @@ pub struct Run {
     pub link: LinkOptions,
 }
 
+/// How a node that was away comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rejoin {
+    /// It counts like everybody else.
+    FullWeight,
+    /// It counts the less, the more rounds it has missed.
+    ByProgress,
+    /// It takes over the newest state before it contributes.
+    HealFirst,
+}
+
 impl Default for Run {
     fn default() -> Self {
         Self {
@@ -84,7 +98,8 @@ impl Default for Run {
             nodes: 3,
             minimum: 2,
             interval: 4,
-            heal_first: false,
+            rejoin: Rejoin::FullWeight,
+            wait: false,
             values: 8,
             chunk: 16,
             budget: Duration::from_secs(1),

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 /// Of so many seeds one is run twice, and its traces compared.
 const TWICE: u64 = 16;
 /// Seeds that are run before it is asked whether enough have failed.
-const BATCH: usize = 64;
+const BATCH: usize = 16;
 
 /// What many runs came to.
 #[derive(Debug, Default)]

@@ -2,8 +2,13 @@
 
 use crate::schedule::Damage;
 use kronfleet_core::cluster::RunId;
-use kronfleet_core::cluster::wire;
+use kronfleet_core::cluster::wire::{self, Body, Frame};
 use kronfleet_core::seed::Random;
+
+/// The first byte of a message that carries part of a donor's state.
+const HEAL_PIECE: u8 = 17;
+/// Bytes of such a message before the values: its kind, the certificate and the piece's number.
+const HEAL_HEAD: usize = 21;
 
 /// Damages `bytes` in this way.
 pub(super) fn damage(bytes: &mut Vec<u8>, how: Damage, random: &mut Random) {
@@ -28,9 +33,25 @@ pub(super) fn damage(bytes: &mut Vec<u8>, how: Damage, random: &mut Random) {
         Damage::Stranger => {
             let Ok(mut frame) = wire::decode(bytes) else { return };
             frame.header.run = RunId(random.bits());
-            let mut stranger = vec![0; wire::length(&frame.body)];
-            wire::encode(&frame, &mut stranger);
-            *bytes = stranger;
+            *bytes = written(&frame);
+        }
+        Damage::Rot => {
+            let Ok(mut frame) = wire::decode(bytes) else { return };
+            let Body::Segment { offset: 0, data, .. } = &mut frame.body else { return };
+            if data[0] != HEAL_PIECE || data.len() <= HEAL_HEAD {
+                return;
+            }
+            let mut rotten = data.to_vec();
+            let at = HEAL_HEAD + random.below((rotten.len() - HEAL_HEAD) as u64) as usize;
+            rotten[at] ^= 1 << random.below(8);
+            *data = &rotten;
+            *bytes = written(&frame);
         }
     }
+}
+
+fn written(frame: &Frame<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; wire::length(&frame.body)];
+    wire::encode(frame, &mut bytes);
+    bytes
 }

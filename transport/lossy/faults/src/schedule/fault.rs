@@ -291,6 +291,8 @@ pub enum Damage {
     Version,
     /// It is of another run.
     Stranger,
+    /// If it carries a donor's state, a bit of that is another one, and its check sum is right: the donor's memory rots.
+    Rot,
 }
 
 impl Damage {
