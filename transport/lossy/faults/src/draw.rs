@@ -1,6 +1,6 @@
 //! Schedules drawn from a seed: a little of everything that can go wrong.
 
-use crate::schedule::{Damage, Fault, POINTS, Rejoin, Run, Schedule, Sickness};
+use crate::schedule::{Damage, Decay, Fault, Mode, POINTS, Rejoin, Run, Schedule, Sickness};
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
@@ -13,6 +13,17 @@ pub fn draw(seed: u64) -> Schedule {
     let run = run(seed, &mut random);
     let mut dice = Dice { random, nodes: run.nodes };
     let mut faults = Vec::new();
+    let strict = run.mode == Mode::Strict;
+    if run.rejoin == Rejoin::HealFirst && dice.random.chance(0.25) {
+        // Whoever gives its state gives a rotten one, at times.
+        for node in dice.all() {
+            let (from, until) = (Instant::ORIGIN, Instant::ORIGIN + milliseconds(3_000));
+            faults.push(Fault::Damage { node, how: Damage::Rot, share: 0.5, from, until });
+        }
+    }
+    if strict && dice.random.chance(0.4) {
+        dice.storage(&mut faults);
+    }
     if dice.random.chance(0.12) {
         dice.catastrophe(&mut faults);
     }
@@ -42,10 +53,17 @@ fn run(seed: u64, random: &mut Random) -> Run {
         capacity: 4_000 + random.below(100_000) as usize,
         max_frame: 256 + random.below(1_200) as usize,
     };
+    let minimum = match random.below(8) {
+        0 => 1 + random.below(u64::from(nodes).min(3)) as u32,
+        1 => nodes,
+        _ => 2,
+    };
     Run {
         seed,
+        mode: if seed.is_multiple_of(2) { Mode::Available } else { Mode::Strict },
         nodes,
-        minimum: if random.chance(0.25) { 1 + random.below(u64::from(nodes).min(3)) as u32 } else { 2 },
+        minimum,
+        quarantine: if random.chance(0.1) { 2 + random.below(3) as u32 } else { 0 },
         interval: 2 + random.below(5),
         rejoin: [Rejoin::FullWeight, Rejoin::ByProgress, Rejoin::HealFirst][random.below(3) as usize],
         wait: random.chance(0.15),
@@ -111,7 +129,7 @@ impl Dice {
     }
 
     fn point(&mut self) -> String {
-        let often = ["ready", "proposed", "done", "committed", "aborted", "healing", "healed"];
+        let often = ["ready", "proposed", "done", "accepted", "committed", "aborted", "recovering", "healed"];
         let point = if self.random.chance(0.8) {
             often[self.random.below(often.len() as u64) as usize]
         } else {
@@ -170,6 +188,25 @@ impl Dice {
                         faults.push(Fault::Cut { sources, targets, from: at, until });
                     }
                 }
+            }
+        }
+    }
+
+    /// Disks that fail.
+    fn storage(&mut self, faults: &mut Vec<Fault>) {
+        let node = self.node();
+        let (from, until) = self.span();
+        match self.random.below(5) {
+            0 => {
+                let how = if self.random.chance(0.5) { Decay::Flip } else { Decay::Truncate };
+                let back = Some(from + milliseconds(1) + self.length());
+                faults.push(Fault::Crash { node, at: from, back });
+                faults.push(Fault::Decay { node, how, at: from });
+            }
+            1 | 2 => faults.push(Fault::Disk { node, takes: None, from, until }),
+            _ => {
+                let takes = Some(milliseconds(20 + self.random.below(400)));
+                faults.push(Fault::Disk { node, takes, from, until });
             }
         }
     }

@@ -6,11 +6,15 @@
 
 mod clock;
 mod damage;
+mod disk;
 
-use crate::schedule::{self, Damage, Fault, Run, Sickness};
+use crate::schedule::{self, Damage, Decay, Fault, Run, Sickness};
 use crate::training::{ITERATIONS, Mood, Quadratic, Witness};
 use clock::Clock;
-use kronfleet_core::cluster::{Budget, Incarnation, Node, Occurrence, Record, RunId, Settings, Shortage};
+use disk::Disk;
+use kronfleet_core::cluster::{
+    Budget, Incarnation, Mode, Node, Occurrence, Persisted, Quarantine, Record, RunId, Settings, Shortage,
+};
 use kronfleet_core::participant::{Participant, Schedule, Step};
 use kronfleet_core::policy::{Periodic, Rejoin};
 use kronfleet_core::process::{Process, Task, Work};
@@ -41,6 +45,9 @@ pub(crate) struct Machine {
     back: Option<Instant>,
     deeds: VecDeque<(Instant, Deed)>,
     kills: Vec<Kill>,
+    disk: Disk,
+    /// What the machine itself found to be wrong.
+    broken: Option<&'static str>,
     /// Frames until the life ends, and how long until the next begins.
     dying: Option<(u32, Option<Duration>)>,
     windows: Windows,
@@ -73,6 +80,7 @@ enum Letter {
 enum Deed {
     Ghost(Instant),
     Leave(Option<Instant>),
+    Decay(Decay),
     /// Kills that have not happened are off.
     Spare,
 }
@@ -129,6 +137,8 @@ impl Machine {
             back: None,
             deeds: VecDeque::new(),
             kills: Vec::new(),
+            disk: Disk::default(),
+            broken: None,
             dying: None,
             windows: Windows::default(),
             waiting: VecDeque::new(),
@@ -153,6 +163,8 @@ impl Machine {
             Fault::Damage { how, share, from, until, .. } => windows.damage.push((from, until, how, share)),
             Fault::Echo { share, after, from, until, .. } => windows.echo.push((from, until, after, share)),
             Fault::Sick { with, from, until, .. } => windows.sick.push((from, until, with)),
+            Fault::Disk { takes, from, until, .. } => self.disk.troubles.push((from, until, takes)),
+            Fault::Decay { how, at, .. } => self.deeds.push_back((at, Deed::Decay(how))),
             Fault::Ghost { from, until, .. } => self.deeds.push_back((from, Deed::Ghost(until))),
             Fault::Leave { at, back, .. } => self.deeds.push_back((at, Deed::Leave(back))),
             Fault::Kill { ref on, nth, frames, back, until, .. } => {
@@ -171,6 +183,12 @@ impl Machine {
         self.finished = None;
         self.ghost = None;
         self.back = None;
+        self.disk.crash(&mut self.random);
+        for &(_, deed) in self.deeds.iter().filter(|&&(at, _)| at < now) {
+            if let Deed::Decay(how) = deed {
+                self.disk.decay(how, &mut self.random);
+            }
+        }
         self.deeds.retain(|&(at, deed)| at >= now || matches!(deed, Deed::Spare));
         self.begin_life(now);
     }
@@ -178,6 +196,7 @@ impl Machine {
     fn begin_life(&mut self, now: Instant) {
         self.starts += 1;
         self.dying = None;
+        self.life = None;
         let peers = (0..self.run.nodes).map(NodeId).collect();
         let run = RunId(self.run.seed);
         let mut settings = Settings::new(run, self.node, Incarnation(self.starts), peers, self.budget);
@@ -193,12 +212,31 @@ impl Machine {
         let training =
             Quadratic::new(self.run.seed, self.node, self.run.values, Arc::clone(&self.mood), self.witness.clone());
         let schedule = Schedule { iterations: ITERATIONS, step: self.run.step };
+        settings.mode = match self.run.mode {
+            schedule::Mode::Available => Mode::Available,
+            schedule::Mode::Strict => Mode::Strict,
+        };
+        settings.quarantine = (self.run.quarantine > 0).then(|| Quarantine::after(self.run.quarantine));
+        let persisted = match Persisted::read(&mut self.disk) {
+            Ok(_) if self.disk.is_decayed() => {
+                self.broken = Some("storage that was damaged is read as if it were not");
+                return;
+            }
+            Ok(persisted) => persisted,
+            // Whoever runs it has to restore what was there; nobody does here.
+            Err(_) if self.disk.is_decayed() => return,
+            Err(_) => {
+                self.broken = Some("storage that was not damaged cannot be read");
+                return;
+            }
+        };
         let shown = self.clock.shows(now);
-        let participant = Participant::new(settings, shown, training, Box::new(policy), schedule);
+        let participant = Participant::recover(settings, shown, persisted, training, Box::new(policy), schedule);
         self.life = Some(Life { number: self.starts, participant });
     }
 
     fn end_life(&mut self, now: Instant, back: Option<Duration>) {
+        self.disk.crash(&mut self.random);
         self.life = None;
         self.dying = None;
         self.finished = None;
@@ -231,6 +269,32 @@ impl Machine {
         }
         if let Some((0, back)) = self.dying {
             self.end_life(now, back);
+        }
+    }
+
+    /// What the machine itself found to be wrong.
+    pub(crate) fn broken(&self) -> Option<&'static str> {
+        self.broken
+    }
+
+    /// Takes in what the node wants written; a former self finds its disk taken.
+    fn store(&mut self, now: Instant) {
+        let shown = self.clock.shows(now);
+        if let Some(life) = &mut self.life {
+            while let Some(write) = life.participant.poll_write() {
+                self.disk.ask(now, write);
+            }
+            while let Some((ticket, durable)) = self.disk.done(now) {
+                life.participant.written(shown, ticket, durable);
+                while let Some(write) = life.participant.poll_write() {
+                    self.disk.ask(now, write);
+                }
+            }
+        }
+        if let Some(ghost) = &mut self.ghost {
+            while let Some(write) = ghost.life.participant.poll_write() {
+                ghost.life.participant.written(shown, write.ticket, false);
+            }
         }
     }
 
@@ -311,6 +375,7 @@ impl Machine {
         match deed {
             Deed::Ghost(wakes) => {
                 if let Some(life) = self.life.take() {
+                    self.disk.crash(&mut self.random);
                     self.ghost = Some(Ghost { life, wakes });
                     self.begin_life(now);
                 }
@@ -322,6 +387,7 @@ impl Machine {
                     self.back = Some(back.unwrap_or(Instant::FAR));
                 }
             }
+            Deed::Decay(how) => self.disk.decay(how, &mut self.random),
             Deed::Spare => {
                 self.kills.retain(|kill| kill.until > now);
                 if let Some((_, back)) = self.dying {
@@ -382,6 +448,7 @@ impl Process for Machine {
         }
         if self.back.is_some_and(|back| back <= now) {
             self.back = None;
+            self.disk.crash(&mut self.random);
             self.begin_life(now);
         }
         let (due, later) = std::mem::take(&mut self.echoes).into_iter().partition(|&(at, ..)| at <= now);
@@ -400,6 +467,7 @@ impl Process for Machine {
         if let Some(ghost) = self.ghost.as_mut().filter(|ghost| ghost.wakes <= now) {
             ghost.life.participant.wake(shown);
         }
+        self.store(now);
     }
 
     fn timeout(&self) -> Instant {
@@ -408,7 +476,7 @@ impl Process for Machine {
         }
         let mut earliest = self.back.unwrap_or(Instant::FAR);
         if let Some(life) = &self.life {
-            earliest = earliest.min(self.clock.time(life.participant.timeout()));
+            earliest = earliest.min(self.clock.time(life.participant.timeout())).min(self.disk.due());
         }
         if let Some(ghost) = &self.ghost {
             earliest = earliest.min(self.clock.time(ghost.life.participant.timeout()).max(ghost.wakes));

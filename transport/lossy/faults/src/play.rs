@@ -6,7 +6,7 @@
 //! - With [`Options::twice`], the same run again: the traces are the same, byte for byte.
 
 use crate::machine::{Fleet, Machine, is_progress};
-use crate::schedule::{Fault, Schedule};
+use crate::schedule::{Fault, Mode, Schedule};
 use crate::training::Witness;
 use kronfleet_conformance::invariants::{Checker, Summary};
 use kronfleet_core::seed::Seed;
@@ -189,6 +189,10 @@ fn once(schedule: &Schedule, verbose: bool) -> Result<Outcome, Failure> {
                 return ControlFlow::Break(());
             }
         }
+        if let Some(what) = machine.broken() {
+            broken = Some(Failure { law: "storage (invariant 9)".into(), what: format!("{node}: {what}") });
+            return ControlFlow::Break(());
+        }
         for record in heard.drain(..) {
             machine.heed(now, &record);
         }
@@ -201,16 +205,19 @@ fn once(schedule: &Schedule, verbose: bool) -> Result<Outcome, Failure> {
     let now = simulation.now();
     let live: Vec<NodeId> =
         simulation.processes().filter(|(_, machine)| machine.is_live()).map(|(node, _)| node).collect();
-    let needed = (schedule.run.minimum as usize).max(2);
+    let run = &schedule.run;
+    let majority = if run.mode == Mode::Strict { run.nodes as usize / 2 + 1 } else { 0 };
+    let needed = (run.minimum as usize).max(2).max(majority);
     let liveness = |what: String| Failure { law: LIVENESS.into(), what };
     let lagging = simulation.processes().filter(|(_, machine)| !machine.is_over());
     let lagging: Vec<String> = lagging.map(|(node, machine)| format!("{node} {}", situation(machine))).collect();
     // Too few nodes may wait for those that are missing, if they are told to.
-    let may_wait = schedule.run.wait && live.len() < schedule.run.minimum as usize;
+    let may_wait = run.wait && live.len() < needed;
     if ended != Ended::Observer && !lagging.is_empty() && !may_wait {
         return Err(liveness(format!("calm since {calm}, not over at {deadline}: {}", lagging.join(", "))));
     }
-    if live.len() >= needed {
+    // Who sits out may do so for longer.
+    if live.len() >= needed && run.quarantine == 0 {
         let late = live.iter().filter(|node| recovered.get(node).is_none_or(|after| *after > within));
         let late: Vec<String> = late
             .map(|node| match recovered.get(node) {

@@ -25,7 +25,7 @@ mod check;
 mod fault;
 
 pub use check::ScheduleError;
-pub use fault::{Damage, Fault, POINTS, Sickness};
+pub use fault::{Damage, Decay, Fault, POINTS, Sickness};
 
 use crate::text;
 use kronfleet_core::time::{Duration, Instant};
@@ -52,6 +52,8 @@ pub struct Schedule {
 pub struct Run {
     /// Everything random: links, targets, damage.
     pub seed: u64,
+    /// Which rounds may commit while nodes cannot reach each other.
+    pub mode: Mode,
     /// How many nodes, 1 to 32.
     pub nodes: u32,
     /// How many nodes a round needs.
@@ -72,11 +74,23 @@ pub struct Run {
     /// How long a training step takes.
     #[serde(with = "text::span")]
     pub step: Duration,
+    /// Losses after which a peer that comes and goes sits out; 0 for never.
+    pub quarantine: u32,
     /// Whether the transport reports outages and crashes.
     pub reports: bool,
     /// How links behave.
     #[serde(with = "text::link")]
     pub link: LinkOptions,
+}
+
+/// Which rounds may commit while nodes cannot reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// All that find each other.
+    Available,
+    /// Those of a majority.
+    Strict,
 }
 
 /// How a node that was away comes back.
@@ -95,6 +109,7 @@ impl Default for Run {
     fn default() -> Self {
         Self {
             seed: 0,
+            mode: Mode::Available,
             nodes: 3,
             minimum: 2,
             interval: 4,
@@ -104,6 +119,7 @@ impl Default for Run {
             chunk: 16,
             budget: Duration::from_secs(1),
             step: Duration::from_millis(20),
+            quarantine: 0,
             reports: false,
             link: LinkOptions { latency: Duration::from_millis(1), max_frame: 1200, ..LinkOptions::default() },
         }

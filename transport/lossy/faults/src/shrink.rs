@@ -99,7 +99,9 @@ impl<J: FnMut(&Schedule) -> Option<Failure>> Shrinker<J> {
             |run, plain| (run.values, run.chunk) = (plain.values, plain.chunk),
             |run, plain| run.minimum = plain.minimum.min(run.nodes),
             |run, plain| (run.interval, run.step, run.budget) = (plain.interval, plain.step, plain.budget),
-            |run, plain| (run.rejoin, run.wait, run.reports) = (plain.rejoin, plain.wait, plain.reports),
+            |run, plain| {
+                (run.rejoin, run.wait, run.reports, run.quarantine) = (plain.rejoin, plain.wait, plain.reports, 0);
+            },
         ];
         for simplify in simpler {
             let mut candidate = self.best.clone();

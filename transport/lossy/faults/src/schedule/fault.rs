@@ -8,13 +8,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// What a node records at the points where it can be killed: the first word of the record.
-pub const POINTS: [&str; 14] = [
+pub const POINTS: [&str; 17] = [
     "up",
     "down",
     "suspect",
     "ready",
     "proposed",
     "done",
+    "accepted",
+    "recovering",
+    "not",
     "committed",
     "aborted",
     "abandoned",
@@ -259,6 +262,32 @@ pub enum Fault {
         #[serde(with = "text::at")]
         until: Instant,
     },
+    /// The node's disk fails or is slow.
+    Disk {
+        /// Whose.
+        #[serde(with = "text::node")]
+        node: NodeId,
+        /// How long a write takes; left out, every write fails as if there were no space.
+        #[serde(with = "text::maybe_span", default, skip_serializing_if = "Option::is_none")]
+        takes: Option<Duration>,
+        /// From when on.
+        #[serde(with = "text::at")]
+        from: Instant,
+        /// Until when.
+        #[serde(with = "text::at")]
+        until: Instant,
+    },
+    /// What stands on the node's disk is damaged.
+    Decay {
+        /// Whose.
+        #[serde(with = "text::node")]
+        node: NodeId,
+        /// How.
+        how: Decay,
+        /// When.
+        #[serde(with = "text::at")]
+        at: Instant,
+    },
     /// What the node contributes is wrong.
     Sick {
         /// Who.
@@ -300,6 +329,16 @@ impl Damage {
     pub const ALL: [Self; 6] = [Self::Truncate, Self::Extend, Self::Flip, Self::Garbage, Self::Version, Self::Stranger];
 }
 
+/// What happens to what stands on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decay {
+    /// One bit is another one.
+    Flip,
+    /// Its end is missing, as after a write that was torn.
+    Truncate,
+}
+
 /// What is wrong with a contribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -318,7 +357,7 @@ impl Fault {
         match *self {
             Self::Crash { at, back, .. } | Self::Leave { at, back, .. } => back.unwrap_or(at),
             Self::Kill { until, back, .. } => until + back.unwrap_or_default(),
-            Self::Jump { at, .. } => at,
+            Self::Jump { at, .. } | Self::Decay { at, .. } => at,
             Self::Echo { until, after, .. } => until + after,
             Self::Pause { until, .. }
             | Self::Ghost { until, .. }
@@ -331,6 +370,7 @@ impl Fault {
             | Self::Clog { until, .. }
             | Self::Damage { until, .. }
             | Self::Drift { until, .. }
+            | Self::Disk { until, .. }
             | Self::Sick { until, .. } => until,
         }
     }
@@ -340,7 +380,7 @@ impl Fault {
         match self {
             Self::Crash { at, back, .. } | Self::Leave { at, back, .. } => (Some(at), back.as_mut()),
             Self::Kill { .. } => (None, None),
-            Self::Jump { at, .. } => (Some(at), None),
+            Self::Jump { at, .. } | Self::Decay { at, .. } => (Some(at), None),
             Self::Echo { from, until, .. }
             | Self::Pause { from, until, .. }
             | Self::Ghost { from, until, .. }
@@ -353,6 +393,7 @@ impl Fault {
             | Self::Clog { from, until, .. }
             | Self::Damage { from, until, .. }
             | Self::Drift { from, until, .. }
+            | Self::Disk { from, until, .. }
             | Self::Sick { from, until, .. } => (Some(from), Some(until)),
         }
     }
@@ -372,6 +413,8 @@ impl Fault {
             | Self::Echo { node, .. }
             | Self::Jump { node, .. }
             | Self::Drift { node, .. }
+            | Self::Disk { node, .. }
+            | Self::Decay { node, .. }
             | Self::Sick { node, .. } => Some(node),
             Self::Cut { .. } | Self::Partition { .. } | Self::Link { .. } | Self::Clog { .. } => None,
         }
