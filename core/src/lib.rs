@@ -18,6 +18,10 @@ pub mod error;
 pub mod factor;
 pub mod layer;
 pub mod matrix;
+#[cfg(feature = "mutants")]
+pub mod mutant;
+#[cfg(not(feature = "mutants"))]
+mod mutant;
 pub mod network;
 pub mod optimiser;
 pub mod participant;

@@ -4,6 +4,7 @@
 //! does, RFC 6298), between three heartbeats and what the [`Budget`] allows.
 
 use crate::cluster::budget::Budget;
+use crate::mutant::mutant;
 use crate::time::{Duration, Instant};
 
 /// Judges one peer's silence.
@@ -63,6 +64,9 @@ impl Detector {
 
     /// From when on the peer is down.
     pub(crate) fn down_at(&self) -> Instant {
+        if mutant!(DetectorPatient) {
+            return Instant::FAR;
+        }
         self.after((2 * self.suspect_after).min(self.down))
     }
 

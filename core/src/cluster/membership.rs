@@ -14,6 +14,7 @@ use crate::cluster::peer::{Liveness, Peer};
 use crate::cluster::quarantine::{Losses, Quarantine};
 use crate::cluster::record::{Loss, Occurrence, Record};
 use crate::cluster::wire::{self, Body, Frame, Header, Kind, RunId, Status};
+use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
@@ -303,7 +304,7 @@ impl<S: Scalar> Links<S> {
         let from = header.from;
         let link = self.links.get_mut(&from).expect("the caller has checked it");
         let known = link.peer.incarnation;
-        if header.incarnation < known {
+        if header.incarnation < known && !mutant!(ZombieAccepted) {
             link.refuse = Some(header.incarnation);
             if !core::mem::replace(&mut link.zombie, true) {
                 let incarnation = header.incarnation;
@@ -311,7 +312,7 @@ impl<S: Scalar> Links<S> {
             }
             return false;
         }
-        if header.incarnation > known {
+        if header.incarnation > known || (mutant!(ZombieAccepted) && header.incarnation < known) {
             if known != Incarnation(0) {
                 if link.reachable() {
                     self.lose(now, from, Loss::Replaced);
@@ -321,7 +322,9 @@ impl<S: Scalar> Links<S> {
             }
             let budget = self.budget;
             let link = self.links.get_mut(&from).expect("still there");
-            link.inbox = link.inbox.anew();
+            if !mutant!(IncarnationKept) {
+                link.inbox = link.inbox.anew();
+            }
             link.detector = Detector::new(budget);
             link.peer.incarnation = header.incarnation;
             link.peer.liveness = Liveness::Unknown;

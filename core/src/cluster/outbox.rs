@@ -8,6 +8,7 @@ use crate::cluster::budget::Budget;
 use crate::cluster::certificate::Attempt;
 use crate::cluster::contribution::Contribution;
 use crate::cluster::wire::{Acknowledged, Place};
+use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::{Duration, Instant};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -273,8 +274,9 @@ impl<S: Scalar> Outbox<S> {
             return;
         }
         let mut highest = None;
+        let last = if mutant!(OutboxBlind) { passed + 64 - there.beyond.leading_zeros() } else { 0 };
         for index in 0..flying {
-            let there = index < passed
+            let there = index < passed.max(last)
                 || (index > passed && index - passed <= 64 && there.beyond >> (index - passed - 1) & 1 == 1);
             if there && let Some(flight) = self.flights[index as usize].take() {
                 self.land(now, self.base.wrapping_add(index), flight);
@@ -338,6 +340,9 @@ impl<S: Scalar> Outbox<S> {
             return;
         }
         self.deadline = Instant::FAR;
+        if mutant!(OutboxSilent) {
+            return;
+        }
         for index in 0..self.flights.len() {
             let Some(flight) = self.flights[index] else {
                 continue;

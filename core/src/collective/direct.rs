@@ -9,6 +9,7 @@
 //! `P · 2⁻⁵² Σ w_i |x_i| / Σ w_i` from the sum in double precision.
 
 use crate::cluster::Contribution;
+use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
@@ -184,7 +185,7 @@ impl<S: Scalar> Direct<S> {
                 *value = S::read_le(bytes);
                 finite &= value.is_finite();
             }
-            if !finite {
+            if !finite && !mutant!(NotFinite) {
                 return Err(Fault::NotFinite(from));
             }
             self.there[at] = true;
@@ -275,7 +276,8 @@ impl<S: Scalar> Direct<S> {
         const BLOCK: usize = 512;
         let Piece { segment, range } = &self.pieces[index];
         let own = &self.own.segments()[*segment].values[range.clone()];
-        let total = self.totals[*segment];
+        let absent = if mutant!(AbsentWeight) && self.members == 2 { 1.0 } else { 0.0 };
+        let total = self.totals[*segment] + absent;
         let mut reduced = Vec::with_capacity(own.len());
         for start in (0..own.len()).step_by(BLOCK) {
             let end = (start + BLOCK).min(own.len());
@@ -303,7 +305,7 @@ impl<S: Scalar> Direct<S> {
                 finite &= value.is_finite();
                 reduced.push(value);
             }
-            if !finite {
+            if !finite && !mutant!(NotFinite) {
                 return Err(Fault::NotFinite(self.culprit(own, *segment, parts)));
             }
         }

@@ -7,6 +7,7 @@ use crate::cluster::outbox::Post;
 use crate::cluster::record::AbortReason;
 use crate::cluster::round::Rounds;
 use crate::cluster::round::entry::{Doubt, Entry, Phase};
+use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
@@ -23,7 +24,7 @@ impl<S: Scalar> Rounds<S> {
         attempt: Attempt,
         verdict: Verdict,
     ) {
-        if self.entry.as_ref().and_then(Entry::attempt) != Some(attempt) {
+        if self.entry.as_ref().and_then(Entry::attempt) != Some(attempt) && !mutant!(CommitTwice) {
             return;
         }
         if let Verdict::Committed(certificate) = verdict {
@@ -72,6 +73,10 @@ impl<S: Scalar> Rounds<S> {
             return;
         };
         if open.is_empty() || now >= *until {
+            if mutant!(DoubtApplies) {
+                self.apply_unasked(now, links);
+                return;
+            }
             let proposer = proposal.certificate.attempt.proposer;
             self.give_up(now, links, AbortReason::InDoubt, vec![proposer]);
         }

@@ -12,6 +12,7 @@ use crate::cluster::round::entry::{Doubt, Entry, Lacking, Phase};
 use crate::cluster::round::{Early, Rounds};
 use crate::cluster::wire::Status;
 use crate::collective::direct::{Direct, Fault, Load, Parcel};
+use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
@@ -195,6 +196,7 @@ impl<S: Scalar> Rounds<S> {
         let missed = certificate.missed(links.last);
         let behind = missed > 0 && (*said == entry.member.healed() || *said == entry.member.discounted(missed));
         let me_as_said = *said == entry.member || behind;
+        let me_as_said = me_as_said || mutant!(DoubleReady);
         let acceptable = free && fits && descends && me_as_said && self.votes.may_enter(certificate);
         (acceptable && certificate.attempt > self.heard).then_some(me)
     }
@@ -243,7 +245,7 @@ impl<S: Scalar> Rounds<S> {
             return;
         };
         let certificate = &proposal.certificate;
-        if certificate.attempt != attempt {
+        if certificate.attempt != attempt && !mutant!(OldAttempt) {
             return;
         }
         let place = certificate.members.binary_search_by_key(&from, |member| member.node);
@@ -296,10 +298,24 @@ impl<S: Scalar> Rounds<S> {
         links.record(now, Occurrence::Done { attempt, result });
         // Everybody's Done is also a majority's promise.
         self.say_when_promised(now, links, attempt.proposer, &Message::Done { attempt, result });
+        if mutant!(ApplyAtDone) {
+            self.apply_unasked(now, links);
+        }
+    }
+
+    /// A mistake: applies the result that is there, whatever the others have.
+    pub(super) fn apply_unasked(&mut self, now: Instant, links: &mut Links<S>) {
+        if let Some(Entry { phase: Phase::Done { proposal, result, .. }, .. }) = &self.entry {
+            let certificate = Certificate { result: *result, ..proposal.certificate.clone() };
+            self.commit(now, links, certificate);
+        }
     }
 
     /// Applies a committed attempt, once, if this node holds its result.
     pub(super) fn commit(&mut self, now: Instant, links: &mut Links<S>, certificate: Certificate) {
+        if mutant!(CommitTwice) && self.verdicts.iter().any(|known| known.attempt == certificate.attempt) {
+            links.record(now, Occurrence::Committed { certificate: Arc::new(certificate.clone()) });
+        }
         match self.entry.as_ref().map(|entry| &entry.phase) {
             Some(Phase::Done { proposal, result, average, .. })
                 if certificate.result == *result && proposal.certificate.becomes(&certificate) =>
@@ -340,7 +356,9 @@ impl<S: Scalar> Rounds<S> {
             };
             links.record(now, healed);
         }
-        self.samples.0 = self.samples.0.max(member.samples.1);
+        if !mutant!(SamplesTwice) {
+            self.samples.0 = self.samples.0.max(member.samples.1);
+        }
         self.remember(Arc::clone(&certificate));
         self.adopt(links, &certificate, &average);
         self.recycle(contribution);
@@ -425,7 +443,7 @@ impl<S: Scalar> Rounds<S> {
 
     /// Takes in that a peer is lost.
     pub(super) fn peer_lost(&mut self, now: Instant, links: &mut Links<S>, node: NodeId) {
-        if self.healing.donor() == Some(node) {
+        if self.healing.donor() == Some(node) && !mutant!(HealForever) {
             self.next_donor(now, links);
         }
         let Some(entry) = &mut self.entry else { return };
@@ -514,7 +532,9 @@ impl<S: Scalar> Rounds<S> {
         let attempt = entry.attempt()?;
         entry.phase = Phase::Ready;
         self.released = self.released.max(attempt);
-        links.cancel(attempt);
+        if !mutant!(OldAttempt) {
+            links.cancel(attempt);
+        }
         Some(attempt)
     }
 

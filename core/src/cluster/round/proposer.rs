@@ -16,6 +16,7 @@ use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
 use crate::cluster::rejoin::{Rejoin, Shortage};
 use crate::cluster::round::recovery::{Acceptance, Recovery};
 use crate::cluster::wire::Status;
+use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
@@ -94,7 +95,7 @@ impl Proposer {
     /// One that has heard of attempts up to `sequence`.
     pub(super) fn new(settings: &Settings, sequence: u64) -> Self {
         let world = settings.peers.iter().filter(|peer| **peer != settings.node).count() + 1;
-        let quorum = world / 2 + 1;
+        let quorum = if mutant!(MinorityCommits) { 1 } else { world / 2 + 1 };
         let strict = settings.mode == Mode::Strict;
         Self {
             budget: settings.budget,
@@ -130,7 +131,7 @@ impl Proposer {
     }
 
     /// Takes in that a node is ready; said twice, it is ready once.
-    pub(super) fn ready<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, from: NodeId, ready: Ready) {
+    pub(super) fn ready<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, from: NodeId, mut ready: Ready) {
         let Member { node, incarnation, turn, .. } = ready.member;
         if node != from || links.stream(from).0 != incarnation {
             return;
@@ -157,6 +158,12 @@ impl Proposer {
                 .is_some_and(|member| member.turn < turn || ready.released >= running.attempt())
         });
         let same = self.readies.get(&from).filter(|known| known.ready.member.turn == turn);
+        if let Some(known) = same
+            && mutant!(DoubleReady)
+        {
+            let said = ready.member.weights.iter_mut().zip(&known.ready.member.weights);
+            said.for_each(|(weight, before)| *weight += before);
+        }
         let at = same.map_or(now, |known| known.at);
         self.readies.insert(from, Announced { ready, at });
         self.left_out.remove(&from);
@@ -233,12 +240,16 @@ impl Proposer {
         result: Digest,
     ) -> Option<Arc<Certificate>> {
         let running = self.running.as_mut()?;
-        if running.attempt() != attempt || !running.has(from) {
+        let old = mutant!(OldAttempt) && attempt < running.attempt();
+        if (running.attempt() != attempt && !old) || !running.has(from) {
             return None;
         }
+        let result = running.done.values().next().copied().filter(|_| old).unwrap_or(result);
         running.done.insert(from, result);
         running.moved = now;
-        if running.done.len() < running.proposal.certificate.members.len() {
+        let members = running.proposal.certificate.members.len();
+        let needed = if mutant!(CommitOnSubset) { (members - 1).max(1) } else { members };
+        if running.done.len() < needed {
             return None;
         }
         let mut votes = BTreeMap::<Digest, usize>::new();
@@ -256,7 +267,9 @@ impl Proposer {
         }
         let certificate = Certificate { result, ..running.proposal.certificate.clone() };
         if self.mode == Mode::Available {
-            self.running = None;
+            if !mutant!(AbortAfterCommit) {
+                self.running = None;
+            }
             return Some(self.committed(links, certificate, &BTreeSet::new()));
         }
         if running.accepting.is_none() {
@@ -329,10 +342,18 @@ impl Proposer {
             return;
         }
         let Selection { members, behind, excluded } = self.select(chain);
+        let unfit = excluded.iter().any(|(_, how)| matches!(how, Exclusion::Abandon));
         for (node, how) in excluded {
             self.exclude(links, node, how);
         }
         let ready = members.len() - behind.len();
+        if ready < self.minimum && unfit && self.shortage == Shortage::Wait {
+            // It may be these whose values have the wrong shape; if they waited, nobody would ever know.
+            for node in members {
+                self.exclude(links, node, Exclusion::Abandon);
+            }
+            return;
+        }
         if ready < self.minimum {
             if over && self.waits(links) {
                 self.wait(now, links, ready);
@@ -513,7 +534,7 @@ impl Proposer {
     }
 
     pub(super) fn next_attempt<S: Scalar>(&mut self, links: &Links<S>) -> Attempt {
-        self.sequence += 1;
+        self.sequence += u64::from(!mutant!(SequenceReused));
         Attempt { sequence: self.sequence, proposer: links.identity.node, incarnation: links.identity.incarnation }
     }
 
@@ -531,6 +552,9 @@ impl Proposer {
             return;
         }
         who.sort_unstable();
+        if mutant!(NobodyNamed) {
+            who.clear();
+        }
         let attempt = running.attempt();
         if matches!(why, AbortReason::NotFinite | AbortReason::Unequal | AbortReason::Stuck) {
             for &node in &who {
@@ -586,7 +610,8 @@ fn parents<'a>(readies: impl Iterator<Item = &'a Ready> + Clone, chain: &Chain<'
         .into_iter()
         .map(|certificate| Parent {
             certificate,
-            stale: ancestors.contains(&certificate)
+            stale: mutant!(StaleInvented)
+                || ancestors.contains(&certificate)
                 || Some(certificate.round) < end
                 || (heads_contain_own && chain.ancestors.contains(&certificate))
                 || (started && certificate == CertificateId::default()),

@@ -8,6 +8,7 @@ use crate::cluster::message::Message;
 use crate::cluster::outbox::Post;
 use crate::cluster::record::Occurrence;
 use crate::cluster::round::proposer::Proposer;
+use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
@@ -113,7 +114,7 @@ impl Proposer {
         let highest = recovery.promises.values().filter_map(|promise| promise.accepted.as_ref());
         let highest = highest.max_by_key(|(attempt, certificate)| (certificate.round, *attempt));
         match highest {
-            Some((_, certificate)) if certificate.round > decided.round => {
+            Some((_, certificate)) if certificate.round > decided.round && !mutant!(RecoveryForgets) => {
                 let certificate = certificate.clone();
                 let accept = recovery.accept(&certificate);
                 for &node in recovery.promises.keys() {

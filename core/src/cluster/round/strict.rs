@@ -47,6 +47,7 @@ use crate::cluster::persistence::{Accepted, Persisted, write_copy, write_vote};
 use crate::cluster::record::{AbortReason, Occurrence};
 use crate::cluster::round::Rounds;
 use crate::cluster::round::entry::{Entry, Phase};
+use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::storage::Write;
 use crate::time::Instant;
@@ -96,10 +97,10 @@ struct Held {
 impl<S: Scalar> Votes<S> {
     pub(super) fn new(settings: &Settings, persisted: Persisted<S>) -> Self {
         let world = settings.peers.iter().filter(|peer| **peer != settings.node).count() + 1;
-        let accepted = persisted.accepted.into_iter().next();
+        let accepted = persisted.accepted.into_iter().next().filter(|_| !mutant!(MemoryLost));
         let mut votes = Self {
             mode: settings.mode,
-            quorum: world / 2 + 1,
+            quorum: if mutant!(MinorityCommits) { 1 } else { world / 2 + 1 },
             incarnation: settings.incarnation,
             promised: persisted.promised,
             decided: persisted.decided,
@@ -260,7 +261,8 @@ impl<S: Scalar> Rounds<S> {
         if !self.votes.is_strict() || from != attempt.proposer || links.stream(from).0 != attempt.incarnation {
             return;
         }
-        if attempt < self.heard.max(self.votes.promised) || certificate.wire != S::NAME {
+        let broken = attempt < self.heard.max(self.votes.promised) && !mutant!(PromiseBroken);
+        if broken || certificate.wire != S::NAME {
             let decline = Message::Decline { attempt, heard: self.heard.max(self.votes.promised) };
             links.send(from, Post::urgent(decline.encode()));
             return;
@@ -390,7 +392,7 @@ impl<S: Scalar> Rounds<S> {
         state: Arc<Contribution<S>>,
         donor: NodeId,
     ) {
-        let lost = self.samples;
+        let lost = if mutant!(LossHidden) { (self.samples.1, self.samples.1) } else { self.samples };
         self.samples.0 = self.samples.1;
         links.counters.healed += 1;
         let healed = Occurrence::Healed { certificate: Arc::clone(&certificate), donor, lost };
@@ -469,7 +471,7 @@ impl<S: Scalar> Rounds<S> {
     fn fetched(&mut self, now: Instant, links: &mut Links<S>) {
         let Some((donor, certificate, state)) = self.votes.fetch.take_whole() else { return };
         let (expected, found) = (certificate.result, state.digest());
-        if expected != found {
+        if expected != found && !mutant!(HealUnchecked) {
             links.record(now, Occurrence::HealRejected { donor, expected, found });
             self.next_holder(now, links);
             return;

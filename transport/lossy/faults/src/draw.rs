@@ -10,12 +10,16 @@ use std::collections::BTreeSet;
 /// The schedule of this seed.
 pub fn draw(seed: u64) -> Schedule {
     let mut random = Seed(seed).derive("schedule", 0).random();
-    let run = run(seed, &mut random);
+    let mut run = run(seed, &mut random);
+    let rot = run.rejoin == Rejoin::HealFirst && random.chance(0.3);
+    if rot {
+        // So that whoever was away is healed by a donor instead of taking the result of a round.
+        run.minimum = run.nodes;
+    }
     let mut dice = Dice { random, nodes: run.nodes };
     let mut faults = Vec::new();
     let strict = run.mode == Mode::Strict;
-    if run.rejoin == Rejoin::HealFirst && dice.random.chance(0.25) {
-        // Whoever gives its state gives a rotten one, at times.
+    if rot {
         for node in dice.all() {
             let (from, until) = (Instant::ORIGIN, Instant::ORIGIN + milliseconds(3_000));
             faults.push(Fault::Damage { node, how: Damage::Rot, share: 0.5, from, until });
