@@ -30,7 +30,7 @@ mod catalogue {
     static CHOSEN: AtomicUsize = AtomicUsize::new(0);
 
     macro_rules! mutants {
-        ($($(#[$doc:meta])* $name:ident: $text:literal,)*) => {
+        ($($name:ident: $text:literal,)*) => {
             /// A deliberate mistake.
             #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
             pub enum Mutant {
@@ -76,7 +76,6 @@ mod catalogue {
         MinorityCommits: "Strict mode: less than a majority commits, so that two proposers can.",
         PromiseBroken: "Strict mode: a node accepts what is older than its promise.",
         RecoveryForgets: "Strict mode: a recovery does not finish what was accepted.",
-        MemoryLost: "Strict mode: a node that starts again has forgotten what it accepted.",
         DecayUnseen: "Strict mode: what stands on a disk is read without a look at its check sum.",
         SamplesTwice: "Samples that were counted are counted again.",
         LossHidden: "Samples that healing loses are not reported.",

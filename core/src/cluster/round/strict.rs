@@ -97,7 +97,7 @@ struct Held {
 impl<S: Scalar> Votes<S> {
     pub(super) fn new(settings: &Settings, persisted: Persisted<S>) -> Self {
         let world = settings.peers.iter().filter(|peer| **peer != settings.node).count() + 1;
-        let accepted = persisted.accepted.into_iter().next().filter(|_| !mutant!(MemoryLost));
+        let accepted = persisted.accepted.into_iter().next();
         let mut votes = Self {
             mode: settings.mode,
             quorum: if mutant!(MinorityCommits) { 1 } else { world / 2 + 1 },
