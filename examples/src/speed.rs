@@ -1,6 +1,7 @@
 //! Trainers on random data, for measuring how long a step takes and what it allocates.
 
 use crate::model::Model;
+use kronfleet_core::layer::Block;
 use kronfleet_core::network::{Initialisation, Network};
 use kronfleet_core::optimiser::{Sgd, SgdOptions};
 use kronfleet_core::preconditioner::{Form, Identity, Kronecker, Options, Preconditioner};
@@ -78,4 +79,30 @@ pub fn trainer(workload: &Workload) -> anyhow::Result<Trainer<Faer<f32>>> {
     let noise = Noise { random, classes: workload.classes as u32 };
     let options = TrainerOptions::new(*batch, 0.001);
     Ok(Trainer::new(backend, network, preconditioner, optimiser, Box::new(noise), options)?)
+}
+
+/// Operations of a step as a textbook does it, per step over a whole period.
+///
+/// The yardstick for what a step saves: the backend counts what it does, and does less than this where patches share
+/// their products or the gradient of a dense layer stays a product of two thin matrices. With `P` positions of a batch,
+/// `o` outputs and `c` columns of `[W | b]`, each layer needs
+///
+/// - `2·o·c·P` for each of forward pass, `dW` and, but for the first layer, `dX`;
+/// - `c·(c + 1)·P` and `o·(o + 1)·P` for one triangle of A and G, at every factor update;
+/// - `2·o·c·(o + c)` to precondition, twice that in an eigenbasis (there and back);
+/// - `n³` for the inverse of a factor of `n` rows by Cholesky, `9·n³` for its eigenvectors, at every refresh.
+pub fn textbook_flops(blocks: &[Block], batch: usize, curvature: Option<Curvature>) -> f64 {
+    let per_block = |(index, block): (usize, &Block)| {
+        let (outputs, columns) = (block.parameters.rows as f64, block.parameters.columns as f64);
+        let positions = (block.positions * batch) as f64;
+        let passes = if index == 0 { 2.0 } else { 3.0 };
+        let training = passes * 2.0 * outputs * columns * positions;
+        let Some(Curvature { form, factor_every, inverse_every }) = curvature else { return training };
+        let triangles = (columns * (columns + 1.0) + outputs * (outputs + 1.0)) * positions;
+        let (twice, cubes) = if form == Form::Inverse { (1.0, 1.0) } else { (2.0, 9.0) };
+        let precondition = twice * 2.0 * outputs * columns * (outputs + columns);
+        let refresh = cubes * (outputs.powi(3) + columns.powi(3));
+        training + triangles / factor_every as f64 + precondition + refresh / inverse_every as f64
+    };
+    blocks.iter().enumerate().map(per_block).sum()
 }

@@ -5,9 +5,6 @@ use core::ops::Range;
 use kronfleet_core::backend::{Convolution, Pool, Pooling};
 use pulp::{Arch, Simd, WithSimd};
 
-/// Channels handled together: their maxima live on the stack.
-const GROUP: usize = 64;
-
 /// See [`Backend::pool_forward`](kronfleet_core::backend::Backend::pool_forward).
 pub(crate) fn pool_forward<S: Real>(shape: &Pooling, batch: usize, x: &[S], y: &mut [S]) {
     let y = &mut y[..batch * shape.windows.output.len()];
@@ -54,12 +51,12 @@ impl<S: Real> WithSimd for Forward<'_, S> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<A: Simd>(self, _: A) {
+    fn with_simd<A: Simd>(self, simd: A) {
         let Self { shape, x, y } = self;
         let windows = &shape.windows;
         let (channels, width) = (windows.input.channels, windows.input.width);
         let maximum = shape.pool == Pool::Maximum;
-        let (start, share) = if maximum { (S::neg_infinity(), S::of(1.0)) } else { (S::of(0.0), share(shape)) };
+        let share = share::<S>(shape);
         let (inputs, outputs) = (windows.input.len().max(1), windows.output.len().max(1));
         for (image, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(outputs)) {
             each_window(
@@ -67,19 +64,20 @@ impl<S: Real> WithSimd for Forward<'_, S> {
                 #[inline(always)]
                 |pixel, rows, columns| {
                     let target = &mut y[pixel * channels..][..channels];
-                    target.fill(start);
+                    if maximum {
+                        for top in (0..channels).step_by(S::lanes::<A>()) {
+                            let group = top..(top + S::lanes::<A>()).min(channels);
+                            let largest = largest(simd, windows, &rows, &columns, group.clone(), image);
+                            S::store(simd, &mut target[group], largest);
+                        }
+                        return;
+                    }
+                    target.fill(S::of(0.0));
                     for row in rows {
                         for column in columns.clone() {
                             let source = &image[(row * width + column) * channels..][..channels];
-                            if maximum {
-                                for (target, &value) in target.iter_mut().zip(source) {
-                                    // A NaN wins, so that it is seen.
-                                    *target = if value > *target || value.is_nan() { value } else { *target };
-                                }
-                            } else {
-                                for (target, &value) in target.iter_mut().zip(source) {
-                                    *target += value * share;
-                                }
+                            for (target, &value) in target.iter_mut().zip(source) {
+                                *target += value * share;
                             }
                         }
                     }
@@ -100,7 +98,7 @@ impl<S: Real> WithSimd for Backward<'_, S> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<A: Simd>(self, _: A) {
+    fn with_simd<A: Simd>(self, simd: A) {
         let Self { shape, x, dy, dx } = self;
         let windows = &shape.windows;
         let channels = windows.input.channels;
@@ -113,9 +111,9 @@ impl<S: Real> WithSimd for Backward<'_, S> {
                 |pixel, rows, columns| {
                     let dy = &dy[pixel * channels..][..channels];
                     if shape.pool == Pool::Maximum {
-                        for top in (0..channels).step_by(GROUP) {
-                            let group = top..(top + GROUP).min(channels);
-                            to_maximum(windows, &rows, &columns, group, image, dy, dx);
+                        for top in (0..channels).step_by(S::lanes::<A>()) {
+                            let group = top..(top + S::lanes::<A>()).min(channels);
+                            to_maximum(simd, windows, &rows, &columns, group, image, dy, dx);
                         }
                         return;
                     }
@@ -134,9 +132,37 @@ impl<S: Real> WithSimd for Backward<'_, S> {
     }
 }
 
-/// Sends `dy` to the first maximum of a window, channel by channel.
+/// Where a group of channels of a pixel lies.
 #[inline(always)]
-fn to_maximum<S: Real>(
+fn at(windows: &Convolution, row: usize, column: usize, group: &Range<usize>) -> Range<usize> {
+    let pixel = (row * windows.input.width + column) * windows.input.channels;
+    pixel + group.start..pixel + group.end
+}
+
+/// The maxima of a window, of at most a vector's channels. A NaN wins, so that it is seen.
+#[inline(always)]
+fn largest<A: Simd, S: Real>(
+    simd: A,
+    windows: &Convolution,
+    rows: &Range<usize>,
+    columns: &Range<usize>,
+    group: Range<usize>,
+    image: &[S],
+) -> S::Vector<A> {
+    let mut largest = S::splat(simd, S::neg_infinity());
+    for row in rows.clone() {
+        for column in columns.clone() {
+            let value = S::partial(simd, &image[at(windows, row, column, &group)]);
+            largest = S::larger(simd, largest, value);
+        }
+    }
+    largest
+}
+
+/// Sends `dy` to the first maximum of a window, of at most a vector's channels.
+#[inline(always)]
+fn to_maximum<A: Simd, S: Real>(
+    simd: A,
     windows: &Convolution,
     rows: &Range<usize>,
     columns: &Range<usize>,
@@ -145,30 +171,19 @@ fn to_maximum<S: Real>(
     dy: &[S],
     dx: &mut [S],
 ) {
-    let at = |row: usize, column: usize| {
-        let pixel = (row * windows.input.width + column) * windows.input.channels;
-        pixel + group.start..pixel + group.end
-    };
-    let zero = S::of(0.0);
-    let mut largest = [S::neg_infinity(); GROUP];
-    for row in rows.clone() {
-        for column in columns.clone() {
-            for (largest, &value) in largest.iter_mut().zip(&image[at(row, column)]) {
-                *largest = if value > *largest || value.is_nan() { value } else { *largest };
-            }
-        }
-    }
+    let zero = S::splat(simd, S::of(0.0));
+    let largest = largest(simd, windows, rows, columns, group.clone(), image);
     // What has not found its maximum yet.
-    let mut left = [zero; GROUP];
-    left[..group.len()].copy_from_slice(&dy[group.clone()]);
+    let mut left = S::partial(simd, &dy[group.clone()]);
     for row in rows.clone() {
         for column in columns.clone() {
-            let values = image[at(row, column)].iter().zip(&mut dx[at(row, column)]);
-            for ((&largest, left), (&value, target)) in largest.iter().zip(&mut left).zip(values) {
-                let found = value == largest || value.is_nan();
-                *target += if found { *left } else { zero };
-                *left = if found { zero } else { *left };
-            }
+            let pixel = at(windows, row, column, &group);
+            let value = S::partial(simd, &image[pixel.clone()]);
+            let found = S::matching(simd, value, largest, left, zero);
+            left = S::matching(simd, value, largest, zero, left);
+            let target = &mut dx[pixel];
+            let sum = <S as Real>::add(simd, S::partial(simd, target), found);
+            S::store(simd, target, sum);
         }
     }
 }

@@ -18,6 +18,16 @@ pub trait Real: Scalar + faer::traits::RealField {
     fn add<A: Simd>(simd: A, a: Self::Vector<A>, b: Self::Vector<A>) -> Self::Vector<A>;
     /// `a·b + c`, fused where the instruction set can.
     fn fused<A: Simd>(simd: A, a: Self::Vector<A>, b: Self::Vector<A>, c: Self::Vector<A>) -> Self::Vector<A>;
+    /// `value` where it is greater than `largest` or not a number, else `largest`, lane by lane.
+    fn larger<A: Simd>(simd: A, largest: Self::Vector<A>, value: Self::Vector<A>) -> Self::Vector<A>;
+    /// `then` where `value` equals `other` or is not a number, else `otherwise`, lane by lane.
+    fn matching<A: Simd>(
+        simd: A,
+        value: Self::Vector<A>,
+        other: Self::Vector<A>,
+        then: Self::Vector<A>,
+        otherwise: Self::Vector<A>,
+    ) -> Self::Vector<A>;
     /// All whole vectors of a slice.
     fn vectors<A: Simd>(slice: &[Self]) -> &[Self::Vector<A>];
     /// All whole vectors of a slice, to write.
@@ -30,7 +40,7 @@ pub trait Real: Scalar + faer::traits::RealField {
 
 macro_rules! real {
     ($scalar:ident, $vector:ident, $lanes:ident, $splat:ident, $add:ident, $fused:ident, $read:ident, $write:ident,
-     $load:ident, $store:ident) => {
+     $load:ident, $store:ident, $greater:ident, $equal:ident, $select:ident) => {
         impl Real for $scalar {
             type Vector<A: Simd> = A::$vector;
 
@@ -52,6 +62,24 @@ macro_rules! real {
             #[inline(always)]
             fn fused<A: Simd>(simd: A, a: A::$vector, b: A::$vector, c: A::$vector) -> A::$vector {
                 simd.$fused(a, b, c)
+            }
+
+            #[inline(always)]
+            fn larger<A: Simd>(simd: A, largest: A::$vector, value: A::$vector) -> A::$vector {
+                let number = simd.$select(simd.$equal(value, value), largest, value);
+                simd.$select(simd.$greater(value, largest), value, number)
+            }
+
+            #[inline(always)]
+            fn matching<A: Simd>(
+                simd: A,
+                value: A::$vector,
+                other: A::$vector,
+                then: A::$vector,
+                otherwise: A::$vector,
+            ) -> A::$vector {
+                let number = simd.$select(simd.$equal(value, value), otherwise, then);
+                simd.$select(simd.$equal(value, other), then, number)
             }
 
             #[inline(always)]
@@ -87,7 +115,10 @@ real!(
     as_simd_f32s,
     as_mut_simd_f32s,
     partial_load_f32s,
-    partial_store_f32s
+    partial_store_f32s,
+    greater_than_f32s,
+    equal_f32s,
+    select_f32s
 );
 real!(
     f64,
@@ -99,5 +130,8 @@ real!(
     as_simd_f64s,
     as_mut_simd_f64s,
     partial_load_f64s,
-    partial_store_f64s
+    partial_store_f64s,
+    greater_than_f64s,
+    equal_f64s,
+    select_f64s
 );

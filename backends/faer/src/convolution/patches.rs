@@ -3,6 +3,7 @@
 use crate::scalar::Real;
 use core::ops::Range;
 use kronfleet_core::backend::Convolution;
+use pulp::Arch;
 
 /// Bytes of patches in a tile: half of a usual second-level cache.
 const TILE: usize = 1 << 19;
@@ -22,6 +23,14 @@ fn inside(shape: &Convolution, j: usize) -> Range<usize> {
 
 /// See [`Backend::unfold`](kronfleet_core::backend::Backend::unfold).
 pub(crate) fn unfold<S: Real>(shape: &Convolution, samples: Range<usize>, x: &[S], patches: &mut [S]) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || write(shape, samples, x, patches),
+    );
+}
+
+#[inline(always)]
+fn write<S: Real>(shape: &Convolution, samples: Range<usize>, x: &[S], patches: &mut [S]) {
     let (channels, rows) = (shape.input.channels, shape.patch_rows());
     let [_, kernel_width] = shape.kernel;
     // Neighbouring elements of a kernel row are neighbours in memory: one run where none of it is padding.
@@ -65,6 +74,14 @@ pub(crate) fn unfold<S: Real>(shape: &Convolution, samples: Range<usize>, x: &[S
 
 /// See [`Backend::fold`](kronfleet_core::backend::Backend::fold).
 pub(crate) fn fold<S: Real>(shape: &Convolution, samples: Range<usize>, patches: &[S], x: &mut [S]) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || sum(shape, samples, patches, x),
+    );
+}
+
+#[inline(always)]
+fn sum<S: Real>(shape: &Convolution, samples: Range<usize>, patches: &[S], x: &mut [S]) {
     let channels = shape.input.channels;
     let [_, kernel_width] = shape.kernel;
     let joined = shape.dilation[1] == 1;

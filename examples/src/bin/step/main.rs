@@ -93,6 +93,8 @@ fn print(measured: &Measurement) {
         ("operations", format!("{:.3} GFLOP", measured.flops / 1e9)),
         ("machine's products", format!("{:.1} GFLOP/s", measured.gemm_gflops)),
         ("efficiency", format!("{:.2}", measured.efficiency)),
+        ("operations, textbook", format!("{:.3} GFLOP", measured.flops_textbook / 1e9)),
+        ("efficiency, textbook", format!("{:.2}", measured.efficiency_textbook)),
         ("peak memory", megabytes(measured.peak_bytes)),
         ("library's buffers", megabytes(measured.library_bytes)),
         ("allocations a period", measured.allocations.to_string()),

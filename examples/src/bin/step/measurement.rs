@@ -4,7 +4,7 @@ use allocation_counter::measure;
 use kronfleet_core::backend::{Backend, Gemm};
 use kronfleet_core::matrix::Region;
 use kronfleet_core::trainer::Trainer;
-use kronfleet_examples::speed::{Workload, trainer};
+use kronfleet_examples::speed::{Workload, textbook_flops, trainer};
 use kronfleet_faer::Faer;
 use serde::Serialize;
 use std::time::Instant;
@@ -32,6 +32,10 @@ pub(crate) struct Measurement {
     pub(crate) gemm_gflops: f64,
     /// `flops` per second of a step, divided by that.
     pub(crate) efficiency: f64,
+    /// Operations per step of the textbook's algorithm: every patch written out, one triangle of symmetric products.
+    pub(crate) flops_textbook: f64,
+    /// `flops_textbook` per second of a step, divided by `gemm_gflops`: above `efficiency` where work is saved.
+    pub(crate) efficiency_textbook: f64,
     /// Most bytes on the heap at once: backend, network, curvature, optimiser and one period of steps, beside what the
     /// products' library keeps for itself.
     pub(crate) peak_bytes: u64,
@@ -114,6 +118,7 @@ pub(crate) fn step(workload: &Workload, periods: usize) -> anyhow::Result<Measur
     let mean = total / periods as f64;
     let steps = period * periods as u64;
     let flops = (trainer.parts().0.counters().flops - before) as f64 / steps as f64;
+    let textbook = textbook_flops(trainer.parts().1.blocks(), workload.batch, workload.curvature);
     let progress = trainer.settle()?;
     Ok(Measurement {
         model: workload.model.name.clone(),
@@ -126,6 +131,8 @@ pub(crate) fn step(workload: &Workload, periods: usize) -> anyhow::Result<Measur
         flops,
         gemm_gflops: products.best,
         efficiency: flops / mean / 1e9 / products.best,
+        flops_textbook: textbook,
+        efficiency_textbook: textbook / mean / 1e9 / products.best,
         peak_bytes: peak.bytes_max,
         library_bytes: library,
         allocations,
