@@ -5,23 +5,29 @@
 
 mod averaging;
 mod checkpoint;
+mod faults;
 mod file;
+mod idle;
 mod job;
 mod kfac;
 mod network;
 mod optimisation;
 mod output;
+mod requirement;
 mod task;
 
 pub use averaging::{AveragingSettings, Policy};
 pub use checkpoint::CheckpointSettings;
+pub use faults::{LinkCut, LinkPartition};
 pub use file::{arguments, describe, flags};
+pub use idle::{given, refuse_idle};
 pub use job::JobSettings;
 pub use kfac::{Fisher, Form, KfacSettings, Method};
 pub use network::{Driver, NetworkSettings, OutageKind};
 pub use optimisation::{Optimiser, OptimiserSettings, ScheduleKind};
 pub use output::OutputSettings;
-pub use task::{BackendKind, TaskSettings};
+pub use requirement::Requirement;
+pub use task::{BackendKind, InitialisationKind, TaskSettings};
 
 use kronfleet_core::time::Duration;
 use kronfleet_lossy::fault::parse_duration;
@@ -70,6 +76,30 @@ pub fn span(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    #[command(args_override_self = true)]
+    struct Settings {
+        #[command(flatten)]
+        kfac: KfacSettings,
+        #[command(flatten)]
+        optimiser: OptimiserSettings,
+        #[command(flatten)]
+        network: NetworkSettings,
+    }
+
+    #[test]
+    fn lists_of_the_file_are_lists() -> anyhow::Result<()> {
+        let text =
+            "skip-layer = [\"a\", \"b\"]\nmilestones = [3, 5]\nlink-partition = [\"1s..2s:0|1\", \"3s..4s:0|1\"]";
+        let program = std::iter::once("program".into());
+        let settings = Settings::try_parse_from(program.chain(flags(text)?))?;
+        assert_eq!(settings.kfac.skip_layer, ["a", "b"]);
+        assert_eq!(settings.optimiser.milestones, [3, 5]);
+        assert_eq!(settings.network.link_partition.len(), 2);
+        Ok(())
+    }
 
     #[test]
     fn spans_have_units() {

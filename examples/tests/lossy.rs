@@ -98,6 +98,10 @@ fn the_result_and_the_report_say_what_happened() {
     let read = |name: &str| fs::read_to_string(folder.0.join("run").join(name)).expect("a file of the report");
     assert_eq!(read("metrics.csv").lines().count(), 1 + 3 * 20);
     assert!(read("accuracy.svg").starts_with("<svg") && read("report.md").contains("All safety invariants held"));
+    let demanding = lossy(&folder, &[&SMALL[..], &["--require=samples>=960", "--require=samples<=959"]].concat());
+    let says = String::from_utf8_lossy(&demanding.stderr);
+    assert!(!demanding.status.success() && says.contains("--require samples<=959: it is 960"), "{says}");
+    assert!(!says.contains("samples>=960"), "{says}");
     let commits = &result["rounds_committed"];
     assert!(read("report.md").contains(&format!("{commits} commits ({commits} recomputed")), "{}", read("report.md"));
 }
@@ -107,6 +111,8 @@ fn mistakes_are_named_with_their_remedy() {
     let folder = Folder::new("mistakes");
     let config = folder.path("run.toml");
     fs::write(&config, "learning_rate = 0.1\nno-such-knob = 3\n").expect("a writable folder");
+    let idle = folder.path("idle.toml");
+    fs::write(&idle, "preconditioner = \"none\"\nkl-clip = 0.1\n").expect("a writable folder");
     for (flags, part) in [
         (vec!["--offline-fraction=1.5"], "not a number from 0"),
         (vec!["--model=nothing"], "choose one of"),
@@ -115,6 +121,9 @@ fn mistakes_are_named_with_their_remedy() {
         (vec!["--stall-budget=1ms"], "between 5ms"),
         (vec!["--driver=threads", "--trace=x"], "--driver virtual"),
         (vec!["--config", &config], "--no-such-knob"),
+        (vec!["--config", &idle], "--kl-clip has no effect with --preconditioner none"),
+        (vec!["--replay=x.trace", "--nodes=3"], "--nodes has no effect with --replay"),
+        (vec!["--link-cut=1s..2s:0>9"], "--link-cut names n9"),
     ] {
         let output = lossy(&folder, &[&flags[..], &["--quiet", "--iterations=1"]].concat());
         let says = String::from_utf8_lossy(&output.stderr);

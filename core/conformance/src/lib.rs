@@ -9,13 +9,20 @@
 //! ```
 //!
 //! Begin with [`minimal`], a whole backend in some 200 lines, written to be copied.
+//!
+//! Programs that want no more than [`minimal`] and the [`invariants`] leave out the feature `laws`, and proptest with it.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "laws")]
 pub mod backend;
+#[cfg(feature = "laws")]
 pub mod check;
 pub mod invariants;
 pub mod minimal;
+#[cfg(feature = "laws")]
 pub mod required;
+#[cfg(feature = "laws")]
 pub mod step;
+#[cfg(feature = "laws")]
 pub mod transport;
 pub mod violation;

@@ -1,11 +1,11 @@
 //! Does K-FAC earn its keep? One node, K-FAC against a grid of SGD settings, to a target accuracy.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use kronfleet_examples::report::{Align, Curve, Folder, Table, accuracy_over_iterations};
 use kronfleet_examples::run::{Judge, Workshop, set_threads, stop_on_signal};
 use kronfleet_examples::settings::{
-    KfacSettings, Method, OptimiserSettings, OutputSettings, TaskSettings, arguments, positive,
+    KfacSettings, Method, OptimiserSettings, OutputSettings, TaskSettings, arguments, given, positive, refuse_idle,
 };
 use kronfleet_faer::Faer;
 use std::fmt::Write as _;
@@ -37,6 +37,17 @@ struct Settings {
     output: OutputSettings,
 }
 
+/// Flags that all trainers share and this program has no use for, and why.
+const IDLE: [(&str, &str); 7] = [
+    ("backend", "both sides run on faer"),
+    ("partition", "one node has all samples"),
+    ("save", "models are judged and thrown away"),
+    ("json", "the results are tables, in compare.md and compare.csv"),
+    ("require", "the results are tables"),
+    ("quiet", "there are no progress bars"),
+    ("no-reference", "there are no outages to leave out"),
+];
+
 /// What one run came to.
 struct Course {
     points: Vec<(u64, f64)>,
@@ -47,7 +58,7 @@ struct Course {
 }
 
 fn main() -> Result<()> {
-    let mut given: Vec<_> = arguments(std::env::args_os())?;
+    let mut arguments: Vec<_> = arguments(std::env::args_os())?;
     // Settings of this comparison; flags that follow override them.
     let defaults = [
         "--data=fashion-mnist",
@@ -57,8 +68,19 @@ fn main() -> Result<()> {
         "--target-accuracy=0.88",
         "--learning-rate=0.03",
     ];
-    given.splice(1..1, defaults.map(Into::into));
-    let settings = Settings::from_arg_matches(&Settings::command().get_matches_from(given))?;
+    arguments.splice(1..1, defaults.map(Into::into));
+    let command = IDLE.iter().fold(Settings::command(), |command, &(name, _)| {
+        command.mut_arg(name.replace('-', "_"), |argument| argument.hide(true))
+    });
+    let matches = command.get_matches_from(arguments);
+    if let Some((name, because)) = IDLE.iter().find(|(name, _)| given(&matches, name)) {
+        bail!("--{name} has no effect here: {because}; leave it out");
+    }
+    refuse_idle(&matches)?;
+    let settings = Settings::from_arg_matches(&matches)?;
+    if settings.kfac.preconditioner == Method::None {
+        bail!("--preconditioner none leaves nothing to compare: use kfac or ekfac");
+    }
     set_threads(settings.task.threads)?;
     let stop = stop_on_signal()?;
     let mut rows: Vec<(String, Vec<Course>)> = Vec::new();

@@ -1,11 +1,13 @@
 //! The main job: nodes that train together over lossy links and drop out and come back.
 
 use anyhow::{Context, Result, bail};
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser};
 use kronfleet_examples::checkpoint::{Disk, RunIdentity, Saved};
 use kronfleet_examples::report::Folder;
 use kronfleet_examples::run::{Fleet, Keeper, Keeping, Workshop, set_threads, stop_on_signal};
-use kronfleet_examples::settings::{CheckpointSettings, Driver, JobSettings, arguments, describe};
+use kronfleet_examples::settings::{
+    CheckpointSettings, Driver, JobSettings, OutputSettings, arguments, describe, given, refuse_idle,
+};
 use kronfleet_examples::sweep::{self, SweepSettings};
 use kronfleet_lossy::fault::FaultSchedule;
 use kronfleet_lossy::trace::{Recording, Trace};
@@ -13,24 +15,40 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::time::Instant;
 
+/// Whether a setting of a recorded run is its trace's and not the command line's.
+fn is_recorded(argument: &Arg) -> bool {
+    !matches!(argument.get_long(), None | Some("threads" | "replay" | "trace"))
+        && (argument.get_help_heading() != Some("Output") || argument.get_long() == Some("load"))
+}
+
 fn main() -> Result<()> {
-    let mut given = std::env::args_os();
-    if given.nth(1).is_some_and(|argument| argument == "sweep") {
+    let mut words = std::env::args_os();
+    if words.nth(1).is_some_and(|argument| argument == "sweep") {
         let program = std::iter::once("lossy sweep".into());
-        return sweep::sweep(&SweepSettings::parse_from(program.chain(given)), &stop_on_signal()?);
+        return sweep::sweep(&SweepSettings::parse_from(program.chain(words)), &stop_on_signal()?);
     }
-    let matches = JobSettings::command().get_matches_from(arguments(std::env::args_os())?);
+    let command = JobSettings::command();
+    let matches = command.clone().get_matches_from(arguments(std::env::args_os())?);
     let mut settings = JobSettings::from_arg_matches(&matches)?;
-    let mut text = describe(&JobSettings::command(), &matches);
+    let mut text = describe(&command, &matches);
     let recording = match &settings.network.replay {
-        None => None,
+        None => {
+            refuse_idle(&matches)?;
+            None
+        }
         Some(path) => {
+            let recorded = command.get_arguments().filter(|argument| is_recorded(argument));
+            if let Some(name) = recorded.filter_map(Arg::get_long).find(|name| given(&matches, name)) {
+                bail!("--{name} has no effect with --replay, which repeats the run as it was recorded: leave it out");
+            }
             let file = File::open(path).with_context(|| format!("cannot open the trace {}", path.display()))?;
             let recording = Recording::read(BufReader::new(file))?;
             let recorded = kronfleet_examples::settings::flags(&recording.options)?;
             let program = std::iter::once("lossy".into());
-            let recorded = JobSettings::try_parse_from(program.chain(recorded))?;
-            settings = JobSettings { output: settings.output, ..recorded };
+            let JobSettings { task, output, .. } = settings;
+            settings = JobSettings::try_parse_from(program.chain(recorded))?;
+            settings.task.threads = task.threads;
+            settings.output = OutputSettings { load: settings.output.load, ..output };
             text.clone_from(&recording.options);
             Some(recording)
         }
@@ -49,12 +67,12 @@ fn main() -> Result<()> {
         (Some(mut recording), _) => (std::mem::take(&mut recording.faults), Trace::compared(recording)),
         (None, Some(path)) => {
             let file = File::create(path).with_context(|| format!("cannot write the trace {}", path.display()))?;
-            (fleet.faults(), Trace::written(BufWriter::new(file), text.clone(), true))
+            (fleet.faults()?, Trace::written(BufWriter::new(file), text.clone(), true))
         }
         (None, None) => {
             let reshaped = keeping.saved.as_ref().filter(|saved| saved.manifest.run.nodes != averaging.nodes);
             let origin = reshaped.map_or_else(String::new, |saved| format!("resumed {}\n", saved.manifest.trace));
-            (fleet.faults(), Trace::hashed(text.clone() + &origin))
+            (fleet.faults()?, Trace::hashed(text.clone() + &origin))
         }
     };
     let outages = !faults.faults.is_empty();
@@ -77,11 +95,17 @@ fn main() -> Result<()> {
     if let (true, Some(newest)) = (story.interrupted, &story.kept.newest) {
         eprintln!("interrupted; go on with the same flags and --resume {newest}");
     }
+    let json = story.json();
     if output.json {
-        println!("{}", story.json());
+        println!("{json}");
     }
     if let Some(failure) = story.failure {
         bail!("{failure}\nthe report up to that moment: {}", folder.path().display());
+    }
+    let result = serde_json::from_str(&json)?;
+    let broken: Vec<String> = output.require.iter().filter_map(|required| required.check(&result).err()).collect();
+    if !broken.is_empty() {
+        bail!("{}", broken.join("\n"));
     }
     Ok(())
 }

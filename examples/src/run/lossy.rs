@@ -1,6 +1,6 @@
 //! A fleet over lossy in-process links, in virtual time or on real threads.
 
-use super::display::Display;
+use super::display::{Display, announce};
 use super::evaluation::{Agenda, Evaluator, Judge, Model};
 use super::keeper::Keeper;
 use super::resume::Resumed;
@@ -11,8 +11,9 @@ use super::workshop::Workshop;
 use crate::checkpoint::Saved;
 use crate::settings::{AveragingSettings, BackendKind, Driver, NetworkSettings, OutputSettings, Policy, TaskSettings};
 use anyhow::{Context, Result, bail};
+use kronfleet_conformance::minimal::Minimal;
 use kronfleet_core::backend::Backend;
-use kronfleet_core::cluster::{Incarnation, RunId};
+use kronfleet_core::cluster::{Incarnation, Record, RunId};
 use kronfleet_core::participant::{Participant, Schedule};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
@@ -78,9 +79,14 @@ impl Fleet<'_> {
         OutageSchedule::new(&options, self.averaging.nodes, iterations, self.averaging.interval, seed)
     }
 
-    /// The same in time.
-    pub fn faults(&self) -> FaultSchedule {
-        self.outages().faults(self.network.step_duration)
+    /// The same in time, with the partitions and cuts that the settings ask for.
+    ///
+    /// # Errors
+    /// If a partition or cut names a node that there is not.
+    pub fn faults(&self) -> Result<FaultSchedule> {
+        let mut faults = self.outages().faults(self.network.step_duration);
+        self.network.extend(&mut faults, self.averaging.nodes).map_err(anyhow::Error::msg)?;
+        Ok(faults)
     }
 
     /// Trains on the backend and with the policy of the settings, under these faults.
@@ -103,11 +109,13 @@ impl Fleet<'_> {
             return match self.task.backend {
                 BackendKind::Faer => self.train_with_zeros(|| Faer::<f32>::new(1), &outages),
                 BackendKind::Nalgebra => self.train_with_zeros(Nalgebra::<f32>::new, &outages),
+                BackendKind::Minimal => self.train_with_zeros(Minimal::<f32>::new, &outages),
             };
         }
         match self.task.backend {
             BackendKind::Faer => self.train(|| Faer::<f32>::new(1), faults, trace, keeping),
             BackendKind::Nalgebra => self.train(Nalgebra::<f32>::new, faults, trace, keeping),
+            BackendKind::Minimal => self.train(Minimal::<f32>::new, faults, trace, keeping),
         }
     }
 
@@ -194,7 +202,7 @@ impl Fleet<'_> {
                 };
                 simulate(Simulation::new(SimulationOptions::new(options), trace, start), watch, keeper)
             }
-            Driver::Threads => run_threads(participants, options, watch),
+            Driver::Threads => run_threads(participants, options, watch, self.averaging.stall_budget),
         }
     }
 
@@ -234,16 +242,19 @@ where
     B: Backend<Buffer: Send, Verdict: Send, Download: Send, Scalar: Serialize> + Send + 'static,
     J: Judge,
 {
+    let mut over = false;
     while !watch.is_over() {
         let ended = simulation.run(Instant::FAR, |seen| {
             let online = !seen.network.offline(seen.node);
             let (now, trace) = (seen.now, seen.trace);
-            let flow =
-                watch.observe(now, seen.node, seen.process, online, |record| trace.line(now, format_args!("{record}")));
+            let line = |record: &Record| trace.line(now, format_args!("{record}"));
+            let flow = watch.observe(now, seen.node, seen.process, online, line);
+            // A recording that was interrupted ends here, and so does what repeats it.
+            over = trace.is_over();
             let due = keeper.as_mut().is_some_and(|keeper| keeper.is_due(watch.furthest()));
-            if due { ControlFlow::Break(()) } else { flow }
+            if due || over { ControlFlow::Break(()) } else { flow }
         });
-        if ended != Ended::Observer {
+        if over || ended != Ended::Observer {
             break;
         }
         if let Some(keeper) = keeper.as_mut().filter(|_| !watch.is_over()) {
@@ -258,6 +269,7 @@ where
         watch.story.kept = keeper.kept.clone();
     }
     let (trace, _) = simulation.end();
+    watch.story.interrupted |= trace.is_over();
     let (mut story, model) = watch.end();
     match trace.finish() {
         Ok(hash) => story.trace_hash = Some(hash.to_string()),
@@ -268,11 +280,12 @@ where
     Ok((story, model))
 }
 
-/// Real threads and real time.
+/// Real threads and real time; says so where steps take longer than nodes wait for each other.
 fn run_threads<B, J>(
     participants: BTreeMap<NodeId, Trained<B>>,
     options: NetworkOptions,
     watch: Watch<J>,
+    budget: Duration,
 ) -> Result<Ending>
 where
     B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
@@ -309,5 +322,16 @@ where
         },
     )
     .context("the lossy network")?;
-    Ok(watch.into_inner().expect(locked).end())
+    let (story, model) = watch.into_inner().expect(locked).end();
+    let iterations = story.nodes.iter().map(|node| node.iterations).max().unwrap_or(0).max(1);
+    let step = story.virtual_seconds / iterations as f64;
+    if step > budget.as_secs_f64() {
+        announce(&format!(
+            "an iteration took {:.0} ms on average, more than a lost node may stall the others: nodes that compute \
+             longer than others are taken for lost; choose --stall-budget {:.0}ms or more, smaller batches or fewer nodes",
+            1e3 * step,
+            2e3 * step
+        ));
+    }
+    Ok((story, model))
 }

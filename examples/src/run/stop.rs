@@ -1,5 +1,6 @@
 //! Ctrl-C and SIGTERM end a run with its report.
 
+use super::display::{announce, wipe};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +14,10 @@ pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     let raised = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         if raised.swap(true, Ordering::SeqCst) {
+            wipe();
             std::process::exit(130);
         }
-        eprintln!("stopping after this iteration; the report is written. Once more to stop at once.");
+        announce("stopping after this iteration; the report is written. Once more to stop at once.");
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(stop)

@@ -13,7 +13,7 @@ use crate::model::{self, state};
 use crate::settings::{Fisher, KfacSettings, Method, Optimiser as OptimiserKind, OptimiserSettings, TaskSettings};
 use anyhow::{Context, Result, anyhow, bail};
 use kronfleet_core::backend::{Backend, Extent};
-use kronfleet_core::network::{Initialisation, Network};
+use kronfleet_core::network::Network;
 use kronfleet_core::optimiser::{Adam, AdamOptions, Optimiser, Sgd, SgdOptions, decayed};
 use kronfleet_core::preconditioner::{Identity, Kronecker, LevenbergMarquardt, Preconditioner};
 use kronfleet_core::scalar::Scalar;
@@ -115,7 +115,7 @@ impl Workshop {
             );
         }
         let seed = Seed(self.task.seed).derive("initialisation", 0);
-        network.initialise(backend, seed, Initialisation::default()).map_err(|error| anyhow!("{error}"))?;
+        network.initialise(backend, seed, self.task.initialisation.into()).map_err(|error| anyhow!("{error}"))?;
         if let Some(weights) = &self.weights {
             state::load(backend, &mut network, &weights.tensors)
                 .map_err(|error| anyhow!("{error}"))
@@ -138,6 +138,7 @@ impl Workshop {
         let optimiser = self.optimiser(&mut backend, &network)?;
         let batches = self.batches(node);
         let options = TrainerOptions {
+            micro_batches: self.task.micro_batches as usize,
             smoothing: self.task.label_smoothing,
             rate: self.rate(),
             adaptive: self.kfac.adaptive_damping.then(LevenbergMarquardt::default),
@@ -196,8 +197,8 @@ impl Workshop {
                 Box::new(Sgd::new(backend, parameters, &regions, options).map_err(device)?)
             }
             OptimiserKind::Adam => {
-                let options =
-                    AdamOptions { betas: [self.optimiser.momentum, 0.999], weight_decay, ..AdamOptions::default() };
+                let betas = [self.optimiser.momentum, self.optimiser.beta2];
+                let options = AdamOptions { betas, epsilon: self.optimiser.epsilon, weight_decay };
                 Box::new(Adam::new(backend, parameters, &regions, options).map_err(device)?)
             }
         })

@@ -1,5 +1,6 @@
 //! Settings from a TOML file, as if they stood on the command line before everything else.
 
+use super::idle::is_idle;
 use anyhow::{Context, Result, bail};
 use clap::{ArgMatches, Command};
 use std::ffi::OsString;
@@ -41,14 +42,14 @@ pub fn flags(text: &str) -> Result<Vec<OsString>> {
 }
 
 /// Every setting that decides what a run does, as the TOML text that [`flags`] reads; how it is shown and kept is left
-/// out.
+/// out, and so is what has no effect.
 pub fn describe(command: &Command, matches: &ArgMatches) -> String {
     let mut text = String::new();
     for argument in command.get_arguments() {
         let Some(name) = argument.get_long() else { continue };
         let shown = argument.get_help_heading() == Some("Output") && name != "load";
         let kept = argument.get_help_heading() == Some("Checkpoints");
-        if shown || kept || NOT_DECIDING.contains(&name) {
+        if shown || kept || NOT_DECIDING.contains(&name) || is_idle(matches, name) {
             continue;
         }
         let id = argument.get_id().as_str();

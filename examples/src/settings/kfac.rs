@@ -63,6 +63,13 @@ pub struct KfacSettings {
     /// Iterations between decompositions
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub inverse_every: u64,
+    /// Use a decomposition one iteration after it was asked for, so that no iteration waits for its verdict
+    #[arg(long)]
+    pub deferred_refresh: bool,
+    /// Always apply inverses to the gradient, even where applying them to a small batch's inputs and output gradients
+    /// takes fewer operations
+    #[arg(long)]
+    pub no_low_rank: bool,
     /// Leave this layer to the base optimiser; may be given several times
     #[arg(long, value_name = "LAYER")]
     pub skip_layer: Vec<String>,
@@ -88,8 +95,9 @@ impl KfacSettings {
                 Fisher::Empirical => core::Fisher::Empirical,
                 Fisher::True => core::Fisher::True,
             },
+            refresh: if self.deferred_refresh { core::Refresh::Deferred } else { core::Refresh::Immediate },
+            low_rank: !self.no_low_rank,
             exclude: self.skip_layer.clone(),
-            ..core::Options::default()
         })
     }
 }

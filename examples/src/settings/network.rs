@@ -1,7 +1,10 @@
 //! The simulated network: links, outages, traces.
 
+use super::faults::{LinkCut, LinkPartition};
 use clap::{Args, ValueEnum};
 use kronfleet_core::time::Duration;
+use kronfleet_core::transport::NodeId;
+use kronfleet_lossy::fault::FaultSchedule;
 use kronfleet_lossy::link::LinkOptions;
 use kronfleet_lossy::outage::{OfflineCap, OutageModel, OutageOptions};
 use std::path::PathBuf;
@@ -39,13 +42,14 @@ pub struct NetworkSettings {
     /// The share of the time a node is offline (bernoulli: the probability per averaging)
     #[arg(long, default_value = "0.4", value_name = "SHARE", value_parser = super::fraction)]
     pub offline_fraction: f64,
-    /// The longest outage, in iterations
+    /// The longest outage, in iterations; on real threads, of --step-duration each by the clock
     #[arg(long, default_value_t = 9, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_duration: u64,
     /// How many nodes may be offline at once: a number, P/2, or P-1
     #[arg(long, default_value = "P/2", value_name = "CAP")]
     pub max_offline: OfflineCap,
-    /// How long a training step takes in virtual time; on real threads only the unit outages are measured in
+    /// How long a training step takes in virtual time. On real threads a step takes the time it takes; outages begin and
+    /// end by the clock, as if steps took this long
     #[arg(long, default_value = "100ms", value_name = "SPAN", value_parser = super::span)]
     pub step_duration: Duration,
     /// Nodes are told of outages by the network at once, instead of having to notice them
@@ -69,6 +73,12 @@ pub struct NetworkSettings {
     /// Bytes per second of each link; without it there is no bound
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub bandwidth: Option<u64>,
+    /// Groups of nodes do not hear each other for a time: 20s..30s:0,1|2,3; may be given several times
+    #[arg(long, value_name = "WHEN:NODES|NODES")]
+    pub link_partition: Vec<LinkPartition>,
+    /// Nodes are not heard by others for a time, but hear them: 20s..30s:0,1>2,3; may be given several times
+    #[arg(long, value_name = "WHEN:NODES>NODES")]
+    pub link_cut: Vec<LinkCut>,
     /// Record the run in this file: its options, its faults and every frame
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
@@ -91,6 +101,22 @@ impl NetworkSettings {
         }
     }
 
+    /// Adds partitions and cuts to what goes wrong among so many nodes.
+    ///
+    /// # Errors
+    /// If one names a node that there is not.
+    pub fn extend(&self, schedule: &mut FaultSchedule, nodes: u32) -> Result<(), String> {
+        for partition in &self.link_partition {
+            check("link-partition", partition.nodes(), nodes)?;
+            partition.extend(schedule);
+        }
+        for cut in &self.link_cut {
+            check("link-cut", cut.nodes(), nodes)?;
+            cut.extend(schedule);
+        }
+        Ok(())
+    }
+
     /// What outages there are.
     pub fn outage_options(&self) -> OutageOptions {
         let (fraction, max_duration) = (self.offline_fraction, self.max_duration);
@@ -100,5 +126,12 @@ impl NetworkSettings {
             _ => OutageModel::None,
         };
         OutageOptions { model, max_concurrent_offline: self.max_offline }
+    }
+}
+
+fn check(flag: &str, mut named: impl Iterator<Item = NodeId>, nodes: u32) -> Result<(), String> {
+    match named.find(|node| node.0 >= nodes) {
+        Some(node) => Err(format!("--{flag} names {node}, but the nodes are n0 to n{}", nodes - 1)),
+        None => Ok(()),
     }
 }

@@ -1,5 +1,6 @@
 //! What a run shows and keeps.
 
+use super::requirement::Requirement;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -34,6 +35,10 @@ pub struct OutputSettings {
     /// Start from the weights in this safetensors file
     #[arg(long, value_name = "FILE")]
     pub load: Option<PathBuf>,
+    /// Fail unless a figure of the result, by its key in the line of JSON, is as demanded: accuracy>=0.86; may be given
+    /// several times
+    #[arg(long, value_name = "KEY>=NUMBER")]
+    pub require: Vec<Requirement>,
     /// End with one line of JSON
     #[arg(long)]
     pub json: bool,

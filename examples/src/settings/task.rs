@@ -3,6 +3,7 @@
 use crate::data::partition::Partition;
 use crate::data::source::Source;
 use clap::{Args, ValueEnum};
+use kronfleet_core::network::Initialisation;
 
 /// What computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -11,6 +12,26 @@ pub enum BackendKind {
     Faer,
     /// nalgebra: small and portable.
     Nalgebra,
+    /// The example of a backend of one's own, in some 200 lines: slow.
+    Minimal,
+}
+
+/// How weights are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InitialisationKind {
+    /// As PyTorch's layers by default: uniform in ±1/√fan_in.
+    Uniform,
+    /// As torchvision's ResNets: convolutions normal with variance 2/fan_out, the rest as uniform.
+    Kaiming,
+}
+
+impl From<InitialisationKind> for Initialisation {
+    fn from(kind: InitialisationKind) -> Self {
+        match kind {
+            InitialisationKind::Uniform => Self::Uniform,
+            InitialisationKind::Kaiming => Self::Kaiming,
+        }
+    }
 }
 
 /// What is trained, on what, and with which backend.
@@ -40,12 +61,19 @@ pub struct TaskSettings {
     /// Samples in a batch, per node
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub batch: u32,
+    /// Passes of an iteration, of --batch samples each, whose gradients and curvature are averaged: large batches in
+    /// little memory
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub micro_batches: u32,
     /// Iterations of every node
     #[arg(long, default_value_t = 285, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub iterations: u64,
     /// Label smoothing
     #[arg(long, default_value = "0", value_name = "SHARE", value_parser = super::fraction)]
     pub label_smoothing: f64,
+    /// How weights are drawn
+    #[arg(long, value_enum, default_value_t = InitialisationKind::Uniform)]
+    pub initialisation: InitialisationKind,
     /// What computes
     #[arg(long, value_enum, default_value_t = BackendKind::Faer)]
     pub backend: BackendKind,

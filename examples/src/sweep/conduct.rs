@@ -104,7 +104,7 @@ fn perform(run: &Run, stop: &Arc<AtomicBool>) -> Result<Option<Outcome>> {
         let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, None)?;
         let text = run.name();
         let fleet = fleet(&job, &workshop, &text, Arc::clone(stop));
-        let (mut story, _) = fleet.run(fleet.faults(), Trace::hashed(text.clone()), Keeping::default())?;
+        let (mut story, _) = fleet.run(fleet.faults()?, Trace::hashed(text.clone()), Keeping::default())?;
         if story.interrupted {
             return Ok(None);
         }

@@ -4,11 +4,11 @@
 
 mod measurement;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use kronfleet_core::backend::Extent;
 use kronfleet_core::preconditioner::Form;
 use kronfleet_examples::model::Model;
-use kronfleet_examples::settings::{Form as FormChoice, Method};
+use kronfleet_examples::settings::{Form as FormChoice, Method, refuse_idle};
 use kronfleet_examples::speed::{Curvature, Workload};
 use measurement::{Measurement, step};
 
@@ -54,7 +54,9 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+    let matches = Arguments::command().get_matches();
+    refuse_idle(&matches)?;
+    let arguments = Arguments::from_arg_matches(&matches)?;
     let classes = 10;
     let input = match arguments.model.as_str() {
         name if name.starts_with("resnet") => Extent::new(3, 32, 32),

@@ -1,0 +1,248 @@
+//! Flags that would change nothing are refused, so that nobody takes a run for what it is not.
+
+use anyhow::{Result, bail};
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
+/// Refuses flags that were given, on the command line or in the `--config` file, and have no effect with the others.
+///
+/// # Errors
+/// With the flag, with what it has no effect, and the remedy.
+pub fn refuse_idle(matches: &ArgMatches) -> Result<()> {
+    for rule in RULES {
+        for &name in rule.flags {
+            if given(matches, name) && (rule.idle)(matches) {
+                bail!("--{name} has no effect {}: leave it out{}", rule.with, rule.remedy);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a flag has no effect with the others.
+pub(super) fn is_idle(matches: &ArgMatches, name: &str) -> bool {
+    RULES.iter().any(|rule| rule.flags.contains(&name) && (rule.idle)(matches))
+}
+
+/// Whether a flag was given.
+pub fn given(matches: &ArgMatches, name: &str) -> bool {
+    let id = name.replace('-', "_");
+    // A program that lacks the flag knows nothing of it.
+    matches.ids().any(|known| known.as_str() == id) && matches.value_source(&id) == Some(ValueSource::CommandLine)
+}
+
+/// Flags, and when they have no effect.
+struct Rule {
+    flags: &'static [&'static str],
+    idle: fn(&ArgMatches) -> bool,
+    /// With what they have none.
+    with: &'static str,
+    /// What to do instead of leaving them out.
+    remedy: &'static str,
+}
+
+const RULES: &[Rule] = &[
+    Rule {
+        flags: &[
+            "form",
+            "fisher",
+            "damping",
+            "adaptive-damping",
+            "kl-clip",
+            "ema",
+            "factor-every",
+            "inverse-every",
+            "deferred-refresh",
+            "no-low-rank",
+            "skip-layer",
+            "average-factors",
+        ],
+        idle: |matches| is(matches, "preconditioner", "none"),
+        with: "with --preconditioner none",
+        remedy: ", or use the curvature: --preconditioner kfac",
+    },
+    Rule {
+        flags: &["form"],
+        idle: |matches| is(matches, "preconditioner", "ekfac"),
+        with: "with --preconditioner ekfac, which has one form only",
+        remedy: ", or choose --preconditioner kfac",
+    },
+    Rule {
+        flags: &["no-low-rank"],
+        idle: |matches| is(matches, "preconditioner", "ekfac") || is(matches, "form", "eigen"),
+        with: "with eigendecompositions",
+        remedy: ", or choose --form inverse",
+    },
+    Rule {
+        flags: &["beta2", "epsilon"],
+        idle: |matches| is(matches, "optimiser", "sgd"),
+        with: "with --optimiser sgd",
+        remedy: ", or choose --optimiser adam",
+    },
+    Rule {
+        flags: &["milestones", "step-factor"],
+        idle: |matches| !is(matches, "schedule", "step"),
+        with: "without --schedule step",
+        remedy: ", or choose it",
+    },
+    Rule {
+        flags: &["cosine-last"],
+        idle: |matches| !is(matches, "schedule", "cosine"),
+        with: "without --schedule cosine",
+        remedy: ", or choose it",
+    },
+    Rule {
+        flags: &["plateau-factor", "plateau-patience", "plateau-tolerance"],
+        idle: |matches| !is(matches, "schedule", "plateau"),
+        with: "without --schedule plateau",
+        remedy: ", or choose it",
+    },
+    Rule {
+        flags: &["warm-up-from"],
+        idle: |matches| is_zero(matches, "warm-up"),
+        with: "without a warm-up",
+        remedy: ", or choose a --warm-up of some iterations",
+    },
+    Rule {
+        flags: &["nesterov"],
+        idle: |matches| is(matches, "optimiser", "adam"),
+        with: "with --optimiser adam",
+        remedy: ", or choose --optimiser sgd",
+    },
+    Rule {
+        flags: &["nesterov"],
+        idle: |matches| is_zero(matches, "momentum"),
+        with: "without momentum",
+        remedy: ", or choose a --momentum above 0",
+    },
+    Rule {
+        flags: &["decoupled"],
+        idle: |matches| is_zero(matches, "weight-decay"),
+        with: "without weight decay",
+        remedy: ", or choose a --weight-decay above 0",
+    },
+    Rule {
+        flags: &["average-factors", "average-optimiser", "rejoin"],
+        idle: |matches| is(matches, "policy", "local"),
+        with: "with --policy local, by which nothing is averaged",
+        remedy: ", or choose --policy periodic",
+    },
+    Rule {
+        flags: &["interval"],
+        idle: |matches| is(matches, "policy", "local") && !is(matches, "outages", "bernoulli"),
+        with: "with --policy local, by which nothing is averaged",
+        remedy: ", or choose --policy periodic",
+    },
+    Rule {
+        flags: &["micro-batches", "link-partition", "link-cut", "rejoin"],
+        idle: |matches| is(matches, "policy", "zeros"),
+        with: "with --policy zeros, by which one model makes whole steps and no frames are exchanged",
+        remedy: ", or choose --policy periodic",
+    },
+    Rule {
+        flags: &["offline-fraction", "max-duration", "max-offline"],
+        idle: |matches| is(matches, "outages", "none"),
+        with: "with --outages none",
+        remedy: ", or choose --outages time-fraction",
+    },
+    Rule {
+        flags: &["max-duration", "max-offline"],
+        idle: |matches| is_zero(matches, "offline-fraction"),
+        with: "when no node ever goes offline",
+        remedy: ", or choose an --offline-fraction above 0",
+    },
+    Rule {
+        flags: &["no-reference"],
+        idle: |matches| {
+            let none = is(matches, "outages", "none") || is_zero(matches, "offline-fraction");
+            none && !given(matches, "link-partition") && !given(matches, "link-cut")
+        },
+        with: "in a run without outages, which is not repeated without them",
+        remedy: "",
+    },
+];
+
+/// The value of a flag, its default included; `None` where the program has no such flag or it has no value.
+fn value<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
+    let id = name.replace('-', "_");
+    matches.ids().find(|known| known.as_str() == id)?;
+    matches.get_raw(&id)?.next_back()?.to_str()
+}
+
+fn is(matches: &ArgMatches, name: &str, expected: &str) -> bool {
+    value(matches, name) == Some(expected)
+}
+
+fn is_zero(matches: &ArgMatches, name: &str) -> bool {
+    value(matches, name).is_some_and(|value| value.parse() == Ok(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{
+        AveragingSettings, KfacSettings, NetworkSettings, OptimiserSettings, OutputSettings, TaskSettings,
+    };
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Parser)]
+    #[command(args_override_self = true)]
+    struct Settings {
+        #[command(flatten)]
+        task: TaskSettings,
+        #[command(flatten)]
+        averaging: AveragingSettings,
+        #[command(flatten)]
+        kfac: KfacSettings,
+        #[command(flatten)]
+        optimiser: OptimiserSettings,
+        #[command(flatten)]
+        network: NetworkSettings,
+        #[command(flatten)]
+        output: OutputSettings,
+    }
+
+    fn refused(given: &str) -> Option<String> {
+        let arguments = std::iter::once("program").chain(given.split_whitespace());
+        refuse_idle(&Settings::command().get_matches_from(arguments)).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_has_no_effect_is_refused_and_what_has_is_not() {
+        for (idle, effective) in [
+            ("--preconditioner none --damping .1", "--preconditioner ekfac --damping .1"),
+            ("--preconditioner none --skip-layer a", "--skip-layer a"),
+            ("--preconditioner none --average-factors", "--average-factors"),
+            ("--preconditioner ekfac --form eigen", "--preconditioner kfac --form eigen"),
+            ("--optimiser adam --nesterov", "--optimiser sgd --nesterov"),
+            ("--momentum 0 --nesterov", "--momentum .5 --nesterov"),
+            ("--form eigen --no-low-rank", "--form inverse --no-low-rank"),
+            ("--beta2 .9", "--optimiser adam --beta2 .9"),
+            ("--milestones 3,4", "--schedule step --milestones 3,4 --step-factor .5"),
+            ("--schedule step --cosine-last .1", "--schedule cosine --cosine-last .1"),
+            ("--plateau-patience 4", "--schedule plateau --plateau-patience 4"),
+            ("--warm-up-from .1", "--warm-up 9 --warm-up-from .1"),
+            ("--decoupled", "--decoupled --weight-decay 1e-4"),
+            ("--policy local --rejoin heal", "--rejoin heal"),
+            ("--policy local --interval 3", "--policy local --interval 3 --outages bernoulli"),
+            ("--policy zeros --micro-batches 2", "--micro-batches 2"),
+            ("--outages none --max-duration 3", "--max-duration 3"),
+            ("--offline-fraction 0.0 --max-offline 3", "--offline-fraction 0.0"),
+            ("--outages none --no-reference", "--no-reference"),
+            ("--outages none --no-reference", "--outages none --no-reference --link-cut 1s..2s:0>1"),
+        ] {
+            let says = refused(idle).unwrap_or_else(|| panic!("{idle} is accepted"));
+            assert!(says.contains("has no effect") && says.contains("leave it out"), "{says}");
+            assert_eq!(refused(effective), None);
+        }
+    }
+
+    #[test]
+    fn every_rule_names_flags_that_exist() {
+        let command = Settings::command();
+        let known: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        for name in RULES.iter().flat_map(|rule| rule.flags) {
+            assert!(known.contains(name), "--{name}");
+        }
+    }
+}
