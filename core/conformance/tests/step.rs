@@ -1,5 +1,6 @@
 //! Training steps agree across backends, and gradients are derivatives.
 
+use kronfleet_conformance::backend::{Fault, Mutant};
 use kronfleet_conformance::check::Check;
 use kronfleet_conformance::minimal::Minimal;
 use kronfleet_conformance::required::Required;
@@ -48,6 +49,43 @@ fn faer_agrees_with_its_own_defaults() {
 fn gradients_are_derivatives() {
     holds(gradients_match_differences(&Nalgebra::<f64>::new, &Check::default()));
     holds(gradients_match_differences(&|| Faer::<f64>::new(1), &Check::default()));
+}
+
+/// That a mistake shows; how small it can be shown is of no interest here.
+const SHOWN: Check = Check { cases: 256, seed: 1, shrinking: 0 };
+
+#[test]
+fn steps_of_wrong_backends_differ() {
+    for fault in [
+        Fault::BetaIgnored,
+        Fault::SolvesOnlyForwards,
+        Fault::EigenvectorsInRows,
+        Fault::EigenvectorsTooLong,
+        Fault::DilationIgnored,
+        Fault::FoldOverwrites,
+        Fault::StatisticForgotten,
+        Fault::BiasGradientForgotten,
+        Fault::MaximumStartsAtZero,
+        Fault::RunningVarianceBiased,
+        Fault::BatchStatisticsConstant,
+        Fault::EvoNormWithoutGroups,
+        Fault::ShortcutPadsBehind,
+        Fault::SmoothingIgnored,
+    ] {
+        let wrong = || Mutant::new(fault);
+        let outcome = steps_agree(&wrong, &Minimal::<f64>::new, TOLERANCE, &SHOWN);
+        assert!(outcome.is_err(), "{fault:?} is not noticed");
+    }
+}
+
+#[test]
+fn wrong_gradients_are_no_derivatives() {
+    for fault in
+        [Fault::BetaIgnored, Fault::FoldOverwrites, Fault::BiasGradientForgotten, Fault::BatchStatisticsConstant]
+    {
+        let wrong = || Mutant::new(fault);
+        assert!(gradients_match_differences(&wrong, &SHOWN).is_err(), "{fault:?} is not noticed");
+    }
 }
 
 /// Blurred bars, one direction and place for every class.
