@@ -108,7 +108,7 @@ fn run(folder: &Folder, flags: &[&str], keep: Keep<'_>) -> Ending {
         }
     };
     let (mut story, model) = fleet
-        .train(Nalgebra::<f32>::new, fleet.faults(), Trace::hashed(text.clone()), keeping)
+        .train(Nalgebra::<f32>::new, fleet.faults().unwrap(), Trace::hashed(text.clone()), keeping)
         .expect("nodes can be made");
     assert_eq!(story.failure, None);
     // What differs by its nature.
