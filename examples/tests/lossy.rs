@@ -122,7 +122,7 @@ fn mistakes_are_named_with_their_remedy() {
         (vec!["--driver=threads", "--trace=x"], "--driver virtual"),
         (vec!["--config", &config], "--no-such-knob"),
         (vec!["--config", &idle], "--kl-clip has no effect with --preconditioner none"),
-        (vec!["--replay=x.trace", "--nodes=3"], "--nodes has no effect with --replay"),
+        (vec!["--replay=x.trace"], "--iterations has no effect with --replay"),
         (vec!["--link-cut=1s..2s:0>9"], "--link-cut names n9"),
     ] {
         let output = lossy(&folder, &[&flags[..], &["--quiet", "--iterations=1"]].concat());
