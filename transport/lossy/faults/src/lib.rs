@@ -7,7 +7,7 @@
 //!
 //! Faults of links are the simulator's own; what happens inside a machine (a process that is killed, frozen or doubled,
 //! a clock that runs wrong, frames that are damaged, values that are not finite) is the business of
-//! [`machine`].
+//! `machine`.
 #![forbid(unsafe_code)]
 
 pub mod draw;
