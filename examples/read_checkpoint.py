@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Checks a checkpoint and shows the model in it; needs Python's `safetensors` and numpy, PyTorch only for --torch.
 
-    read_checkpoint.py kept/00000003 [--torch lenet5]
+    read_checkpoint.py kept/00000003 [--torch lenet5 [--data examples/data]]
 """
 
 import argparse
+import gzip
 import hashlib
 import json
 import pathlib
@@ -48,10 +49,33 @@ def lenet5():
     return LeNet5()
 
 
+def images(folder, name):
+    """The pixels and labels of compressed IDX files, pixels scaled to 0 ... 1."""
+    import numpy
+
+    read = lambda kind, header: numpy.frombuffer(
+        gzip.decompress((folder / f"{name}-{kind}-ubyte.gz").read_bytes()), "u1", offset=header
+    )
+    return read("images-idx3", 16).reshape(-1, 1, 28, 28).astype("f4") / 255, read("labels-idx1", 8).astype("i8")
+
+
+def accuracy(network, folder):
+    """The share of the test images that the network names, normalised by the training images as the trainers do."""
+    import torch
+
+    train, _ = images(folder, "train")
+    pixels, labels = images(folder, "t10k")
+    pixels = (pixels - train.mean(dtype="f8")) / train.std(dtype="f8")
+    with torch.no_grad():
+        named = network.eval()(torch.tensor(pixels, dtype=torch.float32)).argmax(1)
+    return (named == torch.tensor(labels)).double().mean().item()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=pathlib.Path)
     parser.add_argument("--torch", choices=["lenet5"], help="load the model into this network, by name")
+    parser.add_argument("--data", type=pathlib.Path, help="and name the test images of this folder by it")
     arguments = parser.parse_args()
     manifest = check(arguments.checkpoint)
     print(f"iteration {manifest['iteration']} of {manifest['run']['nodes']} nodes, {manifest['holds']}")
@@ -61,6 +85,8 @@ def main():
 
         network = lenet5()
         print(network.load_state_dict(load_file(model)))
+        if arguments.data:
+            print(f"accuracy {accuracy(network, arguments.data):.4f}")
     else:
         from safetensors.numpy import load_file
 
