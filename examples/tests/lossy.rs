@@ -76,6 +76,26 @@ fn one_seed_is_one_run_and_a_trace_repeats_it() {
 }
 
 #[test]
+fn a_crashed_node_is_started_anew_and_ends_with_the_fleet() {
+    let folder = Folder::new("crash");
+    let (trace, write) = (folder.path("run.trace"), format!("--trace={}", folder.path("run.trace")));
+    for mode in ["--mode=available", "--mode=strict"] {
+        let crash = ["--crash=700ms..1s:2", "--outages=none", mode, &write];
+        let crash: Vec<&str> = SMALL.into_iter().filter(|flag| !flag.starts_with("--max-")).chain(crash).collect();
+        let first = result(&lossy(&folder, &crash));
+        // It trains from the start again, until the fleet's state reaches it.
+        assert_ne!(first["samples"], 3 * 20 * 16, "{first}");
+        assert!(first["rounds_committed"].as_u64() >= Some(3), "{first}");
+        let replay = format!("--replay={trace}");
+        let replayed =
+            result(&lossy(&folder, &[&replay, "--quiet", "--json", "--no-reference", "--evaluate-every=10"]));
+        assert_eq!(first["trace_hash"], replayed["trace_hash"]);
+        let report = fs::read_to_string(folder.0.join("run").join("report.md")).expect("a report");
+        assert!(report.contains("All safety invariants held"), "{report}");
+    }
+}
+
+#[test]
 fn the_result_and_the_report_say_what_happened() {
     let folder = Folder::new("report");
     let result = result(&lossy(&folder, &SMALL));

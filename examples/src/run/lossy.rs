@@ -13,7 +13,7 @@ use crate::settings::{AveragingSettings, BackendKind, Driver, NetworkSettings, O
 use anyhow::{Context, Result, bail};
 use kronfleet_conformance::minimal::Minimal;
 use kronfleet_core::backend::Backend;
-use kronfleet_core::cluster::{Incarnation, Record, RunId};
+use kronfleet_core::cluster::{Incarnation, Persisted, Record, RunId};
 use kronfleet_core::participant::{Participant, Schedule};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
@@ -138,8 +138,9 @@ impl Fleet<'_> {
         if self.network.driver == Driver::Threads && (keeper.is_some() || saved.is_some()) {
             bail!("checkpoints are of virtual time: leave out --checkpoint and --resume, or use --driver virtual");
         }
-        if faults.faults.iter().any(|fault| matches!(fault, Fault::Crash { .. })) {
-            bail!("nodes of this trainer cannot crash and restart; leave out the `crash` lines of the trace");
+        let crashes = crashes(&faults)?;
+        if !crashes.is_empty() && (keeper.is_some() || saved.is_some()) {
+            bail!("a checkpoint keeps no crashes: leave out --checkpoint and --resume, or --crash");
         }
         let nodes: Vec<NodeId> = (0..self.averaging.nodes).map(NodeId).collect();
         let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();
@@ -177,7 +178,7 @@ impl Fleet<'_> {
             }
             return simulate(simulation, watch, keeper);
         }
-        let mut participants: BTreeMap<NodeId, Trained<B>> = match &saved {
+        let participants: BTreeMap<NodeId, Trained<B>> = match &saved {
             Some(saved) => {
                 let (participants, iteration) = self.reshape(&make, saved)?;
                 watch.begin_at(iteration);
@@ -195,14 +196,23 @@ impl Fleet<'_> {
                 nodes.iter().map(make).collect::<Result<_>>()?
             }
         };
+        let again = |node: NodeId| Ok((node, Witness::new(self.workshop.trainer(make(), node.0)?)));
+        let disks = Disks::default();
+        let mut starts = Starts {
+            first: participants,
+            again: crashes.into_iter().map(again).collect::<Result<_>>()?,
+            averaging: self.averaging.clone(),
+            run: RunId(self.task.seed),
+            schedule: self.schedule(),
+            disks: disks.clone(),
+        };
         match self.network.driver {
             Driver::Virtual => {
-                let start = move |node: NodeId, _, _, _| {
-                    participants.remove(&node).expect("a node starts once: nothing crashes")
-                };
-                simulate(Simulation::new(SimulationOptions::new(options), trace, start), watch, keeper)
+                let start = move |node, start, _, now| starts.start(node, start, now);
+                let simulation = Simulation::new(SimulationOptions::new(options), trace, start).on(&disks);
+                simulate(simulation, watch, keeper)
             }
-            Driver::Threads => run_threads(participants, options, watch, self.averaging.stall_budget),
+            Driver::Threads => run_threads(starts, options, watch, self.averaging.stall_budget),
         }
     }
 
@@ -229,6 +239,51 @@ impl Fleet<'_> {
         let settings = self.averaging.cluster(RunId(self.task.seed), node, Incarnation(1))?;
         let training = Witness::new(trainer);
         Ok(Participant::new(settings, Instant::ORIGIN, training, self.averaging.policy(), self.schedule()))
+    }
+}
+
+/// The nodes that crash, as often as they do.
+fn crashes(faults: &FaultSchedule) -> Result<Vec<NodeId>> {
+    let mut nodes = Vec::new();
+    for fault in &faults.faults {
+        if let Fault::Crash { node, restart, .. } = fault {
+            if *restart == Instant::FAR {
+                bail!(
+                    "{node} is never started again, and the run would wait for it: say when, as in `crash {node} 1000 2000`"
+                );
+            }
+            nodes.push(*node);
+        }
+    }
+    Ok(nodes)
+}
+
+/// The processes that nodes are started with: at first, and after crashes with nothing but what their disks hold.
+struct Starts<B: Backend> {
+    first: BTreeMap<NodeId, Trained<B>>,
+    /// One for each restart.
+    again: Vec<(NodeId, Witness<B>)>,
+    averaging: AveragingSettings,
+    run: RunId,
+    schedule: Schedule,
+    disks: Disks,
+}
+
+impl<B> Starts<B>
+where
+    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+{
+    /// The process of a node that has been started so often before.
+    fn start(&mut self, node: NodeId, starts: u32, now: Instant) -> Trained<B> {
+        if let Some(participant) = self.first.remove(&node) {
+            return participant;
+        }
+        let index = self.again.iter().position(|&(whose, _)| whose == node);
+        let (_, training) = self.again.swap_remove(index.expect("a trainer for each scheduled restart"));
+        let persisted = Persisted::read(&mut self.disks.of(node)).expect("memory can be read");
+        let incarnation = Incarnation(1 + u64::from(starts));
+        let settings = self.averaging.cluster(self.run, node, incarnation).expect("the first start had the same");
+        Participant::recover(settings, now, persisted, training, self.averaging.policy(), self.schedule)
     }
 }
 
@@ -281,12 +336,7 @@ where
 }
 
 /// Real threads and real time; says so where steps take longer than nodes wait for each other.
-fn run_threads<B, J>(
-    participants: BTreeMap<NodeId, Trained<B>>,
-    options: NetworkOptions,
-    watch: Watch<J>,
-    budget: Duration,
-) -> Result<Ending>
+fn run_threads<B, J>(starts: Starts<B>, options: NetworkOptions, watch: Watch<J>, budget: Duration) -> Result<Ending>
 where
     B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
     J: Judge + Send,
@@ -300,18 +350,18 @@ where
             }
         }));
     let network = LossyNetwork::new(options);
-    let nodes: Vec<NodeId> = participants.keys().copied().collect();
-    let participants = Mutex::new(participants);
+    let nodes: Vec<NodeId> = starts.first.keys().copied().collect();
+    let disks = starts.disks.clone();
+    let starts = Mutex::new(starts);
     let watch = Mutex::new(watch);
     let locked = "no thread panics while it holds this lock";
     let until = Instant::ORIGIN + Duration::from_secs(7 * 24 * 3600);
-    let disks = Disks::default();
     threads::run_with(
         &network,
         &nodes,
         until,
         |node| Box::new(disks.of(node)),
-        |node, _, _, _| participants.lock().expect(locked).remove(&node).expect("a node starts once: nothing crashes"),
+        |node, start, _, now| starts.lock().expect(locked).start(node, start, now),
         |now, node, process| {
             let online = {
                 let (connectivity, advance) = &mut *connectivity.lock().expect(locked);

@@ -7,7 +7,7 @@ use super::witness::Witness;
 use anyhow::{Result, anyhow};
 use kronfleet_conformance::invariants::Checker;
 use kronfleet_core::backend::Backend;
-use kronfleet_core::cluster::{Occurrence, Record};
+use kronfleet_core::cluster::{Incarnation, Occurrence, Record};
 use kronfleet_core::participant::Participant;
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::time::Instant;
@@ -44,6 +44,8 @@ pub struct Watch<J> {
     /// Samples each node has trained on, and its iteration, as last seen.
     samples: Vec<u64>,
     iterations: Vec<u64>,
+    /// Which start of each node that was, and the bytes its earlier starts sent.
+    starts: Vec<(Incarnation, u64)>,
     stop: Arc<AtomicBool>,
     failure: Option<anyhow::Error>,
 }
@@ -64,6 +66,7 @@ impl<J: Judge> Watch<J> {
             waits: false,
             samples: vec![0; story.nodes.len()],
             iterations: vec![0; story.nodes.len()],
+            starts: vec![(Incarnation(1), 0); story.nodes.len()],
             story,
             evaluator,
             display,
@@ -193,7 +196,13 @@ impl<J: Judge> Watch<J> {
                 _ => {}
             }
         })?;
-        story.bytes_sent = participant.node().counters().total_sent().bytes;
+        let (incarnation, sent_before) = &mut self.starts[index];
+        if *incarnation != participant.node().incarnation() {
+            // It crashed, and counts from 0 again.
+            (*incarnation, *sent_before) = (participant.node().incarnation(), story.bytes_sent);
+            self.samples[index] = 0;
+        }
+        story.bytes_sent = *sent_before + participant.node().counters().total_sent().bytes;
         self.finished[index] = participant.is_finished();
         if let Some(failure) = participant.failure() {
             return Err(anyhow!("{node}: {failure}"));
@@ -209,7 +218,8 @@ impl<J: Judge> Watch<J> {
             return Ok(());
         }
         let (before, after) = (self.iterations[index], participant.iteration());
-        self.iterations[index] = after;
+        // One that was set back is not judged twice.
+        self.iterations[index] = before.max(after);
         // A node that was healed forward is judged by what it has where it has arrived.
         for iteration in before + 1..=after {
             if self.evaluator.wants(iteration) {

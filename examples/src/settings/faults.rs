@@ -23,6 +23,14 @@ pub struct LinkCut {
     targets: BTreeSet<NodeId>,
 }
 
+/// Nodes whose programs die and are started again with nothing in memory: `20s..30s:3,4`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeCrash {
+    at: Instant,
+    restart: Instant,
+    nodes: BTreeSet<NodeId>,
+}
+
 impl LinkPartition {
     /// Adds the cuts between every two groups.
     pub fn extend(&self, schedule: &mut FaultSchedule) {
@@ -49,6 +57,19 @@ impl LinkCut {
     /// All nodes that are named.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
         self.sources.iter().chain(&self.targets).copied()
+    }
+}
+
+impl NodeCrash {
+    /// Adds the crashes.
+    pub fn extend(&self, schedule: &mut FaultSchedule) {
+        let &Self { at, restart, .. } = self;
+        schedule.faults.extend(self.nodes.iter().map(|&node| Fault::Crash { node, at, restart }));
+    }
+
+    /// All nodes that are named.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.iter().copied()
     }
 }
 
@@ -80,6 +101,19 @@ impl FromStr for LinkCut {
         };
         let expected = "a time, nodes, and others that do not hear them, such as 20s..30s:0,1>2,3";
         parse().ok_or_else(|| format!("{text:?} is no cut; expected {expected}"))
+    }
+}
+
+impl FromStr for NodeCrash {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (at, restart, who) = time(text)?;
+            Some(Self { at, restart, nodes: nodes(who)? })
+        };
+        let expected = "when they die and when they are started again, and nodes, such as 20s..30s:3,4";
+        parse().ok_or_else(|| format!("{text:?} is no crash; expected {expected}"))
     }
 }
 
@@ -115,6 +149,17 @@ mod tests {
         assert_eq!(faults("1s..2.5s:0,1|2").as_deref(), Ok(both));
         assert_eq!(faults("1s..2s:0|1|2").expect("three groups").lines().count(), 6);
         assert_eq!(faults("10ms..20ms:3>0,1").as_deref(), Ok("cut n3 n0,n1 10000000 20000000\n"));
+    }
+
+    #[test]
+    fn crashes_are_one_fault_per_node() {
+        let mut schedule = FaultSchedule::default();
+        "2s..3.5s:4,1".parse::<NodeCrash>().expect("a crash").extend(&mut schedule);
+        assert_eq!(schedule.to_string(), "crash n1 2000000000 3500000000\ncrash n4 2000000000 3500000000\n");
+        for text in ["2s:1", "3s..2s:1", "2s..3s:", "2s..3s:n1", "2s..3s"] {
+            let says = text.parse::<NodeCrash>().expect_err(text);
+            assert!(says.contains(text) && says.contains("such as 20s..30s:3,4"), "{says}");
+        }
     }
 
     #[test]

@@ -134,7 +134,7 @@ const RULES: &[Rule] = &[
         remedy: ", or choose --policy periodic",
     },
     Rule {
-        flags: &["micro-batches", "link-partition", "link-cut", "rejoin"],
+        flags: &["micro-batches", "link-partition", "link-cut", "crash", "rejoin"],
         idle: |matches| is(matches, "policy", "zeros"),
         with: "with --policy zeros, by which one model makes whole steps and no frames are exchanged",
         remedy: ", or choose --policy periodic",
@@ -155,7 +155,7 @@ const RULES: &[Rule] = &[
         flags: &["no-reference"],
         idle: |matches| {
             let none = is(matches, "outages", "none") || is_zero(matches, "offline-fraction");
-            none && !given(matches, "link-partition") && !given(matches, "link-cut")
+            none && !["link-partition", "link-cut", "crash"].iter().any(|&fault| given(matches, fault))
         },
         with: "in a run without outages, which is not repeated without them",
         remedy: "",
@@ -230,6 +230,7 @@ mod tests {
             ("--offline-fraction 0.0 --max-offline 3", "--offline-fraction 0.0"),
             ("--outages none --no-reference", "--no-reference"),
             ("--outages none --no-reference", "--outages none --no-reference --link-cut 1s..2s:0>1"),
+            ("--outages none --no-reference", "--outages none --no-reference --crash 1s..2s:0"),
         ] {
             let says = refused(idle).unwrap_or_else(|| panic!("{idle} is accepted"));
             assert!(says.contains("has no effect") && says.contains("leave it out"), "{says}");

@@ -1,6 +1,6 @@
 //! The simulated network: links, outages, traces.
 
-use super::faults::{LinkCut, LinkPartition};
+use super::faults::{LinkCut, LinkPartition, NodeCrash};
 use clap::{Args, ValueEnum};
 use kronfleet_core::time::Duration;
 use kronfleet_core::transport::NodeId;
@@ -79,6 +79,9 @@ pub struct NetworkSettings {
     /// Nodes are not heard by others for a time, but hear them: 20s..30s:0,1>2,3; may be given several times
     #[arg(long, value_name = "WHEN:NODES>NODES")]
     pub link_cut: Vec<LinkCut>,
+    /// Nodes die and are started again with nothing in memory: 20s..30s:3,4; may be given several times
+    #[arg(long, value_name = "WHEN:NODES")]
+    pub crash: Vec<NodeCrash>,
     /// Record the run in this file: its options, its faults and every frame
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
@@ -101,7 +104,7 @@ impl NetworkSettings {
         }
     }
 
-    /// Adds partitions and cuts to what goes wrong among so many nodes.
+    /// Adds partitions, cuts and crashes to what goes wrong among so many nodes.
     ///
     /// # Errors
     /// If one names a node that there is not.
@@ -113,6 +116,10 @@ impl NetworkSettings {
         for cut in &self.link_cut {
             check("link-cut", cut.nodes(), nodes)?;
             cut.extend(schedule);
+        }
+        for crash in &self.crash {
+            check("crash", crash.nodes(), nodes)?;
+            crash.extend(schedule);
         }
         Ok(())
     }
