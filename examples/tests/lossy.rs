@@ -1,5 +1,7 @@
 //! The main job as a user runs it: a program, its flags, its files.
 
+mod allreduce;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

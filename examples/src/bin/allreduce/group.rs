@@ -1,0 +1,179 @@
+//! A group of nodes that do one collective operation after the other over a transport that loses nothing.
+
+use anyhow::{Context, Result, bail, ensure};
+use kronfleet_core::cluster::Contribution;
+use kronfleet_core::collective::direct::{Direct, Fault, Load, Parcel};
+use kronfleet_core::error::ErrorKind;
+use kronfleet_core::scalar::Scalar;
+use kronfleet_core::time::Duration;
+use kronfleet_core::transport::{Event, NodeId, Sent, Transport};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Bytes before the values of a frame: operation, piece, whether it is reduced, and nothing.
+const HEADER: usize = 16;
+/// How long nothing at all may happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One node's part in a group whose nodes count from 0.
+pub(crate) struct Group<'a> {
+    transport: &'a mut dyn Transport,
+    nodes: u32,
+    operation: u32,
+    /// Frames of the next operation: others may be ahead.
+    early: VecDeque<(u32, Vec<u8>)>,
+}
+
+/// What stands before the values.
+#[derive(Clone, Copy)]
+struct Header {
+    operation: u32,
+    index: u32,
+    reduced: bool,
+}
+
+impl Header {
+    fn write(self, target: &mut [u8]) {
+        for (target, value) in target.chunks_exact_mut(4).zip([self.operation, self.index, self.reduced.into(), 0]) {
+            target.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Self {
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four of them"));
+        Self { operation: word(0), index: word(4), reduced: word(8) != 0 }
+    }
+}
+
+impl<'a> Group<'a> {
+    pub(crate) fn new(transport: &'a mut dyn Transport, nodes: u32) -> Self {
+        Self { transport, nodes, operation: 0, early: VecDeque::new() }
+    }
+
+    pub(crate) fn node(&self) -> u32 {
+        self.transport.local().0
+    }
+
+    /// Waits until everybody has called it; before the first one, until everybody is there.
+    pub(crate) fn barrier(&mut self) -> Result<()> {
+        self.operation += 1;
+        let Self { operation, nodes, .. } = *self;
+        let mut missing: Vec<u32> = (0..nodes).filter(|&node| node != self.node()).collect();
+        let mut untold = missing.clone();
+        let header = Header { operation, index: 0, reduced: false };
+        let deadline = self.transport.now() + PATIENCE;
+        while let Some(at) = self.early.iter().position(|(_, bytes)| Header::read(bytes).operation == operation) {
+            let (from, _) = self.early.remove(at).expect("just found");
+            missing.retain(|&node| node != from);
+        }
+        while !missing.is_empty() || !untold.is_empty() {
+            let mut failed = None;
+            untold.retain(|&node| {
+                match self.transport.send(NodeId(node), HEADER, &mut |target| header.write(target)) {
+                    Ok(sent) => sent == Sent::Full,
+                    Err(error) => {
+                        // Not there yet.
+                        failed = Some(error).filter(|error| error.kind != ErrorKind::Unreachable);
+                        true
+                    }
+                }
+            });
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+            let now = self.transport.now();
+            ensure!(now < deadline, "nodes {missing:?} are not heard");
+            let until = if untold.is_empty() { deadline } else { now + Duration::from_millis(1) };
+            let early = &mut self.early;
+            self.transport.recv(until, &mut |event| {
+                if let Event::Frame { from, bytes } = event {
+                    if Header::read(bytes).operation == operation {
+                        missing.retain(|&node| node != from.0);
+                    } else {
+                        early.push_back((from.0, bytes.to_vec()));
+                    }
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The mean of everybody's `own`, with equal weights; `memory` is used for it.
+    pub(crate) fn mean(
+        &mut self,
+        own: &Arc<Contribution<f32>>,
+        memory: Contribution<f32>,
+    ) -> Result<Contribution<f32>> {
+        self.operation += 1;
+        let operation = self.operation;
+        let values = own.values();
+        let most = (self.transport.max_frame() - HEADER) / f32::BYTES;
+        let chunk = (16 * 1024).min(most).min(values.div_ceil(self.nodes as usize)).max(1);
+        let weights = vec![vec![1.0]; self.nodes as usize];
+        let mut reduction =
+            Direct::new(self.node() as usize, weights, chunk, Arc::clone(own), memory).map_err(describe)?;
+        for (from, bytes) in std::mem::take(&mut self.early) {
+            accept(&mut reduction, operation, from, &bytes)?;
+        }
+        let mut waiting = None;
+        loop {
+            while let Some(parcel) = waiting.take().or_else(|| reduction.poll()) {
+                if !self.send(operation, own, &parcel)? {
+                    waiting = Some(parcel);
+                    break;
+                }
+            }
+            if reduction.is_whole() && waiting.is_none() {
+                return Ok(reduction.finish());
+            }
+            // A transport that was full need not say when it no longer is.
+            let wait = if waiting.is_some() { Duration::from_micros(100) } else { PATIENCE };
+            let deadline = self.transport.now() + wait;
+            let mut outcome = Ok(());
+            let early = &mut self.early;
+            let came = self.transport.recv(deadline, &mut |event| match event {
+                Event::Frame { from, bytes } if Header::read(bytes).operation != operation => {
+                    early.push_back((from.0, bytes.to_vec()));
+                }
+                Event::Frame { from, bytes } => outcome = accept(&mut reduction, operation, from.0, bytes),
+                Event::Down(peer) => outcome = Err(anyhow::anyhow!("{peer} is lost")),
+                Event::Up(_) => {}
+            })?;
+            outcome?;
+            let silent = !came && waiting.is_none() && self.transport.now() >= deadline;
+            ensure!(!silent, "nothing is heard of members {:?}", reduction.awaited());
+        }
+    }
+
+    /// Answers whether there was room.
+    fn send(&mut self, operation: u32, own: &Contribution<f32>, parcel: &Parcel<f32>) -> Result<bool> {
+        let (values, reduced) = match &parcel.load {
+            Load::Own(piece) => (&own.segments()[piece.segment].values[piece.range.clone()], false),
+            Load::Reduced(values) => (&values[..], true),
+        };
+        let header = Header { operation, index: parcel.index, reduced };
+        let sent = self.transport.send(NodeId(parcel.to as u32), HEADER + values.len() * f32::BYTES, &mut |target| {
+            let (head, body) = target.split_at_mut(HEADER);
+            header.write(head);
+            for (target, value) in body.chunks_exact_mut(f32::BYTES).zip(values) {
+                value.write_le(target);
+            }
+        });
+        Ok(sent.context("a member is lost")? == Sent::Accepted)
+    }
+}
+
+fn accept(reduction: &mut Direct<f32>, operation: u32, from: u32, bytes: &[u8]) -> Result<()> {
+    let header = Header::read(bytes);
+    if header.operation != operation {
+        bail!("a frame of operation {} during {operation}", header.operation);
+    }
+    reduction.receive(from as usize, header.reduced, header.index, &bytes[HEADER..]).map_err(describe)
+}
+
+fn describe(fault: Fault) -> anyhow::Error {
+    match fault {
+        Fault::NotFinite(member) => anyhow::anyhow!("the values of node {member} are not finite"),
+        Fault::Shape(member) => anyhow::anyhow!("node {member} sent what fits nowhere"),
+    }
+}

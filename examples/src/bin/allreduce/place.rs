@@ -1,0 +1,57 @@
+//! What a process is told when it is started, and its end of the transport.
+
+use crate::Medium;
+use anyhow::{Context, Result};
+use kronfleet_core::cluster::RunId;
+use kronfleet_core::transport::{NodeId, Transport};
+use kronfleet_shm::ShmEndpoint;
+use kronfleet_tcp::TcpEndpoint;
+use kronfleet_tcp::tls::Identity;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What a process is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) transport: Medium,
+    pub(crate) node: u32,
+    pub(crate) nodes: u32,
+    /// Tells this fleet from all others of this machine.
+    pub(crate) session: String,
+    /// Where node 0 listens.
+    pub(crate) seed: Option<String>,
+    /// Where the certificates are, if there are any.
+    pub(crate) certificates: Option<PathBuf>,
+    pub(crate) task: Task,
+}
+
+/// What is to be measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Task {
+    /// The bare collective on vectors of so many bytes.
+    Collective(Vec<usize>),
+    /// Whole committed rounds on vectors of so many bytes.
+    Rounds(usize),
+}
+
+/// The run that all fleets of this program belong to; their sessions differ.
+pub(crate) const RUN: RunId = RunId(1);
+
+impl Place {
+    /// This process's end, and where it listens if others have to know.
+    pub(crate) fn open(&self) -> Result<(Box<dyn Transport>, Option<String>)> {
+        let node = NodeId(self.node);
+        if self.transport == Medium::Shm {
+            let options = kronfleet_shm::Options::new(&self.session, RUN, self.nodes, node);
+            return Ok((Box::new(ShmEndpoint::open(&options)?), None));
+        }
+        let mut options = kronfleet_tcp::Options::new(RUN, node);
+        options.seeds = self.seed.iter().cloned().collect();
+        if let Some(folder) = &self.certificates {
+            options.identity = Some(Identity::load(folder, RUN, node)?);
+        }
+        let endpoint = TcpEndpoint::open(options)?;
+        let address = endpoint.address().context("an end that listens")?.to_string();
+        Ok((Box::new(endpoint), Some(address)))
+    }
+}
