@@ -77,6 +77,11 @@ mod catalogue {
         PromiseBroken: "Strict mode: a node accepts what is older than its promise.",
         RecoveryForgets: "Strict mode: a recovery does not finish what was accepted.",
         DecayUnseen: "Strict mode: what stands on a disk is read without a look at its check sum.",
+        DigestIgnored: "The proposer commits although the members' results have different digests.",
+        TieGuessed: "Of results of which none is in the majority, the proposer takes all for right.",
+        OwnerForged: "A member sends on what a piece's owner sent it, as if the piece were its own.",
+        AcknowledgedKept: "A message that was acknowledged is kept in memory.",
+        CheckpointForgets: "Whoever waits for a round is read back from a checkpoint as one that trains.",
         SamplesTwice: "Samples that were counted are counted again.",
         LossHidden: "Samples that healing loses are not reported.",
     }

@@ -13,6 +13,7 @@
 
 use crate::cluster::{AbandonReason, Contribution, Node, Outcome, Persisted, Settings, Status};
 use crate::error::ErrorKind;
+use crate::mutant::mutant;
 use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Request};
 use crate::process::{Process, Task, Work};
 use crate::scalar::Scalar;
@@ -184,6 +185,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     ) -> Self {
         policy.restore(&state.policy);
         let ParticipantState { node, state, failure, last, iteration, .. } = state;
+        let state = if mutant!(CheckpointForgets) && state == State::Waiting { State::Training } else { state };
         Self { node, training, policy, schedule, state, failure, last, iteration }
     }
 
@@ -346,6 +348,10 @@ impl<T: Training<S>, S: Scalar> Process for Participant<T, S> {
 
     fn discard(&mut self) {
         self.node.discard();
+    }
+
+    fn postpone(&mut self) {
+        self.node.postpone();
     }
 
     fn poll_write(&mut self) -> Option<Write> {

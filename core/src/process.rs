@@ -25,7 +25,8 @@ pub trait Process {
 
     /// Receiver and length of the next frame to send, at most `max_frame` bytes; `None` if there is none.
     ///
-    /// Asking again without [`fill`](Self::fill) or [`discard`](Self::discard) gives the same answer.
+    /// Asking again without [`fill`](Self::fill), [`discard`](Self::discard) or [`postpone`](Self::postpone) gives the
+    /// same answer.
     fn poll(&mut self, now: Instant, max_frame: usize) -> Option<(NodeId, usize)>;
 
     /// Writes the frame [`poll`](Self::poll) named into `target`, of exactly the named length, and moves on.
@@ -33,6 +34,12 @@ pub trait Process {
 
     /// Drops the frame [`poll`](Self::poll) named, because its receiver cannot be reached, and moves on.
     fn discard(&mut self);
+
+    /// Leaves the frame [`poll`](Self::poll) named for later, because the link to its receiver is full.
+    ///
+    /// Until the next [`wake`](Self::wake), `poll` names no frame to that receiver, and [`timeout`](Self::timeout) does
+    /// not ask for time to send it one: whoever drives the process asks again when there may be room.
+    fn postpone(&mut self);
 
     /// The next thing to be made durable, in this order; asked for together with frames.
     ///
@@ -71,6 +78,9 @@ pub trait Task: Send + 'static {
     /// Does the work. May take long; runs on any thread.
     fn perform(&mut self);
 }
+
+/// How long to wait at most until a full link is tried again; some transports do not say when there is room.
+const RETRY: Duration = Duration::from_micros(500);
 
 /// Runs `process`, which keeps nothing, over `transport` until `done` says so or the transport fails.
 ///
@@ -111,17 +121,22 @@ pub fn drive_with<P: Process, T: Transport + ?Sized>(
             let durable = storage.write(write.slot, &write.bytes).is_ok();
             process.written(transport.now(), write.ticket, durable);
         }
+        let mut longest = idle;
         while let Some((to, len)) = process.poll(now, transport.max_frame()) {
             match transport.send(to, len, &mut |target| process.fill(target)) {
                 Ok(Sent::Accepted) => {}
-                Ok(Sent::Full) => break,
+                Ok(Sent::Full) => {
+                    // One that takes nothing must not keep the others from hearing this node.
+                    process.postpone();
+                    longest = idle.min(RETRY);
+                }
                 Err(_) => process.discard(),
             }
         }
         if finished {
             return Ok(());
         }
-        let deadline = process.timeout().min(transport.now() + idle);
+        let deadline = process.timeout().min(transport.now() + longest);
         transport.recv(deadline, &mut |event| process.handle(now, event))?;
     }
 }

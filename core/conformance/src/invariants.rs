@@ -17,11 +17,13 @@ pub mod finiteness;
 pub mod leaks;
 pub mod ledger;
 pub mod majority;
+pub mod memory;
 pub mod monotony;
+pub mod ownership;
 pub mod reproducibility;
 
 use crate::violation::Violation;
-use kronfleet_core::cluster::{Contribution, Node, Occurrence, Record};
+use kronfleet_core::cluster::{Attempt, Contribution, Node, Occurrence, Record};
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::transport::NodeId;
 use ledger::Ledger;
@@ -123,6 +125,7 @@ pub struct Checker {
     replay: String,
     #[cfg_attr(feature = "serde", serde(skip))]
     broken: Option<Violation>,
+    ownership: ownership::Ownership,
     records: u64,
 }
 
@@ -153,6 +156,7 @@ impl Checker {
             ledger: Ledger::default(),
             replay: replay.into(),
             broken: None,
+            ownership: ownership::Ownership::default(),
             records: 0,
         }
     }
@@ -196,6 +200,16 @@ impl Checker {
             verdict = self.observe(&record);
         }
         verdict
+    }
+
+    /// Takes note that `node` sends others the average of a piece as its owner; see
+    /// [`reduced_piece`](kronfleet_core::cluster::wire::reduced_piece).
+    ///
+    /// # Errors
+    /// If another one did.
+    pub fn owns(&mut self, attempt: Attempt, piece: u32, node: NodeId) -> Result<(), Violation> {
+        let owned = self.ownership.owns(attempt, piece, node);
+        owned.map_err(|what| Violation { law: ownership::Ownership::NAME, what })
     }
 
     /// Takes note of what `node` holds after a commit or a healing; before the record of it.

@@ -3,7 +3,7 @@
 use crate::cluster::certificate::{Attempt, CertificateId, Incarnation};
 use crate::cluster::node::{Node, Settings};
 use crate::cluster::wire::{self, Acknowledged, Body, Frame, Header, Kind, Place, Reader, RunId, Status, WireError};
-use crate::cluster::{Budget, Digest};
+use crate::cluster::{Budget, Digest, Mode};
 use crate::process::Process;
 use crate::time::{Duration, Instant};
 use crate::transport::{Event, NodeId};
@@ -14,18 +14,25 @@ use alloc::vec::Vec;
 const FRAMES: usize = 10_000;
 
 /// Runs a node through the events that `script` describes: frames good and bad, messages of the round
-/// protocol, peers coming and going, time passing, contributions and withdrawals.
+/// protocol, peers coming and going, time passing, contributions and withdrawals. It does so in available mode, and then
+/// in strict mode with a disk of which every fourth write fails.
 ///
 /// Every sequence of bytes is a script; none makes it panic.
+///
+/// # Panics
+/// If the node does, or sends what cannot be read.
 pub fn exercise(script: &[u8]) {
-    let peers = (0..4).map(NodeId).collect();
-    let settings = Settings::new(RunId(1), NodeId(0), Incarnation(1), peers, Budget::default());
-    let node = Node::<f32>::new(settings, Instant::ORIGIN);
-    let mut exercise = Exercise { node, now: Instant::ORIGIN, sequences: [0; 4] };
-    exercise.node.set_status(Status::Training);
-    let mut reader = Reader::new(script);
-    while exercise.instruction(&mut reader).is_ok() {
-        exercise.drain();
+    for mode in [Mode::Available, Mode::Strict] {
+        let peers = (0..4).map(NodeId).collect();
+        let mut settings = Settings::new(RunId(1), NodeId(0), Incarnation(1), peers, Budget::default());
+        settings.mode = mode;
+        let node = Node::<f32>::new(settings, Instant::ORIGIN);
+        let mut exercise = Exercise { node, now: Instant::ORIGIN, sequences: [0; 4] };
+        exercise.node.set_status(Status::Training);
+        let mut reader = Reader::new(script);
+        while exercise.instruction(&mut reader).is_ok() {
+            exercise.drain();
+        }
     }
 }
 
@@ -167,6 +174,9 @@ impl Exercise {
             buffer.resize(len, 0);
             self.node.fill(&mut buffer);
             wire::decode(&buffer).expect("what a node sends can be read");
+        }
+        while let Some(write) = self.node.poll_write() {
+            self.node.written(self.now, write.ticket, !write.ticket.is_multiple_of(4));
         }
         while self.node.poll_record().is_some() {}
         while self.node.poll_outcome().is_some() {}

@@ -79,6 +79,11 @@ impl Inbox {
         Acknowledged { epoch: self.epoch, next: self.next, beyond: self.beyond }
     }
 
+    /// Bytes kept for messages that are not whole yet.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
     /// When an acknowledgement is due.
     pub(crate) fn due(&self) -> Instant {
         self.due

@@ -173,6 +173,12 @@ impl<S: Scalar> Node<S> {
         &self.links.counters
     }
 
+    /// Bytes it holds for others: messages that are not acknowledged, or not whole, or have come too early, and writes
+    /// that nobody has taken. Its contributions and results are not among them.
+    pub fn held(&self) -> usize {
+        self.links.held() + self.rounds.held()
+    }
+
     /// The next record, oldest first.
     ///
     /// Whoever drives the node takes them; beyond 65,536 that nobody took, the oldest are dropped and counted.
@@ -312,6 +318,10 @@ impl<S: Scalar> Process for Node<S> {
     }
 
     fn timeout(&self) -> Instant {
+        if self.links.zombie {
+            // It acts on no deadline any more; those that stand would have it woken again and again.
+            return Instant::FAR;
+        }
         self.links.timeout().min(self.rounds.timeout())
     }
 
@@ -325,6 +335,10 @@ impl<S: Scalar> Process for Node<S> {
 
     fn discard(&mut self) {
         self.links.discard();
+    }
+
+    fn postpone(&mut self) {
+        self.links.postpone();
     }
 
     fn poll_write(&mut self) -> Option<Write> {

@@ -155,6 +155,11 @@ impl<S: Scalar> Outbox<S> {
         self.bulk.len()
     }
 
+    /// Bytes of the messages that are not wholly acknowledged.
+    pub(crate) fn held(&self) -> usize {
+        self.messages.values().map(|message| message.total as usize).sum()
+    }
+
     /// Takes a message.
     pub(crate) fn push(&mut self, post: Post<S>) {
         let total = post.head.len() + post.tail.values().len() * S::BYTES;
@@ -313,7 +318,7 @@ impl<S: Scalar> Outbox<S> {
             message.flying -= 1;
             let whole = message.cancelled || message.sent == message.total;
             let queued = self.urgent.contains(&flight.message);
-            if message.flying == 0 && whole && !queued {
+            if message.flying == 0 && whole && !queued && !mutant!(AcknowledgedKept) {
                 self.messages.remove(&flight.message);
             }
         }

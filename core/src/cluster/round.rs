@@ -14,10 +14,14 @@
 
 mod behind;
 mod doubt;
+mod ending;
 mod entry;
 mod member;
 mod proposer;
 mod recovery;
+mod reducing;
+mod running;
+mod selection;
 mod strict;
 
 use crate::cluster::budget::Budget;
@@ -36,7 +40,8 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use entry::Entry;
-use proposer::{Chain, Proposer};
+use proposer::Proposer;
+use selection::Chain;
 use strict::Votes;
 
 /// Certificates a node remembers as ancestors of its last one.
@@ -134,6 +139,11 @@ impl<S: Scalar> Rounds<S> {
         self.outcomes.pop_front()
     }
 
+    /// Bytes of what came too early, and of what waits for a disk.
+    pub(crate) fn held(&self) -> usize {
+        self.early.iter().map(|early| early.values.len()).sum::<usize>() + self.votes.held()
+    }
+
     /// Takes in that a peer came or went.
     pub(crate) fn changed(&mut self, now: Instant, links: &mut Links<S>, change: Change) {
         if let Change::Down(node) = change {
@@ -185,7 +195,7 @@ impl<S: Scalar> Rounds<S> {
                     self.remember(certificate);
                 }
             }
-            Message::Decided { certificate } => self.learn_of(now, links, certificate),
+            Message::Decided { certificate } => self.learn_of(now, certificate),
             Message::Abort { attempt, why, who } => {
                 self.aborted(now, links, from, attempt, why, &who);
             }
@@ -231,6 +241,7 @@ impl<S: Scalar> Rounds<S> {
             self.zombie(now, links);
             return;
         }
+        self.take_decided(now, links);
         self.tell(now, links);
         let chain = Chain { mode: self.votes.mode, last: links.last, ancestors: &self.ancestors };
         self.proposer.act(now, links, &chain);

@@ -23,6 +23,7 @@
 
 use crate::cluster::certificate::{Attempt, CertificateId, Incarnation, Round};
 use crate::cluster::digest::{Digest, Digester};
+use crate::cluster::message::Message;
 use crate::transport::NodeId;
 use alloc::vec::Vec;
 use core::fmt;
@@ -215,6 +216,24 @@ impl fmt::Display for WireError {
 }
 
 impl core::error::Error for WireError {}
+
+/// The attempt and the number of the piece that a frame begins to carry the reduced values of, if it does: who sends
+/// it owns that piece.
+///
+/// For frames that a node has just made; nothing is checked.
+pub fn reduced_piece(bytes: &[u8]) -> Option<(Attempt, u32)> {
+    if bytes.get(10) != Some(&(Kind::Segment as u8)) {
+        return None;
+    }
+    let mut reader = Reader::new(bytes.get(HEADER + 12..)?);
+    if reader.u32().ok()? > 0 {
+        return None;
+    }
+    match Message::decode(bytes.get(HEADER + SEGMENT..)?) {
+        Ok(Message::Piece { attempt, reduced: true, index, .. }) => Some((attempt, index)),
+        _ => None,
+    }
+}
 
 /// Reads a frame.
 ///

@@ -111,7 +111,7 @@ struct Slot<P: Work> {
     piece: u64,
     /// The time of the earliest wake event in the queue.
     armed: Instant,
-    /// Whether the last frame was refused because its link was full.
+    /// Whether a frame was refused in its last turn because a link was full.
     blocked: bool,
 }
 
@@ -504,6 +504,7 @@ impl Wire {
     /// Sends what the process has to send; answers whether a link was full.
     fn send_all<P: Process>(&mut self, now: Instant, from: NodeId, process: &mut P) -> bool {
         let max_frame = self.links.options().max_frame;
+        let mut full = false;
         while let Some((to, len)) = process.poll(now, max_frame) {
             assert!(to != from, "{from} sends a frame to itself");
             assert!(len <= max_frame, "{from} sends {len} bytes in a frame, {max_frame} at most");
@@ -515,14 +516,16 @@ impl Wire {
             let fate = self.links.offer(&self.connectivity, from, to, now, len);
             if fate == Fate::Full {
                 self.traffic.full += 1;
-                return true;
+                process.postpone();
+                full = true;
+                continue;
             }
             let mut bytes = self.spare.pop().unwrap_or_default();
             bytes.resize(len, 0);
             process.fill(&mut bytes);
             self.launch(now, from, to, bytes, fate);
         }
-        false
+        full
     }
 
     /// Puts a frame on its link.

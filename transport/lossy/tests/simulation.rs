@@ -140,6 +140,17 @@ fn full_links_are_tried_again_and_lose_nothing() {
 }
 
 #[test]
+fn a_full_link_holds_up_nobody_else() {
+    let mut network = NetworkOptions::new(3, Seed(1));
+    network.faults = "clog n0 n1 0 900000000".parse().unwrap();
+    let mut simulation = simulation(SimulationOptions::new(network), Trace::hashed(""));
+    simulation.run(Instant::ORIGIN + WHILE, |_| ControlFlow::Continue(()));
+    let heard: BTreeMap<_, _> = simulation.processes().map(|(node, process)| (node, process.heard)).collect();
+    assert_eq!(heard[&NodeId(2)], heard[&NodeId(0)], "node 2 hears two peers");
+    assert_eq!(2 * heard[&NodeId(1)], heard[&NodeId(0)], "node 1 hears one");
+}
+
+#[test]
 fn a_late_joiner_starts_late_and_a_crash_takes_the_work_along() {
     let at = |milliseconds: u64| Instant::ORIGIN + Duration::from_millis(milliseconds);
     let mut network = NetworkOptions::new(3, Seed(1));
@@ -197,6 +208,9 @@ fn thousands_of_nodes_cost_what_they_say() {
         }
         fn discard(&mut self) {
             self.0.discard();
+        }
+        fn postpone(&mut self) {
+            self.0.postpone();
         }
     }
     impl Work for Ring {

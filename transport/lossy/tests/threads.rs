@@ -126,6 +126,9 @@ impl Process for Busy {
     fn discard(&mut self) {
         self.gossip.discard();
     }
+    fn postpone(&mut self) {
+        self.gossip.postpone();
+    }
 }
 
 impl Work for Busy {
@@ -163,4 +166,31 @@ fn a_panic_stops_the_others_and_comes_through() {
         assert!(node != NodeId(1) || process.steps < 3, "a node that panics");
         ControlFlow::Continue(())
     });
+}
+
+#[test]
+fn a_full_link_holds_up_nobody_else_and_does_not_make_a_node_spin() {
+    let mut options = NetworkOptions::new(3, Seed(1));
+    options.faults.faults.push(Fault::Clog {
+        sources: [NodeId(0)].into(),
+        targets: [NodeId(1)].into(),
+        from: Instant::ORIGIN,
+        until: Instant::FAR,
+    });
+    let network = LossyNetwork::new(options);
+    // Nobody is at the other end of the link that is full.
+    let nodes = [NodeId(0), NodeId(2)];
+    let start = |node, starts, _, now| Gossip::new(node, 3, starts, now);
+    let processes = threads::run(&network, &nodes, far(), start, |_, node, process| {
+        let over = node == NodeId(2) && process.heard >= 20;
+        if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let processes = processes.unwrap();
+    assert!(processes[&NodeId(2)].heard >= 20, "node 0 was held up until {}", network.now());
+    // It tries again every half a millisecond, whenever it hears something and whenever a step is done.
+    let steps: u32 = processes.values().map(|process| process.steps).sum();
+    let heard: u64 = processes.values().map(|process| process.heard).sum();
+    let waited = network.now().as_nanos() / 500_000;
+    let full = network.traffic().full;
+    assert!(full > 0 && full <= 2 * (waited + heard + u64::from(steps)) + 20, "{full} refusals in {}", network.now());
 }

@@ -2,6 +2,7 @@
 //!
 //! - All who commit an attempt hold the same certificate; nobody commits one twice, and what is committed is
 //!   not aborted afterwards.
+//! - Where members' results differ, exactly those are named that have not what most have; all, where there is a tie.
 //! - When an attempt is first committed, every member has had the whole result in hand, bit for bit the same.
 //! - A certificate grows from what its members had: its parents are theirs, its round the next one, and a
 //!   parent is called stale only if another one descends from it.
@@ -9,7 +10,9 @@
 
 use super::ledger::Ledger;
 use super::{Invariant, Summary};
-use kronfleet_core::cluster::{Attempt, Certificate, CertificateId, Digest, Incarnation, Occurrence, Record, Round};
+use kronfleet_core::cluster::{
+    AbortReason, Attempt, Certificate, CertificateId, Digest, Incarnation, Occurrence, Record, Round,
+};
 use kronfleet_core::transport::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -62,10 +65,13 @@ impl Invariant for Agreement {
                 }
                 self.last.insert(life, id);
             }
-            Occurrence::Aborted { attempt, .. } => {
+            Occurrence::Aborted { attempt, why, who } => {
                 let committed = self.attempts.get(attempt).and_then(|id| self.committed.get(id));
                 if committed.is_some_and(|committed| committed.contains(&life)) {
                     return Err(format!("attempt {attempt} is aborted after this node committed it"));
+                }
+                if *why == AbortReason::Unequal && *who != self.odd(*attempt) {
+                    return Err(format!("attempt {attempt} names {who:?}, odd are {:?}", self.odd(*attempt)));
                 }
             }
             Occurrence::Merged { parents } => {
@@ -103,6 +109,16 @@ fn living(certificate: &Certificate) -> impl Iterator<Item = CertificateId> {
 }
 
 impl Agreement {
+    /// Whose result in this attempt is not the one that most have; everybody's, if as many have one as another.
+    fn odd(&self, attempt: Attempt) -> Vec<NodeId> {
+        let done = self.done.range((attempt, Life::default())..).take_while(|((other, _), _)| *other == attempt);
+        let mut votes: BTreeMap<Digest, usize> = BTreeMap::new();
+        done.clone().for_each(|(_, &digest)| *votes.entry(digest).or_default() += 1);
+        let most = votes.values().max().copied();
+        let tied = votes.values().filter(|&&count| Some(count) == most).count() > 1;
+        done.filter(|(_, digest)| tied || votes.get(digest).copied() != most).map(|((_, (node, _)), _)| *node).collect()
+    }
+
     fn commit(&mut self, life: Life, certificate: &Arc<Certificate>) -> Result<(), String> {
         let id = certificate.id();
         let attempt = certificate.attempt;

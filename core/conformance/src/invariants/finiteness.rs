@@ -1,4 +1,4 @@
-//! Invariant 7: no value that is not finite is ever committed, and its sender is named.
+//! Invariant 7: no value that is not finite is ever committed, and its sender is named, but nobody else.
 
 use super::ledger::Ledger;
 use super::{Invariant, Summary};
@@ -28,6 +28,11 @@ impl Invariant for Finiteness {
             }
             Occurrence::Aborted { attempt, why: AbortReason::NotFinite, who } if who.is_empty() => {
                 return Err(format!("attempt {attempt} had a value that is not finite, and nobody is named"));
+            }
+            Occurrence::Aborted { attempt, why: AbortReason::NotFinite, who } => {
+                if let Some(node) = who.iter().find(|node| ledger.finite(**node) == Some(true)) {
+                    return Err(format!("attempt {attempt} names {node}, all of whose values were finite"));
+                }
             }
             _ => {}
         }

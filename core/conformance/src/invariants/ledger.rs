@@ -25,10 +25,15 @@ pub struct Ledger {
     /// The digests kept of each node, oldest first.
     recent: BTreeMap<NodeId, VecDeque<Digest>>,
     states: BTreeMap<NodeId, (Digest, Option<Values>)>,
+    /// Who has contributed, and whether ever a value that was not finite.
+    finite: BTreeMap<NodeId, bool>,
 }
 
 impl Ledger {
     pub(super) fn contribution<S: Scalar>(&mut self, node: NodeId, contribution: &Contribution<S>) {
+        let counted = contribution.segments().iter().filter(|segment| segment.weight > 0.0);
+        let finite = counted.flat_map(|segment| &segment.values).all(|value| value.is_finite());
+        *self.finite.entry(node).or_insert(true) &= finite;
         if let Some(values) = keep(contribution) {
             let digest = contribution.digest();
             let recent = self.recent.entry(node).or_default();
@@ -70,6 +75,11 @@ impl Ledger {
         };
         let found = kept.iter().find(same);
         found.map(Some).ok_or_else(|| format!("{node} never contributed {digest} with weights {weights:?}"))
+    }
+
+    /// Whether all that `node` contributed was finite, as far as it was shown; `None` if nothing was.
+    pub fn finite(&self, node: NodeId) -> Option<bool> {
+        self.finite.get(&node).copied()
     }
 
     /// The digest of what `node` holds, and the values if they were kept.

@@ -1,17 +1,16 @@
-//! This node's own contribution: announced, reduced, done, committed or given up.
+//! This node's own contribution: announced, taken into an attempt, waited for.
 
 use crate::cluster::certificate::{Attempt, Certificate, Member};
 use crate::cluster::contribution::Contribution;
 use crate::cluster::membership::Links;
 use crate::cluster::message::{Message, Proposal, Ready};
-use crate::cluster::node::Outcome;
-use crate::cluster::outbox::{Post, Tail};
+use crate::cluster::outbox::Post;
 use crate::cluster::peer::Liveness;
 use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
 use crate::cluster::round::entry::{Doubt, Entry, Lacking, Phase};
 use crate::cluster::round::{Early, Rounds};
 use crate::cluster::wire::Status;
-use crate::collective::direct::{Direct, Fault, Load, Parcel};
+use crate::collective::direct::Direct;
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
@@ -20,9 +19,6 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-
-/// Failed attempts after which a node goes on without a round.
-const RETRIES: u32 = 16;
 
 impl<S: Scalar> Rounds<S> {
     pub(crate) fn contribute(&mut self, now: Instant, links: &mut Links<S>, contribution: Contribution<S>) {
@@ -130,8 +126,10 @@ impl<S: Scalar> Rounds<S> {
             let ready = self.entry.as_ref().is_some_and(is_ready);
             let heard = if ready { self.heard } else { Attempt::default() };
             if let Some(entry) = &mut self.entry {
-                // What the proposer goes by may be what was so once.
-                entry.tell_again = now;
+                // What the proposer goes by may be what was so once. If it is this node itself, no time passes until
+                // it proposes again.
+                let own = from == links.identity.node;
+                entry.tell_again = if own { now + self.budget.acknowledge() } else { now };
             }
             let decline = Message::Decline { attempt, heard };
             links.send(from, Post::urgent(decline.encode()));
@@ -214,186 +212,6 @@ impl<S: Scalar> Rounds<S> {
                 }
                 self.forks.push_back(theirs);
                 links.record(now, Occurrence::Forked { ours, theirs });
-            }
-        }
-    }
-
-    /// Takes in a piece of a reduction.
-    pub(super) fn piece(
-        &mut self,
-        now: Instant,
-        links: &mut Links<S>,
-        from: NodeId,
-        attempt: Attempt,
-        reduced: bool,
-        index: u32,
-        values: &[u8],
-    ) {
-        let Some(entry) = &mut self.entry else { return };
-        if attempt > self.heard {
-            // The proposal is still under way. Nobody sends more than the contribution's size twice over.
-            let bytes = |early: &Early| early.values.len() + 64;
-            let held: usize = self.early.iter().map(bytes).sum();
-            let bound = (entry.contribution.values() * S::BYTES + 4096) * self.peers.max(1) * 2;
-            if held + values.len() <= bound {
-                let values = values.to_vec();
-                self.early.push_back(Early { attempt, from, reduced, index, values });
-            }
-            return;
-        }
-        let Phase::Reducing { proposal, direct, moved, fresh, .. } = &mut entry.phase else {
-            return;
-        };
-        let certificate = &proposal.certificate;
-        if certificate.attempt != attempt && !mutant!(OldAttempt) {
-            return;
-        }
-        let place = certificate.members.binary_search_by_key(&from, |member| member.node);
-        let Ok(place) = place else { return };
-        match direct.receive(place, reduced, index, values) {
-            Ok(()) => {
-                *moved = now;
-                *fresh = true;
-                entry.deadline = now + self.budget.total();
-                self.pump(now, links);
-            }
-            Err(Fault::Shape(_)) => links.counters.malformed += 1,
-            Err(Fault::NotFinite(who)) => {
-                let who = certificate.members[who].node;
-                let failed = Message::Failed { attempt, who };
-                links.send(attempt.proposer, Post::urgent(failed.encode()));
-            }
-        }
-    }
-
-    /// Sends what the reduction wants sent; says so when it is whole.
-    fn pump(&mut self, now: Instant, links: &mut Links<S>) {
-        let Some(entry) = &mut self.entry else { return };
-        let Phase::Reducing { proposal, direct, .. } = &mut entry.phase else { return };
-        let attempt = proposal.certificate.attempt;
-        while let Some(Parcel { to, index, load }) = direct.poll() {
-            let reduced = matches!(load, Load::Reduced(_));
-            let head = Message::Piece { attempt, reduced, index, values: &[] }.encode();
-            let tail = match load {
-                Load::Own(piece) => {
-                    Tail::Part { source: Arc::clone(&entry.contribution), segment: piece.segment, range: piece.range }
-                }
-                Load::Reduced(values) => Tail::Whole(values),
-            };
-            let to = proposal.certificate.members[to].node;
-            links.send(to, Post { head, tail, attempt: Some(attempt), bulk: true });
-        }
-        if !direct.is_whole() {
-            return;
-        }
-        let Phase::Reducing { proposal, direct, .. } = core::mem::replace(&mut entry.phase, Phase::Ready) else {
-            return;
-        };
-        let mut average = direct.finish();
-        let iterations = proposal.certificate.members.iter().map(|member| member.iteration);
-        average.iteration = iterations.max().unwrap_or(average.iteration);
-        let result = average.digest();
-        let doubt = Doubt::None(now + self.budget.progress());
-        entry.phase = Phase::Done { proposal, average: Arc::new(average), result, doubt };
-        links.record(now, Occurrence::Done { attempt, result });
-        // Everybody's Done is also a majority's promise.
-        self.say_when_promised(now, links, attempt.proposer, &Message::Done { attempt, result });
-        if mutant!(ApplyAtDone) {
-            self.apply_unasked(now, links);
-        }
-    }
-
-    /// A mistake: applies the result that is there, whatever the others have.
-    pub(super) fn apply_unasked(&mut self, now: Instant, links: &mut Links<S>) {
-        if let Some(Entry { phase: Phase::Done { proposal, result, .. }, .. }) = &self.entry {
-            let certificate = Certificate { result: *result, ..proposal.certificate.clone() };
-            self.commit(now, links, certificate);
-        }
-    }
-
-    /// Applies a committed attempt, once, if this node holds its result.
-    pub(super) fn commit(&mut self, now: Instant, links: &mut Links<S>, certificate: Certificate) {
-        if mutant!(CommitTwice) && self.verdicts.iter().any(|known| known.attempt == certificate.attempt) {
-            links.record(now, Occurrence::Committed { certificate: Arc::new(certificate.clone()) });
-        }
-        match self.entry.as_ref().map(|entry| &entry.phase) {
-            Some(Phase::Done { proposal, result, average, .. })
-                if certificate.result == *result && proposal.certificate.becomes(&certificate) =>
-            {
-                let average = Arc::clone(average);
-                self.votes.decide(certificate.id());
-                self.apply(now, links, Arc::new(certificate), average);
-            }
-            _ if self.votes.is_strict() => self.learn(now, links, &certificate),
-            _ => {}
-        }
-    }
-
-    /// Applies a committed result that this node's contribution is part of.
-    pub(super) fn apply(
-        &mut self,
-        now: Instant,
-        links: &mut Links<S>,
-        certificate: Arc<Certificate>,
-        average: Arc<Contribution<S>>,
-    ) {
-        let Some(Entry { contribution, member, .. }) = self.entry.take() else { return };
-        links.counters.rounds_committed += 1;
-        links.record(now, Occurrence::Committed { certificate: Arc::clone(&certificate) });
-        if certificate.merges() {
-            let parents = certificate.parents.iter().filter(|parent| !parent.stale);
-            let parents = parents.map(|parent| parent.certificate).collect();
-            links.record(now, Occurrence::Merged { parents });
-        }
-        let only_taken = member.healed();
-        let counted = member == only_taken || certificate.member(member.node) != Some(&only_taken);
-        if !counted {
-            links.counters.healed += 1;
-            let healed = Occurrence::Healed {
-                certificate: Arc::clone(&certificate),
-                donor: certificate.attempt.proposer,
-                lost: member.samples,
-            };
-            links.record(now, healed);
-        }
-        if !mutant!(SamplesTwice) {
-            self.samples.0 = self.samples.0.max(member.samples.1);
-        }
-        self.remember(Arc::clone(&certificate));
-        self.adopt(links, &certificate, &average);
-        self.recycle(contribution);
-        self.early.clear();
-        self.outcomes.push_back(if counted {
-            Outcome::Committed { certificate, average }
-        } else {
-            Outcome::Healed { certificate, state: average }
-        });
-    }
-
-    /// Takes in that the proposer gave an attempt up.
-    pub(super) fn aborted(
-        &mut self,
-        now: Instant,
-        links: &mut Links<S>,
-        from: NodeId,
-        attempt: Attempt,
-        why: AbortReason,
-        who: &[NodeId],
-    ) {
-        if from != attempt.proposer {
-            return;
-        }
-        if self.entry.as_ref().and_then(Entry::attempt) != Some(attempt) {
-            return;
-        }
-        self.give_up(now, links, why, who.to_vec());
-        if who.contains(&links.identity.node) {
-            match why {
-                AbortReason::NotFinite => self.abandon(now, links, AbandonReason::NotFinite),
-                AbortReason::Unequal | AbortReason::Stuck => {
-                    self.abandon(now, links, AbandonReason::Excluded);
-                }
-                _ => {}
             }
         }
     }
@@ -499,72 +317,6 @@ impl<S: Scalar> Rounds<S> {
             }
             Phase::Done { .. } => self.resolve(now, links),
             _ => {}
-        }
-    }
-
-    /// A later attempt takes the place of the one under way.
-    fn supersede(&mut self, now: Instant, links: &mut Links<S>) {
-        if self.entry.as_ref().and_then(Entry::attempt).is_some() {
-            self.give_up(now, links, AbortReason::Superseded, Vec::new());
-        }
-    }
-
-    /// Leaves the attempt under way, keeps the contribution for the next.
-    pub(super) fn give_up(&mut self, now: Instant, links: &mut Links<S>, why: AbortReason, who: Vec<NodeId>) {
-        let Some(attempt) = self.leave_attempt(links) else { return };
-        links.counters.rounds_retried += 1;
-        // As its proposer, this node has recorded it already.
-        if attempt.proposer != links.identity.node {
-            links.record(now, Occurrence::Aborted { attempt, why, who });
-        }
-        let Some(entry) = &mut self.entry else { return };
-        entry.deadline = now + self.budget.total();
-        entry.retries += 1;
-        entry.tell_again = now;
-        if entry.retries > RETRIES {
-            self.abandon(now, links, AbandonReason::Late);
-        }
-    }
-
-    /// Drops the copy and what is still to be sent; the attempt can no longer be committed here.
-    fn leave_attempt(&mut self, links: &mut Links<S>) -> Option<Attempt> {
-        let entry = self.entry.as_mut()?;
-        let attempt = entry.attempt()?;
-        entry.phase = Phase::Ready;
-        self.released = self.released.max(attempt);
-        if !mutant!(OldAttempt) {
-            links.cancel(attempt);
-        }
-        Some(attempt)
-    }
-
-    /// Goes on without a round.
-    pub(super) fn abandon(&mut self, now: Instant, links: &mut Links<S>, why: AbandonReason) {
-        let Some(turn) = self.forget_entry(now, links) else { return };
-        links.counters.rounds_abandoned += 1;
-        links.record(now, Occurrence::Abandoned { turn, why });
-        self.outcomes.push_back(Outcome::Abandoned(why));
-    }
-
-    pub(super) fn forget_entry(&mut self, now: Instant, links: &mut Links<S>) -> Option<u64> {
-        let Entry { contribution, member, told, .. } = self.entry.take()?;
-        if self.healing.stop() {
-            links.status = Status::Training;
-            links.announce(now);
-        }
-        if let Some((proposer, _)) = told {
-            let withdraw = Message::Withdraw { turn: member.turn };
-            links.send(proposer, Post::urgent(withdraw.encode()));
-        }
-        self.early.clear();
-        self.recycle(contribution);
-        Some(member.turn)
-    }
-
-    pub(super) fn zombie(&mut self, now: Instant, links: &mut Links<S>) {
-        if self.entry.is_some() {
-            self.leave_attempt(links);
-            self.abandon(now, links, AbandonReason::Zombie);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! budget allows from the first that is ready on; whoever was too slow is named in its records.
 
 use crate::cluster::budget::Budget;
-use crate::cluster::certificate::{Algorithm, Attempt, Certificate, CertificateId, Member, Parent, Round};
+use crate::cluster::certificate::{Algorithm, Attempt, Certificate, Member, Round};
 use crate::cluster::digest::Digest;
 use crate::cluster::membership::Links;
 use crate::cluster::message::{Message, Proposal, Ready};
@@ -14,7 +14,9 @@ use crate::cluster::outbox::Post;
 use crate::cluster::peer::{Liveness, Peer};
 use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
 use crate::cluster::rejoin::{Rejoin, Shortage};
-use crate::cluster::round::recovery::{Acceptance, Recovery};
+use crate::cluster::round::recovery::Recovery;
+use crate::cluster::round::running::Running;
+use crate::cluster::round::selection::{Chain, Exclusion, Selection, parents};
 use crate::cluster::wire::Status;
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
@@ -22,7 +24,6 @@ use crate::time::Instant;
 use crate::transport::NodeId;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -36,13 +37,13 @@ const WIDEST_VALUE: usize = 8;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Proposer {
     pub(super) budget: Budget,
-    mode: Mode,
+    pub(super) mode: Mode,
     /// A majority of the configured world.
     pub(super) quorum: usize,
     /// How many nodes a round needs.
     pub(super) minimum: usize,
     shortage: Shortage,
-    rejoin: Rejoin,
+    pub(super) rejoin: Rejoin,
     chunk: usize,
     pub(super) readies: BTreeMap<NodeId, Announced>,
     /// From when on the waiting for slow nodes counts.
@@ -56,11 +57,11 @@ pub(super) struct Proposer {
     pub(super) recovery: Option<Recovery>,
     pub(super) recover_again: Instant,
     /// The highest sequence heard of or used.
-    sequence: u64,
+    pub(super) sequence: u64,
     /// Who spoiled an attempt since the last commit and has not been ready since: nobody waits for it.
-    left_out: BTreeSet<NodeId>,
+    pub(super) left_out: BTreeSet<NodeId>,
     /// Who was last asked to heal somebody.
-    donors: usize,
+    pub(super) donors: usize,
 }
 
 #[derive(Debug)]
@@ -68,27 +69,6 @@ pub(super) struct Proposer {
 pub(super) struct Announced {
     pub(super) ready: Ready,
     at: Instant,
-}
-
-#[derive(Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(super) struct Running {
-    proposal: Proposal,
-    done: BTreeMap<NodeId, Digest>,
-    pub(super) moved: Instant,
-    /// In strict mode, what all members are done with, and who has accepted it.
-    pub(super) accepting: Option<Acceptance>,
-    missing: BTreeMap<NodeId, Vec<NodeId>>,
-}
-
-impl Running {
-    pub(super) fn attempt(&self) -> Attempt {
-        self.proposal.certificate.attempt
-    }
-
-    fn has(&self, node: NodeId) -> bool {
-        self.proposal.certificate.member(node).is_some()
-    }
 }
 
 impl Proposer {
@@ -183,105 +163,6 @@ impl Proposer {
         }
     }
 
-    pub(super) fn declined<S: Scalar>(
-        &mut self,
-        now: Instant,
-        links: &mut Links<S>,
-        from: NodeId,
-        attempt: Attempt,
-        heard: Attempt,
-    ) {
-        self.sequence = self.sequence.max(heard.sequence);
-        self.stop_recovery(attempt);
-        if self.running.as_ref().is_none_or(|running| {
-            let settled = running.done.contains_key(&from) && running.accepting.is_none();
-            running.attempt() != attempt || !running.has(from) || settled
-        }) {
-            return;
-        }
-        // It may be ready but have heard of a higher attempt; then the next one will be higher still.
-        if heard < attempt {
-            self.forget(from);
-        }
-        self.abort(now, links, AbortReason::Declined, vec![from]);
-    }
-
-    pub(super) fn progress(&mut self, now: Instant, from: NodeId, attempt: Attempt, missing: Vec<NodeId>) {
-        if let Some(running) = &mut self.running
-            && running.attempt() == attempt
-            && running.has(from)
-        {
-            running.moved = now;
-            running.missing.insert(from, missing);
-        }
-    }
-
-    pub(super) fn failed<S: Scalar>(
-        &mut self,
-        now: Instant,
-        links: &mut Links<S>,
-        from: NodeId,
-        attempt: Attempt,
-        who: NodeId,
-    ) {
-        let concerns = |running: &Running| running.attempt() == attempt && running.has(from) && running.has(who);
-        if self.running.as_ref().is_some_and(concerns) {
-            self.abort(now, links, AbortReason::NotFinite, vec![who]);
-        }
-    }
-
-    /// Takes in that a member holds a result; with those of all members and equal digests, commits.
-    pub(super) fn done<S: Scalar>(
-        &mut self,
-        now: Instant,
-        links: &mut Links<S>,
-        from: NodeId,
-        attempt: Attempt,
-        result: Digest,
-    ) -> Option<Arc<Certificate>> {
-        let running = self.running.as_mut()?;
-        let old = mutant!(OldAttempt) && attempt < running.attempt();
-        if (running.attempt() != attempt && !old) || !running.has(from) {
-            return None;
-        }
-        let result = running.done.values().next().copied().filter(|_| old).unwrap_or(result);
-        running.done.insert(from, result);
-        running.moved = now;
-        let members = running.proposal.certificate.members.len();
-        let needed = if mutant!(CommitOnSubset) { (members - 1).max(1) } else { members };
-        if running.done.len() < needed {
-            return None;
-        }
-        let mut votes = BTreeMap::<Digest, usize>::new();
-        for &result in running.done.values() {
-            *votes.entry(result).or_default() += 1;
-        }
-        if votes.len() > 1 {
-            // Where as many hold one as the other, nobody can tell which is right.
-            let most = votes.values().copied().max();
-            let tied = votes.values().filter(|&&votes| Some(votes) == most).count() > 1;
-            let odd = running.done.iter().filter(|&(_, digest)| tied || votes.get(digest).copied() != most);
-            let odd = odd.map(|(&node, _)| node).collect();
-            self.abort(now, links, AbortReason::Unequal, odd);
-            return None;
-        }
-        let certificate = Certificate { result, ..running.proposal.certificate.clone() };
-        if self.mode == Mode::Available {
-            if !mutant!(AbortAfterCommit) {
-                self.running = None;
-            }
-            return Some(self.committed(links, certificate, &BTreeSet::new()));
-        }
-        if running.accepting.is_none() {
-            let accept = Message::Accept { attempt, certificate: certificate.clone(), holders: Vec::new() }.encode();
-            for member in &certificate.members {
-                links.send(member.node, Post::urgent(accept.clone()));
-            }
-            running.accepting = Some(Acceptance::new(certificate));
-        }
-        None
-    }
-
     /// Takes in that these contributions are part of a committed average.
     pub(super) fn counted(&mut self, members: &[Member]) {
         self.left_out.clear();
@@ -368,66 +249,12 @@ impl Proposer {
         self.propose(now, links, chain, &members, &behind);
     }
 
-    /// Who takes part: nodes of one shape that reach each other.
-    ///
-    /// Those that are to be healed first count nothing in the round and take its result; if that leaves too
-    /// few for a round, they are healed by one of the others.
-    fn select(&self, chain: &Chain<'_>) -> Selection {
-        let mut fits: Vec<&Ready> = Vec::new();
-        let mut excluded = Vec::new();
-        for Announced { ready, .. } in self.readies.values() {
-            let node = ready.member.node;
-            let suits = fits.iter().all(|other| {
-                ready.lengths == other.lengths
-                    && ready.wire == other.wire
-                    && !ready.unreachable.contains(&other.member.node)
-                    && !other.unreachable.contains(&node)
-            });
-            if suits {
-                fits.push(ready);
-            } else {
-                excluded.push((node, Exclusion::Abandon));
-            }
-        }
-        let mut members: Vec<NodeId> = fits.iter().map(|ready| ready.member.node).collect();
-        let mut behind = BTreeSet::new();
-        if self.rejoin == Rejoin::HealFirst {
-            let parents = parents(fits.iter().copied(), chain);
-            let is_behind = |ready: &&&Ready| is_stale(&parents, ready.member.parent);
-            behind = fits.iter().filter(is_behind).map(|ready| ready.member.node).collect();
-        }
-        if members.len() - behind.len() < self.minimum {
-            members.retain(|node| !behind.contains(node));
-            for node in core::mem::take(&mut behind) {
-                excluded.push((node, Exclusion::Heal(members.clone())));
-            }
-        }
-        Selection { members, behind, excluded }
-    }
-
-    fn exclude<S: Scalar>(&mut self, links: &mut Links<S>, node: NodeId, how: Exclusion) {
-        let Some(Announced { ready, .. }) = self.readies.get(&node) else { return };
-        let message = match how {
-            Exclusion::Abandon => {
-                let (turn, why) = (ready.member.turn, AbandonReason::Excluded);
-                Message::Abandon { turn, why }
-            }
-            Exclusion::Heal(mut donors) => {
-                // Joiners are spread over the donors.
-                let first = self.donors % donors.len().max(1);
-                donors.rotate_left(first);
-                self.donors += 1;
-                Message::Heal { newest: links.last, donors }
-            }
-        };
-        links.send(node, Post::urgent(message.encode()));
-        self.forget(node);
-    }
-
     /// Whether to wait where too few are left: only as long as enough may still come.
     pub(super) fn waits<S: Scalar>(&self, links: &Links<S>) -> bool {
+        // Whoever has left may come back, but not to a run that is over for others.
+        let over = links.peers().any(|peer| peer.status == Status::Finished);
         let may_come = |peer: &&Peer| match peer.status {
-            Status::Training | Status::Healing => true,
+            Status::Training | Status::Healing => !over || peer.liveness != Liveness::Left,
             Status::Observing => peer.liveness == Liveness::Unknown,
             Status::Finished => false,
         };
@@ -508,29 +335,7 @@ impl Proposer {
         for &node in nodes {
             links.send(node, Post::urgent(propose.clone()));
         }
-        self.running =
-            Some(Running { proposal, done: BTreeMap::new(), moved: now, missing: BTreeMap::new(), accepting: None });
-    }
-
-    /// Who is to be left out of the next attempt, as this one stands still: whom most members wait for, or
-    /// else whoever has not said anything.
-    fn blamed(&self) -> Vec<NodeId> {
-        let Some(running) = &self.running else { return Vec::new() };
-        let mut votes = BTreeMap::<NodeId, usize>::new();
-        for (node, missing) in &running.missing {
-            if !running.done.contains_key(node) {
-                for &other in missing.iter().filter(|other| running.has(**other)) {
-                    *votes.entry(other).or_default() += 1;
-                }
-            }
-        }
-        let members = running.proposal.certificate.members.iter().map(|member| member.node);
-        let mute: Vec<NodeId> =
-            members.filter(|node| !running.done.contains_key(node) && !running.missing.contains_key(node)).collect();
-        if !mute.is_empty() {
-            return mute;
-        }
-        votes.into_iter().max_by_key(|&(node, votes)| (votes, node)).map(|(node, _)| node).into_iter().collect()
+        self.running = Some(Running::new(proposal, now));
     }
 
     pub(super) fn next_attempt<S: Scalar>(&mut self, links: &Links<S>) -> Attempt {
@@ -543,82 +348,9 @@ impl Proposer {
         self.readies.values().map(|known| &known.ready)
     }
 
-    /// Gives the running attempt up and tells all its members.
-    fn abort<S: Scalar>(&mut self, now: Instant, links: &mut Links<S>, why: AbortReason, mut who: Vec<NodeId>) {
-        let Some(running) = self.running.take() else { return };
-        if running.accepting.is_some() {
-            // A majority may have accepted already; only a recovery can tell.
-            self.recover(now, links);
-            return;
-        }
-        who.sort_unstable();
-        if mutant!(NobodyNamed) {
-            who.clear();
-        }
-        let attempt = running.attempt();
-        if matches!(why, AbortReason::NotFinite | AbortReason::Unequal | AbortReason::Stuck) {
-            for &node in &who {
-                self.forget(node);
-                self.left_out.insert(node);
-            }
-        }
-        links.record(now, Occurrence::Aborted { attempt, why, who: who.clone() });
-        let abort = Message::Abort { attempt, why, who }.encode();
-        for member in &running.proposal.certificate.members {
-            links.send(member.node, Post::urgent(abort.clone()));
-        }
-    }
-
     pub(super) fn forget(&mut self, node: NodeId) {
         self.readies.remove(&node);
         // The waiting of those that are left began when the first of them was ready.
         self.since = self.readies.values().map(|known| known.at).min();
     }
-}
-
-/// What the proposer knows of its own history; it tells about the others' where it is one of them.
-pub(super) struct Chain<'a> {
-    pub(super) mode: Mode,
-    pub(super) last: CertificateId,
-    pub(super) ancestors: &'a BTreeSet<CertificateId>,
-}
-
-struct Selection {
-    members: Vec<NodeId>,
-    /// Those of the members that count nothing.
-    behind: BTreeSet<NodeId>,
-    excluded: Vec<(NodeId, Exclusion)>,
-}
-
-#[derive(Clone, Debug)]
-enum Exclusion {
-    /// It goes on without a round.
-    Abandon,
-    /// It is healed by one of these.
-    Heal(Vec<NodeId>),
-}
-
-/// The last certificates of these nodes, and which of them others of these descend from.
-fn parents<'a>(readies: impl Iterator<Item = &'a Ready> + Clone, chain: &Chain<'_>) -> Vec<Parent> {
-    let heads: BTreeSet<CertificateId> = readies.clone().map(|ready| ready.member.parent).collect();
-    let ancestors: BTreeSet<CertificateId> = readies.flat_map(|ready| ready.ancestors.iter().copied()).collect();
-    let heads_contain_own = heads.contains(&chain.last);
-    // In strict mode there is one history: whoever is not at its end is behind.
-    let end = heads.last().map(|newest| newest.round).filter(|_| chain.mode == Mode::Strict);
-    let started = heads.iter().any(|head| head.round > Round(0));
-    heads
-        .into_iter()
-        .map(|certificate| Parent {
-            certificate,
-            stale: mutant!(StaleInvented)
-                || ancestors.contains(&certificate)
-                || Some(certificate.round) < end
-                || (heads_contain_own && chain.ancestors.contains(&certificate))
-                || (started && certificate == CertificateId::default()),
-        })
-        .collect()
-}
-
-fn is_stale(parents: &[Parent], certificate: CertificateId) -> bool {
-    parents.iter().any(|parent| parent.certificate == certificate && parent.stale)
 }

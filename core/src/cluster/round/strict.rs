@@ -184,6 +184,12 @@ impl<S: Scalar> Votes<S> {
         Some((&accepted.certificate, &accepted.state))
     }
 
+    /// Bytes of what waits for a disk.
+    pub(super) fn held(&self) -> usize {
+        let writes: usize = self.writes.iter().map(|write| write.bytes.len()).sum();
+        writes + self.held.iter().map(|held| held.message.len()).sum::<usize>()
+    }
+
     fn say(&mut self, links: &mut Links<S>, held: Held, now: Instant) {
         if held.ticket <= self.durable {
             links.send(held.to, Post::urgent(held.message));
@@ -319,48 +325,53 @@ impl<S: Scalar> Rounds<S> {
         last.map(|(certificate, state)| (certificate, state)).or_else(|| self.votes.copy(id))
     }
 
-    /// Takes in that a certificate is committed: applies what this node has accepted.
-    pub(super) fn learn(&mut self, now: Instant, links: &mut Links<S>, certificate: &Certificate) {
-        let id = certificate.id();
-        if id.round <= self.votes.decided.round {
-            return;
+    /// Takes in that a certificate is committed.
+    pub(super) fn learn(&mut self, certificate: &Certificate) {
+        if certificate.round > self.votes.decided.round {
+            self.votes.decide(certificate.id());
+            self.remember(Arc::new(certificate.clone()));
         }
-        self.votes.decide(id);
-        self.remember(Arc::new(certificate.clone()));
-        let Some((certificate, state)) = self.votes.copy(id) else { return };
-        let (certificate, state) = (Arc::clone(certificate), Arc::clone(state));
+    }
+
+    /// Applies what is decided, once this node has accepted it: it may hear of the decision before, and be in another
+    /// attempt meanwhile.
+    pub(super) fn take_decided(&mut self, now: Instant, links: &mut Links<S>) {
+        let id = self.votes.decided;
         if id.round <= links.last.round {
             return;
         }
-        let counted = self.entry.as_ref().is_some_and(|entry| {
-            matches!(entry.phase, Phase::Ready)
-                && certificate.member(entry.member.node).is_some_and(|member| {
-                    (member.incarnation, member.turn) == (entry.member.incarnation, entry.member.turn)
-                })
-        });
+        let Some((certificate, state)) = self.votes.copy(id) else { return };
+        let (certificate, state) = (Arc::clone(certificate), Arc::clone(state));
+        let Some(entry) = &self.entry else {
+            self.votes.inherited = Some((certificate, state));
+            return;
+        };
+        if entry.attempt().is_some() {
+            return;
+        }
+        let counted = matches!(entry.phase, Phase::Ready)
+            && certificate.member(entry.member.node).is_some_and(|member| {
+                (member.incarnation, member.turn) == (entry.member.incarnation, entry.member.turn)
+            });
         if counted {
             // Whoever it was announced to since must not propose it once more.
-            if let Some(Entry { member, told: Some((proposer, _)), .. }) = &self.entry {
-                let withdraw = Message::Withdraw { turn: member.turn };
-                links.send(*proposer, Post::urgent(withdraw.encode()));
+            if let Some((proposer, _)) = entry.told {
+                let withdraw = Message::Withdraw { turn: entry.member.turn };
+                links.send(proposer, Post::urgent(withdraw.encode()));
             }
             self.apply(now, links, certificate, state);
             return;
         }
+        let own = Arc::clone(&entry.contribution);
         self.votes.inherited = Some((certificate, state));
-        if let Some(entry) = &self.entry
-            && entry.attempt().is_none()
-        {
-            let own = Arc::clone(&entry.contribution);
-            self.inherit(now, links, &own);
-        }
+        self.inherit(now, links, &own);
     }
 
     /// Takes in that whatever is open up to this certificate's round is decided.
-    pub(super) fn learn_of(&mut self, now: Instant, links: &mut Links<S>, id: CertificateId) {
+    pub(super) fn learn_of(&mut self, now: Instant, id: CertificateId) {
         if let Some((certificate, _)) = self.votes.copy(id) {
             let certificate = Certificate::clone(certificate);
-            self.learn(now, links, &certificate);
+            self.learn(&certificate);
         } else if self.votes.is_strict() {
             self.votes.decide(id);
             if let Some(entry) = &mut self.entry {

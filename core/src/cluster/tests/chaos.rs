@@ -182,22 +182,22 @@ fn strict_mode_has_one_history_whatever_happens() {
     assert!(commits > SEEDS as usize, "{commits} recoveries");
 }
 
-#[test]
-fn once_faults_stop_strict_mode_commits_if_a_majority_lives() {
+/// Lets faults come and stop; then every node that lives commits `within` some time, if `enough` of them do.
+fn recovers(mode: Mode, within: Duration, enough: fn(&Fleet) -> bool, check_more: fn(&Fleet)) {
     for seed in 0..SEEDS {
-        let mut chaos = Chaos::new(seed, Mode::Strict);
+        let mut chaos = Chaos::new(seed, mode);
         for _ in 0..10 {
             let span = Duration::from_millis(20 + chaos.random.below(800));
             chaos.run(span, Duration::from_millis(20));
             chaos.strike();
         }
         chaos.calm();
-        let nodes: Vec<u32> = chaos.fleet.nodes.keys().copied().collect();
-        if nodes.len() <= chaos.fleet.size() / 2 {
+        if !enough(&chaos.fleet) {
             continue;
         }
+        let nodes: Vec<u32> = chaos.fleet.nodes.keys().copied().collect();
         let before = chaos.fleet.records.len();
-        chaos.run(4 * SECOND, Duration::from_millis(20));
+        chaos.run(within, Duration::from_millis(20));
         for node in nodes {
             let commits = chaos.fleet.records[before..].iter().any(|record| {
                 record.node == NodeId(node)
@@ -206,8 +206,19 @@ fn once_faults_stop_strict_mode_commits_if_a_majority_lives() {
             assert!(commits, "seed {seed}: n{node} by {}\n{}", chaos.fleet.now, chaos.fleet.trace());
         }
         check(&chaos.fleet, &chaos.contributions);
-        check_one_history(&chaos.fleet);
+        check_more(&chaos.fleet);
     }
+}
+
+#[test]
+fn once_faults_stop_strict_mode_commits_if_a_majority_lives() {
+    let majority = |fleet: &Fleet| fleet.nodes.len() > fleet.size() / 2;
+    recovers(Mode::Strict, 4 * SECOND, majority, check_one_history);
+}
+
+#[test]
+fn once_faults_stop_a_round_commits_within_three_budgets() {
+    recovers(Mode::Available, 3 * SECOND, |fleet| fleet.nodes.len() > 1, |_| {});
 }
 
 #[test]
@@ -219,34 +230,6 @@ fn certificates_state_what_happened() {
             let pause = Duration::from_millis(1 + chaos.random.below(60));
             chaos.run(span, pause);
             chaos.strike();
-        }
-        check(&chaos.fleet, &chaos.contributions);
-    }
-}
-
-#[test]
-fn once_faults_stop_a_round_commits_within_three_budgets() {
-    for seed in 0..SEEDS {
-        let mut chaos = Chaos::new(seed, Mode::Available);
-        for _ in 0..10 {
-            let span = Duration::from_millis(20 + chaos.random.below(800));
-            chaos.run(span, Duration::from_millis(20));
-            chaos.strike();
-        }
-        chaos.calm();
-        let nodes: Vec<u32> = chaos.fleet.nodes.keys().copied().collect();
-        if nodes.len() < 2 {
-            continue;
-        }
-        let before = chaos.fleet.records.len();
-        chaos.run(3 * SECOND, Duration::from_millis(20));
-        let end = chaos.fleet.now;
-        for node in nodes {
-            let commits = chaos.fleet.records[before..].iter().any(|record| {
-                record.node == NodeId(node)
-                    && matches!(record.what, Occurrence::Committed { .. } | Occurrence::Healed { .. })
-            });
-            assert!(commits, "seed {seed}: n{node} by {end}\n{}", chaos.fleet.trace());
         }
         check(&chaos.fleet, &chaos.contributions);
     }

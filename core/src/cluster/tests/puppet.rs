@@ -393,6 +393,49 @@ fn whoever_has_another_digest_is_named_and_left_out() {
     assert!(named, "{:?}", stage.records);
 }
 
+/// Whom node 0 names if the others' results have these digests; its own is digest 0 here.
+fn named_for(digests: &[u64]) -> Vec<u32> {
+    let size = digests.len() as u32 + 1;
+    let mut stage = Stage::new(0, size);
+    stage.contribute(3.0);
+    (1..size).for_each(|puppet| stage.say(puppet, &Message::Ready(ready(puppet, 1))));
+    let attempt = proposed(&stage).expect("all are ready").attempt;
+    let values = [bytes(6.0), bytes(6.0)].concat();
+    (1..size)
+        .for_each(|puppet| stage.say(puppet, &Message::Piece { attempt, reduced: false, index: 0, values: &values }));
+    let own = stage.records.iter().find_map(|record| match record.what {
+        Occurrence::Done { result, .. } => Some(result),
+        _ => None,
+    });
+    for (puppet, &digest) in (1..size).zip(digests) {
+        let result = if digest == 0 { own.expect("node 0 is done") } else { Digest(digest) };
+        stage.say(puppet, &Message::Done { attempt, result });
+    }
+    assert_eq!(commits(&stage), 0, "{digests:?}");
+    let named = stage.records.iter().find_map(|record| match &record.what {
+        Occurrence::Aborted { why: AbortReason::Unequal, who, .. } => Some(who.iter().map(|node| node.0).collect()),
+        _ => None,
+    });
+    named.expect("results differ")
+}
+
+#[test]
+fn where_digests_are_tied_nobody_can_tell_who_is_right() {
+    for (digests, named) in [
+        (&[1][..], &[0, 1][..]),
+        (&[1, 2], &[0, 1, 2]),
+        (&[0, 1, 1], &[0, 1, 2, 3]),
+        (&[0, 1, 1, 2], &[0, 1, 2, 3, 4]),
+        // No tie: two against one, two against one and one, three against two.
+        (&[1, 1], &[0]),
+        (&[0, 1, 2], &[2, 3]),
+        (&[0, 0, 1, 1], &[3, 4]),
+        (&[1, 1, 1, 0], &[0, 4]),
+    ] {
+        assert_eq!(named_for(digests), named, "{digests:?}");
+    }
+}
+
 #[test]
 fn a_weight_that_is_no_weight_is_not_read() {
     for weight in [-1.0, f64::NAN, f64::INFINITY] {

@@ -3,7 +3,9 @@
 use crate::cluster::wire::{self, *};
 use crate::cluster::*;
 use crate::cluster::{exercise, exercise_membership};
+use crate::process::Process;
 use crate::seed::Seed;
+use crate::time::Instant;
 use crate::transport::NodeId;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -86,4 +88,30 @@ fn arbitrary_bytes_never_panic() {
         exercise_membership(&noise);
         let _ = decode(&noise);
     }
+}
+
+#[test]
+fn a_full_link_holds_up_nobody_else_and_does_not_make_a_node_spin() {
+    let peers = (0..4).map(NodeId).collect();
+    let settings = Settings::new(RunId(1), NodeId(0), Incarnation(1), peers, Budget::default());
+    let mut now = Instant::from_nanos(1);
+    let mut node = Node::<f32>::new(settings, now);
+    let mut frame = [0; 256];
+    let mut reached = Vec::new();
+    while let Some((to, len)) = node.poll(now, frame.len()) {
+        if to == NodeId(2) {
+            node.postpone();
+        } else {
+            node.fill(&mut frame[..len]);
+            reached.push(to);
+        }
+    }
+    assert_eq!(reached, [NodeId(1), NodeId(3)]);
+    assert!(node.timeout() > now, "it would be woken again and again while the link is full");
+    now = node.timeout();
+    node.wake(now);
+    let (to, len) = node.poll(now, frame.len()).expect("what was postponed");
+    assert_eq!(to, NodeId(1), "peers take turns");
+    node.fill(&mut frame[..len]);
+    assert_eq!(node.poll(now, frame.len()).map(|(to, _)| to), Some(NodeId(2)));
 }

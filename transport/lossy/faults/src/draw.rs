@@ -25,6 +25,12 @@ pub fn draw(seed: u64) -> Schedule {
             faults.push(Fault::Damage { node, how: Damage::Rot, share: 0.5, from, until });
         }
     }
+    if rot && dice.random.chance(0.5) {
+        // Healing takes a while, and donors are not heard any more while they give.
+        run.link.bandwidth = Some(100_000 + dice.random.below(100_000));
+        (run.values, run.chunk) = (257 + dice.random.below(600) as u32, 128);
+        dice.donors(&mut faults);
+    }
     if strict && dice.random.chance(0.4) {
         dice.storage(&mut faults);
     }
@@ -196,6 +202,19 @@ impl Dice {
         }
     }
 
+    /// Somebody who was away comes back, and one after another of the others is not heard by it any more.
+    fn donors(&mut self, faults: &mut Vec<Fault>) {
+        let node = self.node();
+        let at = self.at();
+        let back = at + self.length();
+        faults.push(Fault::Crash { node, at, back: Some(back) });
+        for donor in self.all().into_iter().filter(|donor| *donor != node) {
+            let from = back + milliseconds(self.random.below(1_000));
+            let until = from + milliseconds(100 + self.random.below(1_500));
+            faults.push(Fault::Cut { sources: [donor].into(), targets: [node].into(), from, until });
+        }
+    }
+
     /// Disks that fail.
     fn storage(&mut self, faults: &mut Vec<Fault>) {
         let node = self.node();
@@ -218,7 +237,7 @@ impl Dice {
     fn fault(&mut self, faults: &mut Vec<Fault>) {
         let node = self.node();
         let (from, until) = self.span();
-        match self.random.below(22) {
+        match self.random.below(25) {
             0 | 1 => {
                 let at = if self.random.chance(0.2) { Instant::ORIGIN } else { from };
                 let back = self.again().map(|length| from + length);
@@ -268,7 +287,7 @@ impl Dice {
                 }
             }
             18 => {
-                let how = Damage::ALL[self.random.below(Damage::ALL.len() as u64) as usize];
+                let how = Damage::HARMLESS[self.random.below(Damage::HARMLESS.len() as u64) as usize];
                 let share = [0.05, 0.3, 1.0][self.random.below(3) as usize];
                 faults.push(Fault::Damage { node, how, share, from, until });
             }
@@ -282,6 +301,18 @@ impl Dice {
                 } else {
                     let rate = [0.5, 0.9, 1.1, 3.0][self.random.below(4) as usize];
                     faults.push(Fault::Drift { node, rate, from, until });
+                }
+            }
+            21 => {
+                let share = [0.05, 0.3, 1.0][self.random.below(3) as usize];
+                faults.push(Fault::Damage { node, how: Damage::Spoil, share, from, until });
+            }
+            // Again and again, so that it meets every point of the protocol.
+            22 => {
+                let mut at = from;
+                for _ in 0..1 + self.random.below(5) {
+                    faults.push(Fault::Restore { node, at });
+                    at += self.length();
                 }
             }
             _ => {

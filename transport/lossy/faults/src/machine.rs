@@ -16,7 +16,7 @@ use kronfleet_core::cluster::{
     Budget, Incarnation, Mode, Node, Occurrence, Persisted, Quarantine, Record, RunId, Settings, Shortage,
 };
 use kronfleet_core::participant::{Participant, Schedule, Step};
-use kronfleet_core::policy::{Periodic, Rejoin};
+use kronfleet_core::policy::{AveragingPolicy, Periodic, Rejoin};
 use kronfleet_core::process::{Process, Task, Work};
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_core::time::{Duration, Instant};
@@ -36,6 +36,7 @@ pub(crate) struct Machine {
     witness: Witness,
     /// When training is told that it is over.
     enough: Instant,
+    restores: bool,
     random: Random,
     mood: Arc<Mutex<Mood>>,
     starts: u64,
@@ -81,6 +82,7 @@ enum Deed {
     Ghost(Instant),
     Leave(Option<Instant>),
     Decay(Decay),
+    Restore,
     /// Kills that have not happened are off.
     Spare,
 }
@@ -116,6 +118,8 @@ pub(crate) struct Fleet {
     pub(crate) witness: Witness,
     /// When training is told that it is over.
     pub(crate) enough: Instant,
+    /// Whether processes that are to be restored from a checkpoint are.
+    pub(crate) restores: bool,
 }
 
 impl Machine {
@@ -128,6 +132,7 @@ impl Machine {
             clock: Clock::new(&fleet.faults, node),
             witness: fleet.witness.clone(),
             enough: fleet.enough,
+            restores: fleet.restores,
             random: Seed(run.seed).derive("machine", node.0.into()).random(),
             run,
             mood: Arc::default(),
@@ -165,6 +170,7 @@ impl Machine {
             Fault::Sick { with, from, until, .. } => windows.sick.push((from, until, with)),
             Fault::Disk { takes, from, until, .. } => self.disk.troubles.push((from, until, takes)),
             Fault::Decay { how, at, .. } => self.deeds.push_back((at, Deed::Decay(how))),
+            Fault::Restore { at, .. } => self.deeds.push_back((at, Deed::Restore)),
             Fault::Ghost { from, until, .. } => self.deeds.push_back((from, Deed::Ghost(until))),
             Fault::Leave { at, back, .. } => self.deeds.push_back((at, Deed::Leave(back))),
             Fault::Kill { ref on, nth, frames, back, until, .. } => {
@@ -203,15 +209,8 @@ impl Machine {
         settings.minimum = self.run.minimum as usize;
         settings.chunk = self.run.chunk as usize;
         settings.shortage = if self.run.wait { Shortage::Wait } else { Shortage::GoOn };
-        let mut policy = Periodic::new(self.run.interval);
-        policy.rejoin = match self.run.rejoin {
-            schedule::Rejoin::FullWeight => Rejoin::FullWeight,
-            schedule::Rejoin::ByProgress => Rejoin::ByProgress,
-            schedule::Rejoin::HealFirst => Rejoin::HealFirst,
-        };
         let training =
             Quadratic::new(self.run.seed, self.node, self.run.values, Arc::clone(&self.mood), self.witness.clone());
-        let schedule = Schedule { iterations: ITERATIONS, step: self.run.step };
         settings.mode = match self.run.mode {
             schedule::Mode::Available => Mode::Available,
             schedule::Mode::Strict => Mode::Strict,
@@ -231,7 +230,8 @@ impl Machine {
             }
         };
         let shown = self.clock.shows(now);
-        let participant = Participant::recover(settings, shown, persisted, training, Box::new(policy), schedule);
+        let participant =
+            Participant::recover(settings, shown, persisted, training, policy(&self.run), plan(&self.run));
         self.life = Some(Life { number: self.starts, participant });
     }
 
@@ -388,6 +388,11 @@ impl Machine {
                 }
             }
             Deed::Decay(how) => self.disk.decay(how, &mut self.random),
+            Deed::Restore => {
+                if let Some(life) = self.life.as_mut().filter(|_| self.restores) {
+                    life.participant = restored(&life.participant, &self.run);
+                }
+            }
             Deed::Spare => {
                 self.kills.retain(|kill| kill.until > now);
                 if let Some((_, back)) = self.dying {
@@ -513,6 +518,7 @@ impl Process for Machine {
             }
         } else if let Some(life) = &mut self.life {
             life.participant.fill(target);
+            self.witness.sends(self.node, target);
             if let Some((frames, _)) = &mut self.dying {
                 *frames -= 1;
             }
@@ -526,6 +532,16 @@ impl Process for Machine {
             }
         } else if let Some(life) = &mut self.life {
             life.participant.discard();
+        }
+    }
+
+    fn postpone(&mut self) {
+        if self.ghostly {
+            if let Some(ghost) = &mut self.ghost {
+                ghost.life.participant.postpone();
+            }
+        } else if let Some(life) = &mut self.life {
+            life.participant.postpone();
         }
     }
 }
@@ -553,6 +569,29 @@ impl Work for Machine {
             self.hand_back(now, piece);
         }
     }
+}
+
+/// When to average.
+fn policy(run: &Run) -> Box<dyn AveragingPolicy> {
+    let mut policy = Periodic::new(run.interval);
+    policy.rejoin = match run.rejoin {
+        schedule::Rejoin::FullWeight => Rejoin::FullWeight,
+        schedule::Rejoin::ByProgress => Rejoin::ByProgress,
+        schedule::Rejoin::HealFirst => Rejoin::HealFirst,
+    };
+    Box::new(policy)
+}
+
+/// For how long to train.
+fn plan(run: &Run) -> Schedule {
+    Schedule { iterations: ITERATIONS, step: run.step }
+}
+
+/// What a checkpoint of this participant gives back.
+fn restored(participant: &Participant<Quadratic, f32>, run: &Run) -> Participant<Quadratic, f32> {
+    let bytes = postcard::to_allocvec(&participant.state()).expect("a participant's state can be written");
+    let state = postcard::from_bytes(&bytes).expect("what was written can be read");
+    Participant::resume(state, participant.training().cloned(), policy(run), plan(run))
 }
 
 /// A step of one of a machine's lives.

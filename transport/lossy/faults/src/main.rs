@@ -80,7 +80,7 @@ fn main() -> Result<()> {
         Command::Replay { file, verbose, shrink } => replay(&file, verbose, shrink),
         #[cfg(feature = "mutants")]
         Command::Mutants { seeds, only } => {
-            println!("| mutant | what it does | noticed by | seeds |\n|---|---|---|---|");
+            println!("| mutant | what it does | noticed by | seeds | bound |\n|---|---|---|---|---|");
             let all = kronfleet_core::mutant::Mutant::ALL.iter();
             for &mutant in all.filter(|mutant| format!("{mutant:?}").contains(&only)) {
                 println!("{}", kronfleet_faults::mutants::hunt(mutant, seeds));
@@ -99,7 +99,7 @@ impl Run {
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} schedules, {per_sec}, {eta} left {msg}")?;
         let bar = if self.quiet { ProgressBar::hidden() } else { ProgressBar::new(self.seeds).with_style(style) };
         let begun = Instant::now();
-        let Sweep { total, runs, failures, slowest } =
+        let Sweep { total, runs, failures, slowest, fullest } =
             sweep(self.from..self.from + self.seeds, self.failures, |failed| {
                 bar.inc(1);
                 if failed > 0 {
@@ -110,7 +110,10 @@ impl Run {
         let seconds = begun.elapsed().as_secs_f64();
         println!("{runs} schedules in {seconds:.1} s, {:.0} a second", runs as f64 / seconds);
         println!("{total}");
-        println!("slowest recovery {slowest:?} after the last fault");
+        println!(
+            "slowest recovery {slowest:?} after the last fault; at most {:.0} % of memory in use",
+            100.0 * fullest
+        );
         if failures.is_empty() {
             return Ok(());
         }

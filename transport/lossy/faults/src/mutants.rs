@@ -6,6 +6,20 @@ use crate::sweep::sweep;
 use kronfleet_core::mutant::Mutant;
 use std::fmt;
 
+/// Within how many seeds this mistake is noticed: a few times as many as it took when it was measured, and 8 at least.
+pub fn bound(mutant: Mutant) -> u64 {
+    match mutant {
+        Mutant::PromiseBroken => 2000,
+        Mutant::RecoveryForgets => 300,
+        Mutant::OldAttempt | Mutant::DoubtApplies | Mutant::TieGuessed => 150,
+        Mutant::CheckpointForgets | Mutant::DigestIgnored | Mutant::DecayUnseen | Mutant::NotFinite => 120,
+        Mutant::HealForever => 80,
+        Mutant::ZombieAccepted | Mutant::OutboxSilent | Mutant::HealUnchecked => 48,
+        Mutant::NobodyNamed | Mutant::InboxEpoch | Mutant::MinorityCommits => 24,
+        _ => 8,
+    }
+}
+
 /// How a mistake was noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catch {
@@ -18,10 +32,10 @@ pub struct Catch {
 impl fmt::Display for Catch {
     /// A line of the table in `docs/faults.md`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mutant, text) = (self.mutant, self.mutant.text());
+        let (mutant, text, bound) = (self.mutant, self.mutant.text(), bound(self.mutant));
         match &self.by {
-            Some((seeds, law)) => write!(f, "| `{mutant:?}` | {text} | {law} | {seeds} |"),
-            None => write!(f, "| `{mutant:?}` | {text} | not noticed | - |"),
+            Some((seeds, law)) => write!(f, "| `{mutant:?}` | {text} | {law} | {seeds} | {bound} |"),
+            None => write!(f, "| `{mutant:?}` | {text} | not noticed | - | {bound} |"),
         }
     }
 }

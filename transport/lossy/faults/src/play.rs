@@ -2,12 +2,14 @@
 //!
 //! - Every safety invariant of `kronfleet-conformance`, on everything that every node records.
 //! - Liveness, as every schedule's faults stop: all nodes that are up commit within three budgets and one reduction after
-//!   the last fault, and all of them finish; a former self that came back learns that it is one.
-//! - With [`Options::twice`], the same run again: the traces are the same, byte for byte.
+//!   the last fault, and all of them finish; a former self that came back learns that it is one; nobody spins.
+//! - Where processes go on from checkpoints, the same run without that: the traces are the same, byte for byte.
+//! - With [`Options::twice`], the same run again: the same.
 
 use crate::machine::{Fleet, Machine, is_progress};
 use crate::schedule::{Fault, Mode, Schedule};
 use crate::training::Witness;
+use kronfleet_conformance::invariants::memory::Memory;
 use kronfleet_conformance::invariants::{Checker, Summary};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
@@ -41,6 +43,8 @@ pub struct Outcome {
     pub recovered: Duration,
     /// Virtual time that passed.
     pub ended: Instant,
+    /// The most bytes that a node held for others, see [`limit`].
+    pub held: usize,
 }
 
 /// What a run broke.
@@ -58,6 +62,10 @@ impl fmt::Display for Failure {
     }
 }
 
+/// How often a node may be woken within [`WHILE`]; one that waits for nothing, in vain, is woken every microsecond.
+const OFTEN: u32 = 2000;
+const WHILE: Duration = Duration::from_millis(10);
+
 /// The name under which liveness stands beside the invariants.
 pub const LIVENESS: &str = "liveness";
 /// The same for a node that panics.
@@ -68,13 +76,20 @@ pub const PANIC: &str = "panic";
 /// # Errors
 /// The first invariant that was broken.
 pub fn play(schedule: &Schedule, options: Options) -> Result<Outcome, Failure> {
-    let outcome = once(schedule, options.verbose)?;
-    if options.twice {
-        let again = once(schedule, false)?;
-        if again.hash != outcome.hash {
-            let what = format!("two equal runs have traces {} and {}", outcome.hash, again.hash);
-            return Err(Failure { law: "reproducibility (invariant 11)".into(), what });
+    let outcome = once(schedule, options.verbose, true)?;
+    let compare = |restores: bool, what: &str| {
+        let again = once(schedule, false, restores)?;
+        if again.hash == outcome.hash {
+            return Ok(());
         }
+        let what = format!("{what} have traces {} and {}", outcome.hash, again.hash);
+        Err(Failure { law: "reproducibility (invariant 11)".into(), what })
+    };
+    if schedule.faults.iter().any(|fault| matches!(fault, Fault::Restore { .. })) {
+        compare(false, "runs with and without restored checkpoints")?;
+    }
+    if options.twice {
+        compare(true, "two equal runs")?;
     }
     Ok(outcome)
 }
@@ -98,6 +113,17 @@ pub fn bound(schedule: &Schedule) -> Duration {
     // One reduction of a few values with retransmissions, and the steps until the next averaging point.
     let reduction = run.step * (run.interval as u32 + 1) + Duration::from_millis(500);
     3 * run.budget + reduction
+}
+
+/// Bytes that a node may hold for others.
+///
+/// For every peer a quarter of a window of frames, the messages of one attempt in which it sends and receives everything, and some
+/// that only say something; and what it writes to its disk.
+pub fn limit(schedule: &Schedule) -> usize {
+    let run = &schedule.run;
+    let values = 4 * run.values as usize + 64;
+    let peers = run.nodes as usize;
+    peers * (16 * run.link.max_frame + 2 * values) + 4 * values
 }
 
 /// What the simulator itself sees to.
@@ -138,7 +164,7 @@ fn network(schedule: &Schedule) -> NetworkOptions {
     network
 }
 
-fn once(schedule: &Schedule, verbose: bool) -> Result<Outcome, Failure> {
+fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, Failure> {
     let calm = schedule.calm();
     let within = bound(schedule);
     let enough = calm + within;
@@ -149,6 +175,7 @@ fn once(schedule: &Schedule, verbose: bool) -> Result<Outcome, Failure> {
         faults: schedule.faults.clone().into(),
         witness: Witness::default(),
         enough,
+        restores,
     };
     let witness = fleet.witness.clone();
     let start = move |node: NodeId, _: u32, crashed: Option<Machine>, now: Instant| match crashed {
@@ -162,14 +189,28 @@ fn once(schedule: &Schedule, verbose: bool) -> Result<Outcome, Failure> {
     let mut simulation = Simulation::new(options, Trace::hashed(schedule.to_string()), start);
     let mut checker = Checker::new("the schedule below");
     let mut broken = None;
+    let memory = Memory { limit: limit(schedule) };
+    let mut most = 0;
     let mut recovered = BTreeMap::new();
     let mut over = vec![false; schedule.run.nodes as usize];
     let mut heard = Vec::new();
+    let mut wakes = vec![(Instant::ORIGIN, 0); schedule.run.nodes as usize];
     let ended = simulation.run(deadline, |seen| {
         let (machine, now, node, trace) = (seen.process, seen.now, seen.node, seen.trace);
-        for (who, contribution) in witness.take() {
+        let (since, times) = &mut wakes[node.0 as usize];
+        *times += 1;
+        if now.since(*since) >= WHILE {
+            (*since, *times) = (now, 0);
+        } else if *times > OFTEN {
+            let what = format!("{node} was woken {times} times within {WHILE:?}, at {now}");
+            broken = Some(Failure { law: LIVENESS.into(), what });
+            return ControlFlow::Break(());
+        }
+        let seen = witness.take();
+        for (who, contribution) in seen.contributions {
             checker.contribution(who, &contribution);
         }
+        let owned = seen.owners.iter().try_for_each(|&(attempt, piece, owner)| checker.owns(attempt, piece, owner));
         let heeds = machine.heeds();
         for member in machine.nodes_mut() {
             let verdict = checker.node(member, |record| {
@@ -184,7 +225,9 @@ fn once(schedule: &Schedule, verbose: bool) -> Result<Outcome, Failure> {
                     heard.push(record.clone());
                 }
             });
-            if let Err(violation) = verdict {
+            let held = member.held();
+            most = most.max(held);
+            if let Err(violation) = verdict.and(owned.clone()).and(memory.holds(member.id(), held)) {
                 broken = Some(Failure { law: violation.law.into(), what: violation.what });
                 return ControlFlow::Break(());
             }
@@ -243,7 +286,7 @@ fn once(schedule: &Schedule, verbose: bool) -> Result<Outcome, Failure> {
     let (trace, _) = simulation.end();
     let hash = trace.finish().map_err(|error| liveness(error.to_string()))?;
     let summary = checker.finish().map_err(|violation| Failure { law: violation.law.into(), what: violation.what })?;
-    Ok(Outcome { summary, hash, recovered, ended: now })
+    Ok(Outcome { summary, hash, recovered, ended: now, held: most })
 }
 
 fn situation(machine: &Machine) -> String {

@@ -1,7 +1,8 @@
 //! Many seeds, in parallel.
 
 use crate::draw::draw;
-use crate::play::{Failure, Options, Outcome, play_caught};
+use crate::play::{Failure, Options, Outcome, limit, play_caught};
+use crate::schedule::Schedule;
 use kronfleet_conformance::invariants::Summary;
 use kronfleet_core::time::Duration;
 use rayon::prelude::*;
@@ -24,6 +25,8 @@ pub struct Sweep {
     pub failures: Vec<(u64, Failure)>,
     /// The longest that a fleet needed to recover.
     pub slowest: Duration,
+    /// The largest share of what a node may hold for others that one held.
+    pub fullest: f64,
 }
 
 /// Runs the schedules of these seeds until `most` of them have failed.
@@ -37,9 +40,10 @@ pub fn sweep(seeds: Range<u64>, most: usize, progress: impl Fn(usize) + Sync) ->
     for batch in all.chunks(BATCH) {
         batch.par_iter().with_max_len(1).for_each(|&seed| {
             let options = Options { twice: seed.is_multiple_of(TWICE), verbose: false };
-            let outcome = play_caught(&draw(seed), options);
+            let schedule = draw(seed);
+            let outcome = play_caught(&schedule, options);
             let mut sweep = lock();
-            sweep.take(seed, outcome);
+            sweep.take(&schedule, outcome);
             let failed = sweep.failures.len();
             drop(sweep);
             progress(failed);
@@ -54,14 +58,15 @@ pub fn sweep(seeds: Range<u64>, most: usize, progress: impl Fn(usize) + Sync) ->
 }
 
 impl Sweep {
-    fn take(&mut self, seed: u64, outcome: Result<Outcome, Failure>) {
+    fn take(&mut self, schedule: &Schedule, outcome: Result<Outcome, Failure>) {
         self.runs += 1;
         match outcome {
             Ok(outcome) => {
                 self.total += outcome.summary;
                 self.slowest = self.slowest.max(outcome.recovered);
+                self.fullest = self.fullest.max(outcome.held as f64 / limit(schedule) as f64);
             }
-            Err(failure) => self.failures.push((seed, failure)),
+            Err(failure) => self.failures.push((schedule.run.seed, failure)),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A model so small that a whole fleet of them costs next to nothing, and what it contributes.
 
 use crate::schedule::Sickness;
-use kronfleet_core::cluster::Contribution;
+use kronfleet_core::cluster::wire::reduced_piece;
+use kronfleet_core::cluster::{Attempt, Contribution};
 use kronfleet_core::participant::{Summary, Training, TrainingError};
 use kronfleet_core::policy::Request;
 use kronfleet_core::seed::Seed;
@@ -11,16 +12,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Iterations after which training is over; no run makes as many, but every run is told to be over.
 pub(crate) const ITERATIONS: u64 = 1 << 40;
 
-/// What was contributed since it was last asked.
+/// What nodes did since it was last asked.
 #[derive(Clone, Default)]
 pub(crate) struct Witness(Arc<Mutex<Seen>>);
 
-type Seen = Vec<(NodeId, Contribution<f32>)>;
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// What was contributed, and by whom.
+    pub(crate) contributions: Vec<(NodeId, Contribution<f32>)>,
+    /// Which piece of which attempt somebody sent to others as its owner.
+    pub(crate) owners: Vec<(Attempt, u32, NodeId)>,
+}
 
 impl Witness {
     fn saw(&self, node: NodeId, contribution: &Contribution<f32>) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.push((node, contribution.clone()));
+        seen.contributions.push((node, contribution.clone()));
+    }
+
+    /// Takes note that `node` sends this frame.
+    pub(crate) fn sends(&self, node: NodeId, frame: &[u8]) {
+        if let Some((attempt, piece)) = reduced_piece(frame) {
+            let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.owners.push((attempt, piece, node));
+        }
     }
 
     /// Takes everything seen so far.
@@ -39,6 +54,7 @@ pub(crate) struct Mood {
 }
 
 /// Minimises ½‖x − target‖² with a target of the node's own.
+#[derive(Clone)]
 pub(crate) struct Quadratic {
     node: NodeId,
     x: Vec<f32>,

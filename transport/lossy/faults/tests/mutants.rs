@@ -1,18 +1,15 @@
 //! Every deliberate mistake is noticed within a stated number of seeds.
 //!
-//! `cargo test --release -p kronfleet-faults --features mutants --test mutants`; one test, because there is one mistake
-//! at a time for the whole program.
+//! `cargo test -p kronfleet-faults --features mutants --test mutants`; one test, because there is one mistake at a time
+//! for the whole program.
 
 use kronfleet_core::mutant::Mutant;
-use kronfleet_faults::mutants::hunt;
-
-/// Seeds within which every mistake is noticed.
-const BOUND: u64 = 1000;
+use kronfleet_faults::mutants::{bound, hunt};
 
 #[test]
 fn every_mutant_is_caught_within_its_bound() {
-    let catches: Vec<_> = Mutant::ALL.iter().map(|&mutant| hunt(mutant, BOUND)).collect();
+    let catches: Vec<_> = Mutant::ALL.iter().map(|&mutant| hunt(mutant, bound(mutant))).collect();
     catches.iter().for_each(|catch| println!("{catch}"));
     let missed: Vec<_> = catches.iter().filter(|catch| catch.by.is_none()).map(|catch| catch.mutant).collect();
-    assert!(missed.is_empty(), "not noticed within {BOUND} seeds: {missed:?}");
+    assert!(missed.is_empty(), "not noticed within their bounds: {missed:?}");
 }

@@ -4,7 +4,7 @@ use kronfleet_core::process::{Process, Task, Work};
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::{Event, NodeId};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Computes on what it has heard, and tells everybody.
 pub(crate) struct Gossip {
@@ -16,6 +16,7 @@ pub(crate) struct Gossip {
     pub steps: u32,
     pub due: Instant,
     pub out: VecDeque<(NodeId, Vec<u8>)>,
+    pub full: BTreeSet<NodeId>,
     pub heard: u64,
     pub reports: Vec<(NodeId, bool)>,
 }
@@ -41,6 +42,7 @@ impl Gossip {
             steps: 0,
             due: now + Duration::from_millis(5),
             out: VecDeque::new(),
+            full: BTreeSet::new(),
             heard: 0,
             reports: Vec::new(),
         }
@@ -52,6 +54,16 @@ impl Gossip {
             bytes[..8].copy_from_slice(&self.state.to_le_bytes());
             self.out.push_back((peer, bytes));
         }
+    }
+
+    /// The oldest frame whose link is not known to be full.
+    fn next(&self) -> Option<usize> {
+        self.out.iter().position(|(to, _)| !self.full.contains(to))
+    }
+
+    fn take(&mut self) -> (NodeId, Vec<u8>) {
+        let index = self.next().unwrap();
+        self.out.remove(index).unwrap()
     }
 }
 
@@ -70,6 +82,7 @@ impl Process for Gossip {
     }
 
     fn wake(&mut self, now: Instant) {
+        self.full.clear();
         if self.due <= now {
             self.due = now + Duration::from_millis(5);
             self.tell(100);
@@ -81,16 +94,21 @@ impl Process for Gossip {
     }
 
     fn poll(&mut self, _: Instant, _: usize) -> Option<(NodeId, usize)> {
-        self.out.front().map(|(to, bytes)| (*to, bytes.len()))
+        self.next().map(|index| (self.out[index].0, self.out[index].1.len()))
     }
 
     fn fill(&mut self, target: &mut [u8]) {
-        let (_, bytes) = self.out.pop_front().unwrap();
+        let (_, bytes) = self.take();
         target.copy_from_slice(&bytes);
     }
 
     fn discard(&mut self) {
-        self.out.pop_front().unwrap();
+        self.take();
+    }
+
+    fn postpone(&mut self) {
+        let index = self.next().unwrap();
+        self.full.insert(self.out[index].0);
     }
 }
 

@@ -288,6 +288,16 @@ pub enum Fault {
         #[serde(with = "text::at")]
         at: Instant,
     },
+    /// The process is written down in the middle of whatever it does, and one that is read back goes on in its place:
+    /// nothing must come of it.
+    Restore {
+        /// Who.
+        #[serde(with = "text::node")]
+        node: NodeId,
+        /// When.
+        #[serde(with = "text::at")]
+        at: Instant,
+    },
     /// What the node contributes is wrong.
     Sick {
         /// Who.
@@ -322,11 +332,15 @@ pub enum Damage {
     Stranger,
     /// If it carries a donor's state, a bit of that is another one, and its check sum is right: the donor's memory rots.
     Rot,
+    /// If it carries averaged values, a bit of one is another one, and its check sum is right: the receiver's result is
+    /// not what the others have.
+    Spoil,
 }
 
 impl Damage {
-    /// All kinds.
-    pub const ALL: [Self; 6] = [Self::Truncate, Self::Extend, Self::Flip, Self::Garbage, Self::Version, Self::Stranger];
+    /// Those of which no node takes anything for what it is not.
+    pub const HARMLESS: [Self; 6] =
+        [Self::Truncate, Self::Extend, Self::Flip, Self::Garbage, Self::Version, Self::Stranger];
 }
 
 /// What happens to what stands on a disk.
@@ -357,7 +371,7 @@ impl Fault {
         match *self {
             Self::Crash { at, back, .. } | Self::Leave { at, back, .. } => back.unwrap_or(at),
             Self::Kill { until, back, .. } => until + back.unwrap_or_default(),
-            Self::Jump { at, .. } | Self::Decay { at, .. } => at,
+            Self::Jump { at, .. } | Self::Decay { at, .. } | Self::Restore { at, .. } => at,
             Self::Echo { until, after, .. } => until + after,
             Self::Pause { until, .. }
             | Self::Ghost { until, .. }
@@ -380,7 +394,7 @@ impl Fault {
         match self {
             Self::Crash { at, back, .. } | Self::Leave { at, back, .. } => (Some(at), back.as_mut()),
             Self::Kill { .. } => (None, None),
-            Self::Jump { at, .. } | Self::Decay { at, .. } => (Some(at), None),
+            Self::Jump { at, .. } | Self::Decay { at, .. } | Self::Restore { at, .. } => (Some(at), None),
             Self::Echo { from, until, .. }
             | Self::Pause { from, until, .. }
             | Self::Ghost { from, until, .. }
@@ -415,6 +429,7 @@ impl Fault {
             | Self::Drift { node, .. }
             | Self::Disk { node, .. }
             | Self::Decay { node, .. }
+            | Self::Restore { node, .. }
             | Self::Sick { node, .. } => Some(node),
             Self::Cut { .. } | Self::Partition { .. } | Self::Link { .. } | Self::Clog { .. } => None,
         }
