@@ -102,7 +102,8 @@ pub fn drive<P: Process, T: Transport + ?Sized>(
 /// A write is waited for: peers hear nothing of this node meanwhile, so a disk slower than half the time budget
 /// looks like death.
 ///
-/// `done` is asked after every event with the process and the time, and may hand work in and results out.
+/// `done` is asked after every event and every write with the process and the time, before any frame that follows from
+/// it is sent, and may hand work in and results out.
 ///
 /// # Errors
 /// If the transport itself fails; an unreachable peer only loses its frame.
@@ -116,10 +117,12 @@ pub fn drive_with<P: Process, T: Transport + ?Sized>(
     loop {
         let now = transport.now();
         process.wake(now);
-        let finished = done(process, now);
+        let mut finished = done(process, now);
         while let Some(write) = process.poll_write() {
             let durable = storage.write(write.slot, &write.bytes).is_ok();
-            process.written(transport.now(), write.ticket, durable);
+            let now = transport.now();
+            process.written(now, write.ticket, durable);
+            finished |= done(process, now);
         }
         let mut longest = idle;
         while let Some((to, len)) = process.poll(now, transport.max_frame()) {

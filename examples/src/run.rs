@@ -1,19 +1,25 @@
 //! What all trainers share, whatever carries their frames: watching nodes train, and telling the user.
 
+mod conclusion;
 mod display;
 mod evaluation;
+pub mod events;
 mod judge;
 mod keeper;
 mod lossy;
+pub mod processes;
 mod resume;
 mod stop;
 mod story;
+pub mod tcp;
 mod threads;
+mod timeouts;
 mod watch;
 mod witness;
 mod workshop;
 mod zeros;
 
+pub use conclusion::conclude;
 pub use display::Display;
 pub use evaluation::{Agenda, Evaluator, EvaluatorState, Judge, Model, Point};
 pub use judge::NetworkJudge;
@@ -21,7 +27,7 @@ pub use keeper::Keeper;
 pub use lossy::{Ending, Fleet, Keeping};
 pub use resume::exercise_checkpoint;
 pub use stop::stop_on_signal;
-pub use story::{Kept, Metric, NodeStory, Story};
+pub use story::{Death, Kept, Metric, NodeStory, Story};
 pub use threads::set_threads;
 pub use watch::{Trained, Watch, WatchState, blank};
 pub use witness::Witness;

@@ -3,6 +3,7 @@
 use kronfleet_core::cluster::{exercise, exercise_membership, wire};
 use kronfleet_examples::data::{cifar, idx};
 use kronfleet_examples::model::description;
+use kronfleet_examples::run::events::exercise_event_log;
 use kronfleet_examples::run::exercise_checkpoint;
 use std::fs;
 use std::path::Path;
@@ -25,6 +26,7 @@ fn readers() {
     replay("cifar", |bytes| assert_eq!(cifar::parse(bytes).expect("seeds are sound files").len(), 2));
     replay("model", |bytes| drop(description::check(bytes)));
     replay("checkpoint", exercise_checkpoint);
+    replay("event_log", exercise_event_log);
 }
 
 #[test]

@@ -1,4 +1,6 @@
-//! The main job as a user runs it: a program, its flags, its files.
+//! The trainers as a user runs them: programs, their flags, their files.
+
+mod processes;
 
 mod allreduce;
 

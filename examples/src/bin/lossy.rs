@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser};
 use kronfleet_examples::checkpoint::{Disk, RunIdentity, Saved};
 use kronfleet_examples::report::Folder;
-use kronfleet_examples::run::{Fleet, Keeper, Keeping, Workshop, set_threads, stop_on_signal};
+use kronfleet_examples::run::{Fleet, Keeper, Keeping, Workshop, conclude, set_threads, stop_on_signal};
 use kronfleet_examples::settings::{
     CheckpointSettings, Driver, JobSettings, OutputSettings, arguments, describe, given, refuse_idle,
 };
@@ -62,6 +62,10 @@ fn main() -> Result<()> {
     let JobSettings { task, averaging, kfac, optimiser, network, checkpoints, output } = &settings;
     let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, output.load.as_deref())?;
     let fleet = Fleet { workshop: &workshop, task, averaging, network, output, settings: &text, stop };
+    let timeouts = averaging.budget()?.to_string();
+    if !output.quiet {
+        eprintln!("{timeouts}");
+    }
     let keeping = keeping(checkpoints, || workshop.identity::<f32>(&text, averaging.nodes))?;
     let (faults, trace) = match (recording, &network.trace) {
         (Some(mut recording), _) => (std::mem::take(&mut recording.faults), Trace::compared(recording)),
@@ -83,31 +87,10 @@ fn main() -> Result<()> {
         story.failure = reference.failure.map(|failure| format!("the run without outages: {failure}"));
         story.reference = reference.averaged;
     }
+    story.timeouts = timeouts;
     story.seconds = started.elapsed().as_secs_f64();
     let folder = Folder::create(output.output.as_deref(), "lossy")?;
-    story.write(&folder)?;
-    if let (Some(path), Some(model)) = (&output.save, model) {
-        workshop.save(path, &model)?;
-    }
-    if !output.quiet {
-        println!("{}\n\n{}\n{}\n\nreport: {}", story.title, story.tables(), story.invariants, folder.path().display());
-    }
-    if let (true, Some(newest)) = (story.interrupted, &story.kept.newest) {
-        eprintln!("interrupted; go on with the same flags and --resume {newest}");
-    }
-    let json = story.json();
-    if output.json {
-        println!("{json}");
-    }
-    if let Some(failure) = story.failure {
-        bail!("{failure}\nthe report up to that moment: {}", folder.path().display());
-    }
-    let result = serde_json::from_str(&json)?;
-    let broken: Vec<String> = output.require.iter().filter_map(|required| required.check(&result).err()).collect();
-    if !broken.is_empty() {
-        bail!("{}", broken.join("\n"));
-    }
-    Ok(())
+    conclude(&folder, &workshop, output, story, model)
 }
 
 /// Finds the checkpoint to go on from and opens the folder for new ones, before anything is computed.

@@ -63,6 +63,13 @@ impl Display {
         self.total.set_position(iterations.iter().sum());
     }
 
+    /// A node's process is gone.
+    pub fn gone(&self, node: u32) {
+        if let Some(bar) = self.bars.get(node as usize) {
+            bar.set_message("KILLED");
+        }
+    }
+
     /// The averaged model was evaluated.
     pub fn accuracy(&self, iteration: u64, accuracy: f64) {
         self.total.set_message(format!("averaged model at iteration {iteration}: {accuracy:.4}"));

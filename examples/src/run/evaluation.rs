@@ -1,5 +1,6 @@
 //! The averaged model and the nodes' own models, judged at the same iterations.
 
+use crate::settings::OutputSettings;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -58,6 +59,22 @@ pub struct Agenda {
 impl Agenda {
     /// One in so many points is left once the target is reached.
     pub const SPARSE: u64 = 5;
+
+    /// What these settings say of a run with so many iterations.
+    pub fn of(output: &OutputSettings, last: u64) -> Self {
+        Self {
+            every: output.evaluate_every,
+            own_every: output.evaluate_own_every,
+            sparse_from: output.evaluate_sparsely.then_some(output.target_accuracy),
+            last,
+        }
+    }
+
+    /// Whether a node's model may be wanted at this iteration, as far as is known without the curves.
+    pub fn may_want(&self, iteration: u64) -> bool {
+        let has = |every| self.has(iteration, every, &[]);
+        has(self.every) || self.own_every.is_some_and(has)
+    }
 
     fn has(&self, iteration: u64, every: u64, curve: &[Point]) -> bool {
         let reached = |target: f64| curve.iter().any(|point| point.accuracy >= target);

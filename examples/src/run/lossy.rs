@@ -218,12 +218,7 @@ impl Fleet<'_> {
 
     /// When models are judged.
     pub(super) fn agenda(&self) -> Agenda {
-        Agenda {
-            every: self.output.evaluate_every,
-            own_every: self.output.evaluate_own_every,
-            sparse_from: self.output.evaluate_sparsely.then_some(self.output.target_accuracy),
-            last: self.task.iterations,
-        }
+        Agenda::of(self.output, self.task.iterations)
     }
 
     /// How long nodes train.

@@ -55,6 +55,21 @@ pub struct Kept {
     pub failure: Option<String>,
 }
 
+/// A time without a node's process.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Death {
+    /// Which node.
+    pub node: u32,
+    /// Its last iteration before.
+    pub from: u64,
+    /// Its first iteration afterwards; the same as `from` if there was none.
+    pub to: u64,
+    /// When it was killed, by the clock of event logs, if this program did so.
+    pub killed: Option<u64>,
+    /// After how many seconds the last of the others knew.
+    pub noticed: Option<f64>,
+}
+
 /// What happened in a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Story {
@@ -101,6 +116,18 @@ pub struct Story {
     /// The checkpoints written since it was started or gone on with.
     #[serde(skip)]
     pub kept: Kept,
+    /// Processes that were killed.
+    #[serde(skip)]
+    pub deaths: Vec<Death>,
+    /// Digest of the averaged model last judged: its parameters and running statistics, to the bit.
+    #[serde(skip)]
+    pub weights: Option<String>,
+    /// Every timeout, as derived from the one budget.
+    #[serde(skip)]
+    pub timeouts: String,
+    /// Lines of `events.log`: what nodes recorded, where that is kept.
+    #[serde(skip)]
+    pub events: String,
     /// Lines of `metrics.csv`.
     pub metrics: Vec<Metric>,
 }
@@ -130,6 +157,11 @@ impl Story {
         (!own.is_empty()).then(|| (own.iter().sum::<f64>() / own.len() as f64, worst))
     }
 
+    /// The longest time, in seconds, until all others knew that a process was killed.
+    pub fn noticed(&self) -> Option<f64> {
+        self.deaths.iter().filter_map(|death| death.noticed).reduce(f64::max)
+    }
+
     /// Takes over evaluations.
     pub fn curve(points: &[Point]) -> Vec<(u64, f64)> {
         points.iter().map(|point| (point.iteration, point.accuracy)).collect()
@@ -147,6 +179,7 @@ impl Story {
             "accuracy": self.accuracy(),
             "accuracy_own_mean": own.map(|own| own.0),
             "accuracy_own_worst": own.map(|own| own.1),
+            "weights": self.weights,
             "accuracy_reference": self.reference.last().map(|point| point.1),
             "iterations_to_target": self.reached(&self.averaged),
             "iterations_to_target_reference": self.reached(&self.reference),
@@ -155,6 +188,8 @@ impl Story {
             "virtual_seconds": self.virtual_seconds,
             "trace_hash": self.trace_hash,
             "offline_fraction": self.offline_fraction(),
+            "deaths": self.deaths.len(),
+            "released_ms": self.noticed().map(|seconds| 1e3 * seconds),
             "rounds_committed": self.rounds_committed,
             "rounds_retried": self.rounds_retried,
             "bytes_sent": self.bytes_sent(),
@@ -193,6 +228,11 @@ impl Story {
             summary.row(["last accuracy without outages", &share(self.reference.last().map(|point| point.1))]);
         }
         summary.row(["realised offline fraction", &format!("{:.3}", self.offline_fraction())]);
+        if !self.deaths.is_empty() {
+            summary.row(["processes killed", &self.deaths.len().to_string()]);
+            let noticed = self.noticed().map_or("–".to_owned(), |seconds| format!("{:.1}", 1e3 * seconds));
+            summary.row(["survivors knew within milliseconds", &noticed]);
+        }
         summary.row(["rounds committed", &self.rounds_committed.to_string()]);
         summary.row(["rounds retried", &self.rounds_retried.to_string()]);
         summary.row(["bytes sent", &self.bytes_sent().to_string()]);
@@ -255,6 +295,9 @@ impl Story {
             let _ = writeln!(evaluations, "{iteration},{accuracy},{reference}");
         }
         folder.write("evaluations.csv", &evaluations)?;
+        if !self.events.is_empty() {
+            folder.write("events.log", &self.events)?;
+        }
         folder.write("accuracy.svg", &self.plot()?)?;
         folder.write("result.json", &(self.json() + "\n"))?;
         folder.write("report.md", &self.report())
@@ -269,13 +312,10 @@ impl Story {
         if !self.reference.is_empty() {
             main.push(curve("without outages", &self.reference));
         }
-        accuracy_over_iterations(
-            &self.title,
-            &main,
-            self.nodes.len() as u32,
-            &outages(&self.metrics),
-            Some(self.target),
-        )
+        let mut away = outages(&self.metrics);
+        let death = |death: &Death| Outage { node: death.node, from: death.from as f64, to: death.to as f64 };
+        away.extend(self.deaths.iter().map(death));
+        accuracy_over_iterations(&self.title, &main, self.nodes.len() as u32, &away, Some(self.target))
     }
 
     fn report(&self) -> String {
@@ -287,8 +327,9 @@ impl Story {
         let resumed = self.resumed.as_ref().map_or_else(String::new, |resumed| format!("\nWent on from {resumed}.\n"));
         let kept = self.kept.failure.as_ref().map_or_else(String::new, |failure| format!("\n{failure}\n"));
         let invariants = if self.invariants.is_empty() { String::new() } else { format!("\n{}\n", self.invariants) };
+        let timeouts = if self.timeouts.is_empty() { String::new() } else { format!("\n{}\n", self.timeouts) };
         format!(
-            "# {}\n{ended}{resumed}{kept}\n{}\n![accuracy over iterations](accuracy.svg)\n{invariants}\n## Settings\n\n```toml\n{}```\n",
+            "# {}\n{ended}{resumed}{kept}\n{}\n![accuracy over iterations](accuracy.svg)\n{invariants}\n## Settings\n\n```toml\n{}```\n{timeouts}",
             self.title,
             self.tables(),
             self.settings

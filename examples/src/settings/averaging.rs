@@ -92,12 +92,20 @@ fn rejoin(text: &str) -> std::result::Result<Rejoin, String> {
 }
 
 impl AveragingSettings {
+    /// What all timeouts follow from.
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    pub fn budget(&self) -> Result<Budget> {
+        Budget::new(self.stall_budget).map_err(|error| anyhow!("--stall-budget: {error}"))
+    }
+
     /// The cluster settings of one node.
     ///
     /// # Errors
     /// If they do not fit each other.
     pub fn cluster(&self, run: RunId, node: NodeId, incarnation: Incarnation) -> Result<Settings> {
-        let budget = Budget::new(self.stall_budget).map_err(|error| anyhow!("--stall-budget: {error}"))?;
+        let budget = self.budget()?;
         let peers = (0..self.nodes).map(NodeId).collect();
         let mut settings = Settings::new(run, node, incarnation, peers, budget);
         settings.mode = self.mode;

@@ -1,0 +1,20 @@
+//! Nodes as processes of one machine that talk through shared memory.
+
+use anyhow::Result;
+use kronfleet_examples::run::processes::{Connection, NoSettings, Place, main as train};
+use kronfleet_shm::{Options, ShmEndpoint};
+
+fn main() -> Result<()> {
+    train(
+        "shm",
+        "Train a network among processes of this machine that talk through shared memory, and die and come back.\n\n\
+         Without arguments: 4 processes, LeNet-5, K-FAC, embedded Fashion-MNIST; one process is killed on the way and \
+         started again. The run folder holds metrics.csv, report.md and a plot.",
+        |_: &NoSettings, place: &Place| {
+            let options = Options::new(&place.session, place.run, place.nodes, place.node);
+            let endpoint = ShmEndpoint::open(&options)?;
+            let waker = endpoint.waker();
+            Ok(Connection { transport: Box::new(endpoint), wake: Box::new(move || waker.wake()) })
+        },
+    )
+}

@@ -1,0 +1,55 @@
+//! How every trainer ends: report, model, table, JSON.
+
+use super::evaluation::Model;
+use super::story::Story;
+use super::workshop::Workshop;
+use crate::report::Folder;
+use crate::settings::OutputSettings;
+use anyhow::{Result, bail};
+use kronfleet_core::cluster::Digester;
+
+/// Writes the report of a run into this `folder`, and the model, as asked for, and shows what happened.
+///
+/// # Errors
+/// If a file cannot be written, the run has failed, or its result is not what was demanded; the report was then written
+/// all the same.
+pub fn conclude(
+    folder: &Folder,
+    workshop: &Workshop,
+    output: &OutputSettings,
+    mut story: Story,
+    model: Option<Model>,
+) -> Result<()> {
+    story.weights = model.as_ref().map(digest);
+    story.write(folder)?;
+    if let (Some(path), Some(model)) = (&output.save, model) {
+        workshop.save(path, &model)?;
+    }
+    if !output.quiet {
+        println!("{}\n\n{}\n{}\n\nreport: {}", story.title, story.tables(), story.invariants, folder.path().display());
+    }
+    if let (true, Some(newest)) = (story.interrupted, &story.kept.newest) {
+        eprintln!("interrupted; go on with the same flags and --resume {newest}");
+    }
+    let json = story.json();
+    if output.json {
+        println!("{json}");
+    }
+    if let Some(failure) = story.failure {
+        bail!("{failure}\nthe report up to that moment: {}", folder.path().display());
+    }
+    let result = serde_json::from_str(&json)?;
+    let broken: Vec<String> = output.require.iter().filter_map(|required| required.check(&result).err()).collect();
+    if !broken.is_empty() {
+        bail!("{}", broken.join("\n"));
+    }
+    Ok(())
+}
+
+/// What equals only between models that are equal to the bit.
+fn digest(model: &Model) -> String {
+    let mut digester = Digester::new();
+    digester.update_values(&model.parameters);
+    digester.update_values(&model.running);
+    digester.finish().to_string()
+}

@@ -1,0 +1,316 @@
+//! A trainer over processes as a program: its flags, and which of its two parts it plays.
+
+use super::fleet::Fleet;
+use super::node::{Connection, Job, Place};
+use crate::report::Folder;
+use crate::run::display::{Display, announce};
+use crate::run::evaluation::{Agenda, Evaluator};
+use crate::run::lossy::Ending;
+use crate::run::watch::blank;
+use crate::run::workshop::Workshop;
+use crate::run::{conclude, set_threads, stop_on_signal};
+use crate::settings::{
+    AveragingSettings, BackendKind, KfacSettings, OptimiserSettings, OutputSettings, Policy, ProcessSettings,
+    TaskSettings, arguments, describe, refuse_idle,
+};
+use anyhow::{Context, Result, bail};
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use kronfleet_conformance::minimal::Minimal;
+use kronfleet_core::backend::Backend;
+use kronfleet_core::cluster::{Budget, Incarnation, Mode, RunId};
+use kronfleet_core::seed::Seed;
+use kronfleet_core::transport::NodeId;
+use kronfleet_faer::Faer;
+use kronfleet_nalgebra::Nalgebra;
+use std::any::Any;
+use std::ffi::OsString;
+use std::fs;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// No settings beyond those of every trainer.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct NoSettings {}
+
+#[derive(Parser)]
+#[command(version, args_override_self = true)]
+// Real time is not virtual time: fewer nodes, a budget that real steps keep, and who was killed has nothing to bring.
+#[command(mut_arg("nodes", |nodes| nodes.default_value("4")))]
+#[command(mut_arg("rejoin", |rejoin| rejoin.default_value("heal")))]
+#[command(mut_arg("stall_budget", |budget| budget.default_value("2s")))]
+struct Settings<T: Args> {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    transport: T,
+}
+
+/// What trainers over all transports have in common.
+#[derive(Args)]
+struct Common {
+    #[command(flatten)]
+    task: TaskSettings,
+    #[command(flatten)]
+    averaging: AveragingSettings,
+    #[command(flatten)]
+    kfac: KfacSettings,
+    #[command(flatten)]
+    optimiser: OptimiserSettings,
+    #[command(flatten)]
+    processes: ProcessSettings,
+    #[command(flatten)]
+    output: OutputSettings,
+}
+
+/// A run, before anything of it is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Its name.
+    pub id: RunId,
+    /// How many nodes it has.
+    pub nodes: u32,
+    /// What its timeouts follow from.
+    pub budget: Budget,
+}
+
+/// What the process that starts the others prepares for them.
+pub struct Preparation {
+    /// How many nodes there are.
+    pub nodes: u32,
+    /// Which of them are started here.
+    pub ranks: Range<u32>,
+    /// The number of each one's first start; larger than that of any start of an earlier run that goes on.
+    pub first_start: u64,
+    /// What they are started with, besides what the user gave.
+    pub arguments: Vec<OsString>,
+    /// The transport's timeouts, in words; empty if it has none.
+    pub timeouts: String,
+    /// What is kept until all have left.
+    pub keep: Box<dyn Any>,
+}
+
+impl Preparation {
+    /// All nodes are started here, and nothing has to be prepared.
+    pub fn all(nodes: u32) -> Self {
+        Self {
+            nodes,
+            ranks: 0..nodes,
+            first_start: 1,
+            arguments: Vec::new(),
+            timeouts: String::new(),
+            keep: Box::new(()),
+        }
+    }
+}
+
+/// The trainer called `kind`, `about` which its help says this; `open` opens a node's end of the transport.
+///
+/// `T` are the transport's own settings.
+///
+/// # Errors
+/// What went wrong, to be shown to the user.
+pub fn main<T: Args>(
+    kind: &'static str,
+    about: &'static str,
+    open: impl Fn(&T, &Place) -> Result<Connection>,
+) -> Result<()> {
+    main_with(kind, about, |_: &T, run| Ok(Preparation::all(run.nodes)), open)
+}
+
+/// The same, for a transport that needs something prepared before nodes are started.
+///
+/// # Errors
+/// What went wrong, to be shown to the user.
+pub fn main_with<T: Args>(
+    kind: &'static str,
+    about: &'static str,
+    prepare: impl Fn(&T, Run) -> Result<Preparation>,
+    open: impl Fn(&T, &Place) -> Result<Connection>,
+) -> Result<()> {
+    let command = Settings::<T>::command().name(kind).about(about);
+    let given: Vec<OsString> = arguments(std::env::args_os())?;
+    let matches = command.clone().get_matches_from(&given);
+    let Settings { common, transport } = Settings::<T>::from_arg_matches(&matches)?;
+    // From here on nothing depends on the transport's type, so that the library holds it, compiled once.
+    if let Some(rank) = common.processes.rank {
+        return node(&common, rank, &|place| open(&transport, place));
+    }
+    refuse_idle(&matches)?;
+    let text = describe(&command, &matches);
+    fleet(kind, &common, &text, &given, &|run| prepare(&transport, run))
+}
+
+/// The process that the user starts.
+fn fleet(
+    kind: &str,
+    settings: &Common,
+    text: &str,
+    given: &[OsString],
+    prepare: &dyn Fn(Run) -> Result<Preparation>,
+) -> Result<()> {
+    if settings.averaging.policy == Policy::Zeros {
+        bail!("--policy zeros has one model and no nodes that talk; use the simulator, `lossy`");
+    }
+    match (settings.averaging.mode, &settings.processes.state) {
+        // What a majority has promised must outlive the processes that promised it.
+        (Mode::Strict, None) => bail!(
+            "--mode strict needs a folder that outlives killed processes: add --state DIR, or use --mode available"
+        ),
+        (Mode::Available, Some(_)) => {
+            bail!("--state has no effect without --mode strict: leave it out, or choose that mode")
+        }
+        (Mode::Strict, Some(state)) => claim(state, text)?,
+        (Mode::Available, None) => {}
+    }
+    let (id, nodes, budget) = (RunId(settings.task.seed), settings.averaging.nodes, settings.averaging.budget()?);
+    let prepare = || prepare(Run { id, nodes, budget });
+    match settings.task.backend {
+        BackendKind::Faer => train(kind, settings, text, given, &prepare, || Faer::<f32>::new(1)),
+        BackendKind::Nalgebra => train(kind, settings, text, given, &prepare, Nalgebra::<f32>::new),
+        BackendKind::Minimal => train(kind, settings, text, given, &prepare, Minimal::<f32>::new),
+    }
+}
+
+/// A node's process.
+fn node(settings: &Common, rank: u32, open: &dyn Fn(&Place) -> Result<Connection>) -> Result<()> {
+    let Common { task, averaging, kfac, optimiser, processes, output } = settings;
+    if rank >= averaging.nodes {
+        bail!("--rank {rank} is none of {} nodes, which count from 0", averaging.nodes);
+    }
+    // Nodes share the machine's cores.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = (cores / averaging.nodes as usize).max(1);
+    set_threads(if task.threads == 0 { share } else { task.threads })?;
+    let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, output.load.as_deref())?;
+    let place = Place {
+        run: RunId(task.seed),
+        session: processes.session.clone().unwrap_or_default(),
+        nodes: averaging.nodes,
+        node: NodeId(rank),
+        incarnation: Incarnation(processes.start),
+        budget: averaging.budget()?,
+    };
+    let agenda = Agenda::of(output, task.iterations);
+    let Some(events) = &processes.events else { bail!("--rank is for processes that this program starts itself") };
+    let (workshop, place) = (&workshop, &place);
+    let (first, apart) = (processes.first, processes.apart);
+    let state = processes.state.as_deref();
+    let kill_at = processes.kill_at.iter().filter(|at| at.is_of(rank, processes.start)).cloned().collect();
+    let job = Job { workshop, task, averaging, agenda, events, state, place, first, apart, kill_at };
+    match task.backend {
+        BackendKind::Faer => job.serve(Faer::<f32>::new(1), open),
+        BackendKind::Nalgebra => job.serve(Nalgebra::<f32>::new(), open),
+        BackendKind::Minimal => job.serve(Minimal::<f32>::new(), open),
+    }
+}
+
+/// What the first process does, with backends of `make`.
+fn train<B>(
+    kind: &str,
+    settings: &Common,
+    text: &str,
+    given: &[OsString],
+    prepare: &dyn Fn() -> Result<Preparation>,
+    make: impl Fn() -> B,
+) -> Result<()>
+where
+    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+{
+    let Common { task, averaging, kfac, optimiser, processes, output } = settings;
+    set_threads(task.threads)?;
+    let stop = stop_on_signal()?;
+    let started = Instant::now();
+    let first = prepare()?;
+    let timeouts = format!("{}\n{}", averaging.budget()?, first.timeouts);
+    if !output.quiet {
+        announce(timeouts.trim_end());
+    }
+    let workshop = Workshop::open(task, kfac, optimiser, first.nodes, output.load.as_deref())?;
+    let folder = Folder::create(output.output.as_deref(), kind)?;
+    let train = |events: &str, kills: u32, preparation: Preparation| -> Result<Ending> {
+        let Preparation { nodes, ranks, first_start, arguments, keep, .. } = preparation;
+        let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();
+        let agenda = Agenda::of(output, task.iterations);
+        let evaluator = Evaluator::new(workshop.judge(judges)?, ranks.len() as u32, agenda);
+        let (model, data, method) = (&workshop.model.name, &workshop.data, workshop.method());
+        let apart = ranks.len() < nodes as usize;
+        let title = format!("{model} on {data} with {method}, {nodes} processes");
+        let story = blank(title, text.to_owned(), task.seed, nodes, output.target_accuracy);
+        let fleet = Fleet {
+            nodes,
+            ranks,
+            first_start,
+            iterations: task.iterations,
+            // Who is one of many machines' nodes is killed by whoever likes to.
+            kills: if apart { 0 } else { kills },
+            away: processes.away,
+            session: session(),
+            events: match &processes.state {
+                // Invariants hold over all that has ever happened to a state.
+                Some(state) => absolute(state.join(events))?,
+                None => emptied(folder.path().join(events))?,
+            },
+            arguments: given.iter().skip(1).chain(&arguments).cloned().collect(),
+            seed: Seed(task.seed),
+            stop: stop.clone(),
+        };
+        let ending = fleet.train(story, evaluator, Display::new(nodes, task.iterations, output.quiet));
+        drop(keep);
+        ending
+    };
+    let (mut story, model) = train("events", processes.kills, first)?;
+    // A state goes on; it cannot be trained a second time from the beginning.
+    let repeated = !output.no_reference && processes.state.is_none();
+    if !story.deaths.is_empty() && repeated && !story.interrupted && story.failure.is_none() {
+        let reference = train("events-reference", 0, prepare()?)?.0;
+        story.interrupted = reference.interrupted;
+        story.failure = reference.failure.map(|failure| format!("the run without kills: {failure}"));
+        story.reference = reference.averaged;
+    }
+    story.timeouts = timeouts.trim_end().to_owned();
+    story.seconds = started.elapsed().as_secs_f64();
+    conclude(&folder, &workshop, output, story, model)
+}
+
+/// Makes sure that a folder of state is this run's: of the same settings as when it was made.
+fn claim(state: &Path, settings: &str) -> Result<()> {
+    let path = state.join("settings.toml");
+    // Who is killed, and for how long, may be different every time.
+    let lasting = |line: &&str| !["kills = ", "away = "].iter().any(|key| line.starts_with(key));
+    let settings: String = settings.lines().filter(lasting).map(|line| line.to_owned() + "\n").collect();
+    match fs::read_to_string(&path) {
+        Ok(known) if known == settings => Ok(()),
+        Ok(_) => bail!(
+            "{} says that this state is another run's; give --state another folder, or repeat that run's settings",
+            path.display()
+        ),
+        Err(error) if error.kind() == ErrorKind::NotFound => fs::create_dir_all(state)
+            .and_then(|()| fs::write(state.join(".settings.toml"), settings))
+            .and_then(|()| fs::rename(state.join(".settings.toml"), &path))
+            .with_context(|| format!("cannot write {}", path.display())),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// A folder without what an earlier run has left in it.
+fn emptied(folder: PathBuf) -> Result<PathBuf> {
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    absolute(folder)
+}
+
+/// A folder as any process knows it, made if it is missing.
+fn absolute(folder: PathBuf) -> Result<PathBuf> {
+    fs::create_dir_all(&folder)
+        .and_then(|()| folder.canonicalize())
+        .with_context(|| format!("cannot make {}", folder.display()))
+}
+
+/// A name that no other run on this machine has at the same time.
+fn session() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    format!("{}-{now:x}", std::process::id())
+}

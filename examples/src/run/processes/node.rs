@@ -1,0 +1,359 @@
+//! A node's process: trains, and reports to the process that started it.
+
+use super::message::Message;
+use crate::run::evaluation::Agenda;
+use crate::run::events::EventLog;
+use crate::run::workshop::Workshop;
+use crate::settings::{AveragingSettings, KillAt, TaskSettings};
+use anyhow::{Context, Result, anyhow};
+use kronfleet_core::backend::Backend;
+use kronfleet_core::cluster::{Budget, Incarnation, Liveness, Occurrence, Persisted, RunId};
+use kronfleet_core::participant::{Participant, Schedule};
+use kronfleet_core::process::{Task, Work, drive_with};
+use kronfleet_core::scalar::Scalar;
+use kronfleet_core::storage::{NoStorage, Storage};
+use kronfleet_core::time::{Duration, Instant};
+use kronfleet_core::trainer::Trainer;
+use kronfleet_core::transport::{NodeId, Transport};
+use kronfleet_lossy::storage::Directory;
+use rustix::process::{Signal, getpid, kill_process};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How long a node sleeps at most before it looks around: the grain of a full link's next attempt.
+const IDLE: Duration = Duration::from_millis(1);
+
+/// How long a node that was told to leave tries to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How long a node that has just been started for the first time waits for the others before it says that it is there.
+const MEETING: Duration = Duration::from_secs(5);
+
+/// Messages that may wait for the process they go to; beyond that, this one waits.
+const WAITING: usize = 4096;
+
+/// Which node of which run a process is: all that a transport has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The run.
+    pub run: RunId,
+    /// What the run is called on this machine, apart from others that run at the same time.
+    pub session: String,
+    /// How many nodes there are.
+    pub nodes: u32,
+    /// Which of them this is.
+    pub node: NodeId,
+    /// Which start of it: 1 for the first.
+    pub incarnation: Incarnation,
+    /// What its timeouts follow from.
+    pub budget: Budget,
+}
+
+/// A node's end of a transport.
+pub struct Connection {
+    /// What carries the frames.
+    pub transport: Box<dyn Transport>,
+    /// Makes a waiting [`recv`](Transport::recv) come back early, if the transport can; called from other threads.
+    pub wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What a node is to do.
+pub struct Job<'a> {
+    /// Model and data.
+    pub workshop: &'a Workshop,
+    /// How long to train.
+    pub task: &'a TaskSettings,
+    /// With whom.
+    pub averaging: &'a AveragingSettings,
+    /// When its model is reported.
+    pub agenda: Agenda,
+    /// The folder of event logs.
+    pub events: &'a Path,
+    /// Where it keeps what has to outlive it, in strict mode.
+    pub state: Option<&'a Path>,
+    /// Which node it is.
+    pub place: &'a Place,
+    /// Whether it waits for the others before it says that it is there.
+    pub first: bool,
+    /// Whether it is finished only once nobody needs it any more.
+    pub apart: bool,
+    /// Where it is to kill itself.
+    pub kill_at: Vec<KillAt>,
+}
+
+/// The type of a node's participant.
+type Trained<B> = Participant<Trainer<B>, <B as Backend>::Scalar>;
+
+impl Job<'_> {
+    /// Trains the node, reporting to standard output.
+    ///
+    /// Training begins when something is written to standard input. The node leaves when that ends, or on Ctrl-C or
+    /// SIGTERM.
+    ///
+    /// # Errors
+    /// If the node cannot be made or the transport fails. A failure of the training is reported instead.
+    pub fn serve<B>(&self, backend: B, open: &dyn Fn(&Place) -> Result<Connection>) -> Result<()>
+    where
+        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+    {
+        let averaging = self.averaging;
+        let mut place = self.place.clone();
+        let (mut storage, persisted) = self.recall(&mut place)?;
+        // Made before the node can be reached: the others do not wait for it meanwhile.
+        let trainer = self.workshop.trainer(backend, place.node.0)?;
+        let settings = averaging.cluster(place.run, place.node, place.incarnation)?;
+        let log = EventLog::create(self.events, place.node, place.incarnation)?;
+        // Real steps take the time they take.
+        let schedule = Schedule { iterations: self.task.iterations, step: Duration::ZERO };
+        let Connection { mut transport, wake } = open(&place)?;
+        let wake: Arc<dyn Fn() + Send + Sync> = wake.into();
+        let now = transport.now();
+        let mut participant = Participant::recover(settings, now, persisted, trainer, averaging.policy(), schedule);
+
+        let orders = Arc::<Orders>::default();
+        orders.obey(&wake)?;
+        let (messages, waiting) = sync_channel(WAITING);
+        let writer = thread::spawn(move || write(&waiting));
+        let mut report = Report {
+            messages,
+            log,
+            samples: 0,
+            iteration: 0,
+            agenda: self.agenda,
+            waits: averaging.min_members.is_some(),
+            meeting: Some(if self.first { now + MEETING } else { now }),
+            apart: self.apart,
+            kill_at: self.kill_at.clone(),
+            finished: false,
+        };
+        let lived = live(&mut participant, &mut *transport, &mut *storage, &wake, &orders, |participant, now| {
+            report.observe(participant, now)
+        });
+        if let Err(error) = &lived {
+            report.say(Message::Failed { reason: format!("{error:#}") });
+        }
+        drop(report);
+        // Only a panic of its own could be lost here, and it has been printed.
+        let _ = writer.join();
+        lived
+    }
+
+    /// Opens what the node keeps and reads what an earlier start of it has kept; this one is numbered accordingly.
+    fn recall<S: Scalar>(&self, place: &mut Place) -> Result<(Box<dyn Storage>, Persisted<S>)> {
+        let Some(folder) = self.state else { return Ok((Box::new(NoStorage), Persisted::default())) };
+        let folder = folder.join(place.node.to_string());
+        let opened = Directory::open(&folder).with_context(|| format!("cannot make {}", folder.display()));
+        let mut directory = opened?;
+        let persisted =
+            Persisted::read(&mut directory).with_context(|| format!("the state in {}", folder.display()))?;
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        place.incarnation = persisted.next_incarnation(since_epoch);
+        Ok((Box::new(directory), persisted))
+    }
+}
+
+/// What the process at the other end of standard input wants.
+#[derive(Debug, Default)]
+struct Orders {
+    /// Training may begin: it has written something.
+    begin: AtomicBool,
+    /// This process is to leave: that one has closed its end, or is gone, or there was a signal.
+    leave: AtomicBool,
+}
+
+impl Orders {
+    /// Takes orders until the last.
+    fn obey(self: &Arc<Self>, wake: &Arc<dyn Fn() + Send + Sync>) -> Result<()> {
+        let (orders, awake) = (Arc::clone(self), Arc::clone(wake));
+        // Some launchers send signals to all processes, not only to the first.
+        ctrlc::set_handler(move || {
+            orders.leave.store(true, Ordering::Release);
+            awake();
+        })
+        .context("cannot listen for Ctrl-C")?;
+        let (orders, awake) = (Arc::clone(self), Arc::clone(wake));
+        // It waits as long as the process lives, and ends with it.
+        thread::spawn(move || {
+            let mut order = [0];
+            while std::io::stdin().lock().read(&mut order).is_ok_and(|read| read > 0) {
+                orders.begin.store(true, Ordering::Release);
+                awake();
+            }
+            orders.leave.store(true, Ordering::Release);
+            awake();
+        });
+        Ok(())
+    }
+}
+
+/// Writes messages as they come, so that a slow reader does not hold up the node.
+fn write(messages: &Receiver<Message>) {
+    let mut output = std::io::stdout().lock();
+    for message in messages {
+        if output.write_all(message.line().as_bytes()).and_then(|()| output.flush()).is_err() {
+            // Nobody reads any more; standard input has ended, too.
+            return;
+        }
+    }
+}
+
+/// Drives a process on this thread and performs its work on another, until it was told to stop and has left.
+///
+/// What happened is observed before anybody can hear of it.
+fn live<B>(
+    participant: &mut Trained<B>,
+    transport: &mut dyn Transport,
+    storage: &mut dyn Storage,
+    wake: &Arc<dyn Fn() + Send + Sync>,
+    orders: &Orders,
+    mut observe: impl FnMut(&mut Trained<B>, Instant) -> Result<()>,
+) -> Result<()>
+where
+    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+{
+    let mut leaving = None;
+    let mut failure = Ok(());
+    thread::scope(|scope| {
+        let (begun, tasks) = channel();
+        let (results, done) = channel();
+        scope.spawn(|| work(tasks, results, &**wake));
+        let mut out = false;
+        drive_with(participant, transport, storage, IDLE, |participant, now| {
+            if let Ok(task) = done.try_recv() {
+                participant.complete(now, task);
+                out = false;
+            }
+            if leaving.is_none() && orders.leave.load(Ordering::Acquire) {
+                leaving = Some(now + GOODBYE);
+                participant.leave(now);
+            }
+            if let Err(error) = observe(participant, now) {
+                failure = Err(error);
+                return true;
+            }
+            if let Some(deadline) = leaving {
+                return now >= deadline || participant.is_over();
+            }
+            if !out
+                && orders.begin.load(Ordering::Acquire)
+                && let Some((_, task)) = participant.begin()
+            {
+                out = begun.send(task).is_ok();
+            }
+            false
+        })
+    })?;
+    failure
+}
+
+/// Performs work until there is none any more.
+fn work<T: Task>(tasks: Receiver<T>, results: Sender<T>, wake: &(dyn Fn() + Send + Sync)) {
+    for mut task in tasks {
+        task.perform();
+        if results.send(task).is_err() {
+            return;
+        }
+        wake();
+    }
+}
+
+/// What was reported so far.
+struct Report {
+    messages: SyncSender<Message>,
+    log: EventLog,
+    samples: u64,
+    iteration: u64,
+    agenda: Agenda,
+    /// Whether nodes wait where too few are left.
+    waits: bool,
+    /// How long the others are waited for, until it has said that it is there.
+    meeting: Option<Instant>,
+    apart: bool,
+    kill_at: Vec<KillAt>,
+    finished: bool,
+}
+
+impl Report {
+    fn say(&self, message: Message) {
+        // Nobody listens any more: standard input ends, too, and this process with it.
+        let _ = self.messages.send(message);
+    }
+
+    fn observe<B>(&mut self, participant: &mut Trained<B>, now: Instant) -> Result<()>
+    where
+        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+    {
+        while let Some(record) = participant.node_mut().poll_record() {
+            match &record.what {
+                // Nobody waits silently.
+                Occurrence::Lacking { .. } if self.waits => self.say(Message::Waiting { text: record.to_string() }),
+                Occurrence::Quarantined { .. } => self.say(Message::Waiting { text: record.to_string() }),
+                _ => {}
+            }
+            let what = record.what.to_string();
+            self.log.write(record)?;
+            if self.kill_at.iter_mut().any(|at| at.is_met(&what)) {
+                kill_process(getpid(), Signal::KILL).context("cannot kill this process")?;
+            }
+        }
+        if let Some(failure) = participant.failure() {
+            return Err(anyhow!("{failure}"));
+        }
+        if let Some(deadline) = self.meeting
+            && (now >= deadline || participant.node().peers().all(|peer| peer.liveness == Liveness::Up))
+        {
+            self.meeting = None;
+            self.say(Message::Joined);
+        }
+        // Samples tell a step from a healing, which moves the iteration, too.
+        let samples = participant.node().samples().0;
+        if samples > self.samples {
+            let loss = participant.last().map(|last| last.loss).filter(|loss| loss.is_finite());
+            self.say(Message::Step {
+                iteration: participant.iteration(),
+                loss,
+                samples: samples - self.samples,
+                bytes_sent: participant.node().counters().total_sent().bytes,
+            });
+            self.samples = samples;
+        }
+        if participant.is_waiting() {
+            // Judged is what a node has once the averaging that was due at its iteration is over.
+            return Ok(());
+        }
+        // A node that was healed forward is judged by what it has where it has arrived.
+        for iteration in self.iteration + 1..=participant.iteration() {
+            if self.agenda.may_want(iteration) {
+                self.model(iteration, participant)?;
+            }
+        }
+        self.iteration = participant.iteration();
+        let finished = if self.apart { participant.is_over() } else { participant.is_finished() };
+        if finished && !self.finished {
+            self.finished = true;
+            self.say(Message::Finished);
+        }
+        Ok(())
+    }
+
+    fn model<B>(&mut self, iteration: u64, participant: &mut Trained<B>) -> Result<()>
+    where
+        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+    {
+        let Some(trainer) = participant.training_mut() else { return Ok(()) };
+        let (backend, network) = trainer.parts();
+        let mut fetch = |buffer: &B::Buffer, len: usize| -> Result<Vec<u32>> {
+            let values = backend.fetch(buffer, 0..len).map_err(|error| anyhow!("{error}"))?;
+            Ok(values.into_iter().map(|value| (value.wide() as f32).to_bits()).collect())
+        };
+        let parameters = fetch(&network.parameters, network.parameters_len())?;
+        let running = fetch(&network.running, network.running_len())?;
+        self.say(Message::Model { iteration, parameters, running });
+        Ok(())
+    }
+}

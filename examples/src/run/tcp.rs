@@ -1,0 +1,154 @@
+//! What a trainer over TCP needs beyond the others: a place to meet, certificates, and a node's number from whoever
+//! started the process.
+
+use super::timeouts::Timeouts;
+use crate::run::processes::{Connection, Place, Preparation, Run};
+use crate::settings::TcpSettings;
+use anyhow::{Context, Result, bail};
+use kronfleet_core::cluster::RunId;
+use kronfleet_core::time::Duration;
+use kronfleet_core::transport::{NodeId, Transport};
+use kronfleet_tcp::certificates::Authority;
+use kronfleet_tcp::launch::Launch;
+use kronfleet_tcp::tls::Identity;
+use kronfleet_tcp::{Options, TcpEndpoint, Waker};
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How long certificates that are made for one run are valid.
+const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long the meeting place sleeps at most.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Prepares the process that the user, or a launcher, starts: what it starts in turn, and with which arguments.
+///
+/// By itself it starts all nodes on this machine and is the place where they first meet, a node without a part in the
+/// training; they do not need it later. With `--node`, or where [`Launch`] finds a launcher's variables, it starts one.
+///
+/// # Errors
+/// If the environment or the settings make no sense, or certificates cannot be made.
+pub fn prepare(settings: &TcpSettings, run: Run) -> Result<Preparation> {
+    let timeouts = Timeouts::derive(settings, run.budget)?.to_string();
+    Ok(Preparation { timeouts, ..place(settings, run.id, run.nodes)? })
+}
+
+fn place(settings: &TcpSettings, run: RunId, nodes: u32) -> Result<Preparation> {
+    if let Some(nodes) = settings.spawn {
+        return meet(settings, run, nodes);
+    }
+    let launch = if settings.node.is_some() { None } else { Launch::from_environment()? };
+    let (node, nodes, seeds, listen) = match (settings.node, launch) {
+        (Some(node), _) => (node, nodes, Vec::new(), None),
+        (None, Some(launch)) => (launch.node.0, launch.nodes, launch.seeds, Some(launch.listen)),
+        (None, None) => return meet(settings, run, nodes),
+    };
+    if node >= nodes {
+        bail!("--node {node} is none of {nodes} nodes, which count from 0");
+    }
+    if settings.tls && settings.certificates.is_none() {
+        bail!("--tls between machines needs --certificates: `kronfleet-tcp certificates` makes them");
+    }
+    let mut arguments = vec![format!("--nodes={nodes}"), "--apart".to_owned()];
+    arguments.extend((!seeds.is_empty()).then(|| format!("--join={}", seeds.join(","))));
+    arguments.extend(listen.filter(|_| settings.listen.is_none()).map(|listen| format!("--listen={listen}")));
+    // A later start has to be known as one, on whatever machine it is.
+    let first = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_micros() as u64;
+    Ok(Preparation {
+        ranks: node..node + 1,
+        first_start: first.max(1),
+        arguments: arguments.into_iter().map(Into::into).collect(),
+        ..Preparation::all(nodes)
+    })
+}
+
+/// All nodes on this machine.
+fn meet(settings: &TcpSettings, run: RunId, nodes: u32) -> Result<Preparation> {
+    let mut arguments: Vec<OsString> = vec![format!("--nodes={nodes}").into()];
+    let mut folder = None;
+    let mut identity = None;
+    // One more: the place where they meet.
+    if let Some(given) = &settings.certificates {
+        let more = "the place where nodes meet needs a certificate of its own: make one more";
+        identity = Some(Identity::load(given, run, NodeId(nodes)).context(more)?);
+    } else if settings.tls {
+        let made = tempfile::Builder::new().prefix("kronfleet-").tempdir().context("no folder for certificates")?;
+        Authority::new(run, LIFETIME)?.write(made.path(), nodes + 1, false)?;
+        identity = Some(Identity::load(made.path(), run, NodeId(nodes))?);
+        arguments.extend(["--certificates".into(), made.path().into()]);
+        folder = Some(made);
+    }
+    let end =
+        TcpEndpoint::open(Options { nodes: nodes + 1, identity, relay: false, ..Options::new(run, NodeId(nodes)) })?;
+    let address = end.address().context("the place where nodes meet has no address")?;
+    arguments.push(format!("--join={address}").into());
+    let keep = Box::new((folder, Meeting::begin(end)));
+    Ok(Preparation { arguments, keep, ..Preparation::all(nodes) })
+}
+
+/// A node's end.
+///
+/// # Errors
+/// If it cannot be opened: see [`TcpEndpoint::open`].
+pub fn open(settings: &TcpSettings, place: &Place) -> Result<Connection> {
+    let identity = |folder: &Path| Identity::load(folder, place.run, place.node);
+    let options = Options::new(place.run, place.node);
+    let timeouts = Timeouts::derive(settings, place.budget)?;
+    let end = TcpEndpoint::open(Options {
+        incarnation: place.incarnation,
+        nodes: place.nodes + 1,
+        listen: settings.listen.or(options.listen),
+        advertise: settings.advertise.clone(),
+        seeds: settings.join.clone(),
+        identity: settings.certificates.as_deref().map(identity).transpose()?,
+        insecure: settings.insecure,
+        handshake: timeouts.connect,
+        silence: timeouts.silence,
+        backoff: timeouts.redial,
+        backoff_longest: timeouts.redial_longest,
+        relay_after: timeouts.relay,
+        ..options
+    })?;
+    let waker = end.waker();
+    Ok(Connection { transport: Box::new(end), wake: Box::new(move || waker.wake()) })
+}
+
+/// Where nodes of this machine meet first: an end that passes on addresses until it is dropped.
+struct Meeting {
+    over: Arc<AtomicBool>,
+    waker: Waker,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Meeting {
+    fn begin(mut end: TcpEndpoint) -> Self {
+        let over = Arc::<AtomicBool>::default();
+        let (waker, ended) = (end.waker(), Arc::clone(&over));
+        let thread = thread::spawn(move || {
+            while !ended.load(Ordering::Acquire) {
+                let deadline = end.now() + IDLE;
+                if let Err(error) = end.recv(deadline, &mut |_| {}) {
+                    // Whoever has met already goes on without it.
+                    eprintln!("nodes cannot meet any more: {error}");
+                    return;
+                }
+            }
+        });
+        Self { over, waker, thread: Some(thread) }
+    }
+}
+
+impl Drop for Meeting {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        self.waker.wake();
+        if let Some(thread) = self.thread.take() {
+            // A panic of its own was printed, and is no reason for another.
+            let _ = thread.join();
+        }
+    }
+}

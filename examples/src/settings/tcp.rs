@@ -1,0 +1,42 @@
+//! Talking over TCP.
+
+use clap::Args;
+use kronfleet_core::time::Duration;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Talking over TCP: with whom, where, and how safely.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "TCP")]
+pub struct TcpSettings {
+    /// Encrypt and authenticate; without --certificates, with certificates made for this run alone
+    #[arg(long)]
+    pub tls: bool,
+    /// The folder with ca.pem and this node's certificate and key, made by `kronfleet-tcp certificates`
+    #[arg(long, value_name = "FOLDER")]
+    pub certificates: Option<PathBuf>,
+    /// Start this many nodes on this machine, even under a launcher; without it --nodes of them, if there is none
+    #[arg(long, value_name = "N", conflicts_with = "node", value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    pub spawn: Option<u32>,
+    /// Which node this process is, for runs over several machines; otherwise all are started here
+    #[arg(long, value_name = "N")]
+    pub node: Option<u32>,
+    /// Addresses (host:port) of nodes; any one that is alive suffices to join
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub join: Vec<String>,
+    /// Where to listen; a free port of this machine's own unless set
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Where others reach this node, if that is not where it listens
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub advertise: Vec<SocketAddr>,
+    /// Allow other machines without certificates: anybody may join, read and forge
+    #[arg(long)]
+    pub insecure: bool,
+    /// How long making a connection may take, instead of what follows from --stall-budget
+    #[arg(long, value_name = "SPAN", value_parser = super::span)]
+    pub connect_timeout: Option<Duration>,
+    /// After how long a silence a connection is given up and dialled anew, instead of what follows from --stall-budget
+    #[arg(long, value_name = "SPAN", value_parser = super::span)]
+    pub silence: Option<Duration>,
+}
