@@ -9,7 +9,7 @@
 //! A trainer is [`main`] with the name of the transport and a function that opens one node's end of it.
 //!
 //! # For implementers
-//! [`node`] is a node's process, [`fleet`] the one that starts them, [`message`] what goes between them.
+//! `node` is a node's process, `fleet` the one that starts them, `message` what goes between them.
 
 mod command;
 mod fleet;

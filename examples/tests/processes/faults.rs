@@ -3,7 +3,7 @@
 //! Nothing sleeps: a test waits until the event logs say that something has happened, with a deadline. Every run ends
 //! with the check of all safety invariants on those logs; a broken one is the run's failure.
 
-use super::{Folder, PATIENCE, SHM, TCP, result, start, until};
+use super::{Folder, SHM, TCP, result, start, until};
 use kronfleet_core::cluster::{Incarnation, Occurrence, Record};
 use kronfleet_core::transport::NodeId;
 use kronfleet_examples::run::events::{self, Entry};
@@ -130,6 +130,30 @@ fn a_member_is_killed_and_comes_back_over_tcp() {
 #[test]
 fn a_coordinator_is_killed_and_comes_back_over_tcp() {
     kill_and_restart(TCP, "tcp-coordinator", 0);
+}
+
+#[test]
+fn a_process_is_killed_at_every_point_of_the_protocol() {
+    let points: [(&str, &[&str]); 8] = [
+        (SHM, &["1.1:ready:2"]),
+        (SHM, &["0.1:proposed:2"]),
+        (SHM, &["0.1:done:2"]),
+        (TCP, &["1.1:done:2"]),
+        (TCP, &["0.1:committed:2"]),
+        (SHM, &["1.1:committed:2"]),
+        // Who is back dies before it is healed, and when it has been.
+        (TCP, &["1.1:done:1", "1.2:ready:1"]),
+        (SHM, &["2.1:committed:1", "2.2:healed:1"]),
+    ];
+    for (program, points) in points {
+        let folder = Folder::new("points");
+        let mut flags = super::SMALL.to_vec();
+        flags.extend(["--stall-budget=4s", "--kills=0", "--away=1ms", "--no-reference"]);
+        flags.extend(points.iter().flat_map(|point| ["--kill-at", point]));
+        let result = result(&super::run(program, &folder, &flags).1);
+        assert_eq!(result["deaths"].as_u64(), Some(points.len() as u64), "{points:?}: {result}");
+        assert!(result["accuracy"].is_f64(), "{points:?}: all have come to the end: {result}");
+    }
 }
 
 /// Stopped for longer than detection takes: the others go on without it, and with it once it is continued; it has the

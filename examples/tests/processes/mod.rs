@@ -2,6 +2,7 @@
 
 mod faults;
 mod launchers;
+mod namespaces;
 
 use super::{Folder, lossy, result};
 use kronfleet_core::cluster::Occurrence;
@@ -88,6 +89,7 @@ fn a_killed_process_comes_back(program: &str, name: &str) {
     let result = result(&output);
     assert_eq!(result["deaths"], 1);
     assert!(result["rounds_committed"].as_u64() >= Some(2), "{result}");
+    assert!(result["released_ms"].as_f64() < Some(5e3), "the transport told the others, not a timeout: {result}");
     assert!(result["accuracy"].is_f64(), "all nodes have reached the last iteration: {result}");
     let text = fs::read_to_string(folder.path("run/events.log")).expect("what nodes recorded");
     assert!(text.contains(" reported\n") && text.contains(".i2 started\n"), "{text}");
