@@ -1,8 +1,7 @@
 //! The trainers as a user runs them: programs, their flags, their files.
 
-mod processes;
-
 mod allreduce;
+mod processes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
