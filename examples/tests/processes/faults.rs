@@ -141,9 +141,9 @@ fn a_process_is_killed_at_every_point_of_the_protocol() {
         (TCP, &["1.1:done:2"]),
         (TCP, &["0.1:committed:2"]),
         (SHM, &["1.1:committed:2"]),
-        // Who is back dies before it is healed, and when it has been.
+        // Who is back dies again, when it meets the others and before it is healed.
         (TCP, &["1.1:done:1", "1.2:ready:1"]),
-        (SHM, &["2.1:committed:1", "2.2:healed:1"]),
+        (SHM, &["2.1:committed:1", "2.2:up:1"]),
     ];
     for (program, points) in points {
         let folder = Folder::new("points");
