@@ -8,8 +8,10 @@ use super::story::Story;
 use super::watch::{Trained, Watch, blank};
 use super::witness::Witness;
 use super::workshop::Workshop;
-use crate::checkpoint::Saved;
-use crate::settings::{AveragingSettings, BackendKind, Driver, NetworkSettings, OutputSettings, Policy, TaskSettings};
+use crate::checkpoint::{Disk, RunIdentity, Saved};
+use crate::settings::{
+    AveragingSettings, BackendKind, CheckpointSettings, Driver, NetworkSettings, OutputSettings, Policy, TaskSettings,
+};
 use anyhow::{Context, Result, bail};
 use kronfleet_conformance::minimal::Minimal;
 use kronfleet_core::backend::Backend;
@@ -61,6 +63,29 @@ pub struct Keeping {
     pub keeper: Option<Keeper>,
     /// The checkpoint to go on from.
     pub saved: Option<Saved>,
+}
+
+impl Keeping {
+    /// Finds the checkpoint to go on from and opens the folder for new ones, before anything of this `run` is computed.
+    ///
+    /// # Errors
+    /// If there is no sound checkpoint of this run, or the folder cannot be written.
+    pub fn open(settings: &CheckpointSettings, run: impl Fn() -> RunIdentity) -> Result<Self> {
+        let CheckpointSettings { checkpoint, every, keep, resume } = settings;
+        let saved = match resume {
+            None => None,
+            Some(place) => {
+                let saved = Saved::find(&Disk, place, Some(&run()))?;
+                eprintln!("going on from {}", saved.describe());
+                Some(saved)
+            }
+        };
+        let keeper = match checkpoint {
+            None => None,
+            Some(folder) => Some(Keeper::open(folder, (*every, *keep), resume.as_deref(), run())?),
+        };
+        Ok(Self { keeper, saved })
+    }
 }
 
 /// What a run gives: its story, and the averaged parameters and running statistics.
