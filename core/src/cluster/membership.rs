@@ -139,6 +139,12 @@ impl<S: Scalar> Links<S> {
         self.links.values().map(|link| &link.peer)
     }
 
+    /// The lowest peer that takes part.
+    pub(crate) fn lowest(&self) -> Option<NodeId> {
+        // They are in the order of their names.
+        self.peers().find(|peer| peer.takes_part()).map(|peer| peer.node)
+    }
+
     /// Whether frames to `node` may still arrive: it is up, suspected, or this node itself.
     pub(crate) fn is_reachable(&self, node: NodeId) -> bool {
         node == self.identity.node || self.links.get(&node).is_some_and(Link::reachable)

@@ -25,6 +25,6 @@ pub enum Shortage {
     /// It goes on without a round.
     #[default]
     GoOn,
-    /// It waits, and says for whom, as long as those that are missing may still come.
+    /// It waits, and says for whom, as long as those that are missing may still come: until somebody is finished.
     Wait,
 }

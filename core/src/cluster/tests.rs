@@ -5,6 +5,7 @@ mod fleet;
 mod healing;
 mod persistence;
 mod puppet;
+mod refusals;
 mod rejoin;
 mod rounds;
 mod script;

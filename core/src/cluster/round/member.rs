@@ -85,8 +85,7 @@ impl<S: Scalar> Rounds<S> {
             return;
         }
         let own = links.identity.node;
-        let up = links.peers().filter(|peer| peer.takes_part()).map(|peer| peer.node);
-        let proposer = up.min().map_or(own, |lowest| lowest.min(own));
+        let proposer = links.lowest().map_or(own, |lowest| lowest.min(own));
         let told = Some((proposer, links.stream(proposer)));
         if entry.told == told && now < entry.tell_again {
             return;

@@ -199,8 +199,7 @@ impl Proposer {
         }
         let own = links.identity.node;
         self.alarm = Instant::FAR;
-        let is_lower = |peer: &Peer| peer.takes_part() && peer.node < own;
-        if links.peers().any(is_lower) {
+        if links.lowest().is_some_and(|lowest| lowest < own) {
             // It hears of the same nodes; should it be lost, that calls again.
             return;
         }
@@ -251,11 +250,11 @@ impl Proposer {
 
     /// Whether to wait where too few are left: only as long as enough may still come.
     pub(super) fn waits<S: Scalar>(&self, links: &Links<S>) -> bool {
-        // Whoever has left may come back, but not to a run that is over for others.
-        let over = links.peers().any(|peer| peer.status == Status::Finished);
+        // Whoever is not here may come back, but not to a run that is over for others.
+        let over = links.status == Status::Finished || links.peers().any(|peer| peer.status == Status::Finished);
         let may_come = |peer: &&Peer| match peer.status {
-            Status::Training | Status::Healing => !over || peer.liveness != Liveness::Left,
-            Status::Observing => peer.liveness == Liveness::Unknown,
+            Status::Training | Status::Healing => !over || matches!(peer.liveness, Liveness::Up | Liveness::Suspect),
+            Status::Observing => !over && peer.liveness == Liveness::Unknown,
             Status::Finished => false,
         };
         let own = usize::from(matches!(links.status, Status::Training | Status::Healing));

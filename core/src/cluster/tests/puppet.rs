@@ -11,24 +11,30 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-struct Stage {
-    now: Instant,
-    node: Node<f32>,
+pub(super) struct Stage {
+    pub(super) now: Instant,
+    pub(super) node: Node<f32>,
     own: u32,
     sent: BTreeMap<u32, u32>,
     heard: BTreeMap<u32, Acknowledged>,
     /// What the node said to whom, oldest first.
-    said: Vec<(u32, Vec<u8>)>,
-    records: Vec<Record>,
+    pub(super) said: Vec<(u32, Vec<u8>)>,
+    pub(super) records: Vec<Record>,
 }
 
 const START: Instant = Instant::from_nanos(1_000_000);
 
 impl Stage {
     /// Node `own` of `size`, which has met all others.
-    fn new(own: u32, size: u32) -> Self {
+    pub(super) fn new(own: u32, size: u32) -> Self {
+        Self::adapted(own, size, |_| {})
+    }
+
+    /// The same with other settings.
+    pub(super) fn adapted(own: u32, size: u32, adapt: impl Fn(&mut Settings)) -> Self {
         let peers = (0..size).map(NodeId).collect();
-        let settings = Settings::new(RunId(1), NodeId(own), Incarnation(1), peers, Budget::default());
+        let mut settings = Settings::new(RunId(1), NodeId(own), Incarnation(1), peers, Budget::default());
+        adapt(&mut settings);
         let mut node = Node::new(settings, START);
         node.set_status(Status::Training);
         let mut stage = Self {
@@ -47,7 +53,7 @@ impl Stage {
         stage
     }
 
-    fn frame(&mut self, from: u32, kind: Kind, body: Body<'_>) {
+    pub(super) fn frame(&mut self, from: u32, kind: Kind, body: Body<'_>) {
         let header = Header {
             kind,
             status: Status::Training,
@@ -65,7 +71,7 @@ impl Stage {
         self.drain();
     }
 
-    fn say(&mut self, from: u32, message: &Message<'_>) {
+    pub(super) fn say(&mut self, from: u32, message: &Message<'_>) {
         let sequence = self.sent.entry(from).or_default();
         let place = Place { epoch: 1, sequence: *sequence, message: *sequence };
         *sequence += 1;
@@ -75,7 +81,10 @@ impl Stage {
         self.frame(from, Kind::Segment, body);
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
+        while let Some(write) = self.node.poll_write() {
+            self.node.written(self.now, write.ticket, true);
+        }
         while let Some((to, len)) = self.node.poll(self.now, 9000) {
             let mut bytes = vec![0; len];
             self.node.fill(&mut bytes);
@@ -95,7 +104,7 @@ impl Stage {
     }
 
     /// Lets a tenth of the budget pass, in which all puppets show that they live.
-    fn pass(&mut self) {
+    pub(super) fn pass(&mut self) {
         self.now += Budget::default().total() / 10;
         let peers: Vec<u32> = self.node.peers().map(|peer| peer.node.0).collect();
         for peer in peers {
@@ -105,7 +114,7 @@ impl Stage {
         self.drain();
     }
 
-    fn contribute(&mut self, value: f32) {
+    pub(super) fn contribute(&mut self, value: f32) {
         let mut contribution = Contribution::default();
         contribution.segment("weights", 2, 1.0).fill(value);
         self.node.contribute(self.now, contribution);
@@ -113,11 +122,11 @@ impl Stage {
     }
 
     /// The last message of those that `keep` keeps.
-    fn last<T>(&self, keep: impl Fn(u32, Message<'_>) -> Option<T>) -> Option<T> {
+    pub(super) fn last<T>(&self, keep: impl Fn(u32, Message<'_>) -> Option<T>) -> Option<T> {
         self.said.iter().rev().find_map(|(to, bytes)| keep(*to, Message::decode(bytes).unwrap()))
     }
 
-    fn ready(&self) -> Ready {
+    pub(super) fn ready(&self) -> Ready {
         let ready = self.last(|_, message| match message {
             Message::Ready(ready) => Some(ready),
             _ => None,
@@ -125,13 +134,13 @@ impl Stage {
         ready.expect("the node said that it is ready")
     }
 
-    fn outcomes(&mut self) -> Vec<Outcome<f32>> {
+    pub(super) fn outcomes(&mut self) -> Vec<Outcome<f32>> {
         core::iter::from_fn(|| self.node.poll_outcome()).collect()
     }
 }
 
 /// What puppet `node` says when it is ready with two values.
-fn ready(node: u32, turn: u64) -> Ready {
+pub(super) fn ready(node: u32, turn: u64) -> Ready {
     let weights = vec![1.0];
     let member = Member { node: NodeId(node), incarnation: Incarnation(1), turn, weights, ..Member::default() };
     Ready {
@@ -146,11 +155,11 @@ fn ready(node: u32, turn: u64) -> Ready {
     }
 }
 
-fn attempt(sequence: u64, proposer: u32) -> Attempt {
+pub(super) fn attempt(sequence: u64, proposer: u32) -> Attempt {
     Attempt { sequence, proposer: NodeId(proposer), incarnation: Incarnation(1) }
 }
 
-fn proposal(attempt: Attempt, members: &[Member]) -> Proposal {
+pub(super) fn proposal(attempt: Attempt, members: &[Member]) -> Proposal {
     let parents = vec![Parent { certificate: CertificateId::default(), stale: false }];
     let certificate = Certificate {
         attempt,
@@ -164,12 +173,12 @@ fn proposal(attempt: Attempt, members: &[Member]) -> Proposal {
     Proposal { certificate, lengths: vec![2], chunk: 1 }
 }
 
-fn bytes(value: f32) -> [u8; 4] {
+pub(super) fn bytes(value: f32) -> [u8; 4] {
     value.to_le_bytes()
 }
 
 /// Node 1 reduces with puppet 0: it owns the second piece.
-fn reducing(sequence: u64) -> (Stage, Proposal) {
+pub(super) fn reducing(sequence: u64) -> (Stage, Proposal) {
     let mut stage = Stage::new(1, 2);
     stage.contribute(3.0);
     let proposal = proposal(attempt(sequence, 0), &[ready(0, 1).member, stage.ready().member]);
@@ -178,7 +187,7 @@ fn reducing(sequence: u64) -> (Stage, Proposal) {
 }
 
 /// Puppet 0 sends its part of the second piece and the result of the first.
-fn send_pieces(stage: &mut Stage, attempt: Attempt, own: f32, reduced: f32) {
+pub(super) fn send_pieces(stage: &mut Stage, attempt: Attempt, own: f32, reduced: f32) {
     let values = &bytes(own);
     stage.say(0, &Message::Piece { attempt, reduced: false, index: 1, values });
     let values = &bytes(reduced);
@@ -192,7 +201,7 @@ fn done(stage: &Stage) -> Option<(Attempt, Digest)> {
     })
 }
 
-fn result(values: [f32; 2]) -> Digest {
+pub(super) fn result(values: [f32; 2]) -> Digest {
     let mut average = Contribution::default();
     average.segment("weights", 2, 2.0).copy_from_slice(&values);
     average.digest()
