@@ -147,7 +147,7 @@ impl<S: Real> Backend for Faer<S> {
         y: Option<&Buffer<S>>,
         out: &mut Buffer<S>,
     ) -> Result<(), OutOfMemory> {
-        elementwise::map(op, jobs, x.map(|x| &**x), y.map(|y| &**y), out);
+        elementwise::map(&self.pool, op, jobs, x.map(|x| &**x), y.map(|y| &**y), out);
         Ok(())
     }
 
@@ -158,7 +158,7 @@ impl<S: Real> Backend for Faer<S> {
         y: Option<&Buffer<S>>,
         out: &mut Buffer<S>,
     ) -> Result<(), OutOfMemory> {
-        reduction::reduce(jobs, x, y.map(|y| &**y), out);
+        reduction::reduce(&self.pool, jobs, x, y.map(|y| &**y), out);
         Ok(())
     }
 
@@ -309,7 +309,7 @@ impl<S: Real> Backend for Faer<S> {
         x: &Buffer<S>,
         y: &mut Buffer<S>,
     ) -> Result<(), OutOfMemory> {
-        pooling::pool_forward(shape, batch, x, y);
+        pooling::pool_forward(&self.pool, shape, batch, x, y);
         Ok(())
     }
 
@@ -321,7 +321,7 @@ impl<S: Real> Backend for Faer<S> {
         dy: &Buffer<S>,
         dx: &mut Buffer<S>,
     ) -> Result<(), OutOfMemory> {
-        pooling::pool_backward(shape, batch, x, dy, dx);
+        pooling::pool_backward(&self.pool, &self.arenas, shape, batch, x, dy, dx);
         Ok(())
     }
 
@@ -336,7 +336,7 @@ impl<S: Real> Backend for Faer<S> {
         running: (&mut Buffer<S>, usize),
     ) -> Result<(), OutOfMemory> {
         let (p, r) = (&parameters.0[parameters.1..], &mut running.0[running.1..]);
-        normalisation::batch_norm_forward(shape, columns, p, x, y, saved, r);
+        normalisation::batch_norm_forward(&self.pool, shape, columns, p, x, y, saved, r);
         Ok(())
     }
 
@@ -350,7 +350,7 @@ impl<S: Real> Backend for Faer<S> {
         y: &mut Buffer<S>,
     ) -> Result<(), OutOfMemory> {
         let (p, r) = (&parameters.0[parameters.1..], &running.0[running.1..]);
-        normalisation::batch_norm_evaluate(shape, columns, p, r, x, y);
+        normalisation::batch_norm_evaluate(&self.pool, shape, columns, p, r, x, y);
         Ok(())
     }
 
@@ -366,7 +366,7 @@ impl<S: Real> Backend for Faer<S> {
         dx: &mut Buffer<S>,
     ) -> Result<(), OutOfMemory> {
         let (p, g) = (&parameters.0[parameters.1..], &mut gradient[parameters.1..]);
-        normalisation::batch_norm_backward(shape, columns, p, x, saved, dy, g, dx);
+        normalisation::batch_norm_backward(&self.pool, shape, columns, p, x, saved, dy, g, dx);
         Ok(())
     }
 

@@ -1,18 +1,73 @@
 //! Element-wise operations: the operation is chosen outside the loops, and whole columns are handled as slices, so
 //! that the loops become vector code.
 
+use crate::parallel::{PIECE, Part, Piece, Pool};
 use crate::scalar::Real;
+use core::ops::Range;
+use core::slice;
 use kronfleet_core::backend::{Map, MapJob};
 use kronfleet_core::matrix::Region;
 
+impl Piece for MapJob {
+    fn target(&self) -> Range<usize> {
+        self.out.offset..self.out.end()
+    }
+
+    fn cost(&self) -> u64 {
+        self.out.len() as u64 + 1
+    }
+}
+
+/// The operands of all jobs.
+#[derive(Clone, Copy)]
+struct Operands<'a, S> {
+    x: Option<&'a [S]>,
+    y: Option<&'a [S]>,
+}
+
 /// See [`Backend::map`](kronfleet_core::backend::Backend::map).
-pub(crate) fn map<S: Real>(op: Map<S>, jobs: &[MapJob], x: Option<&[S]>, y: Option<&[S]>, out: &mut [S]) {
+pub(crate) fn map<S: Real>(pool: &Pool, op: Map<S>, jobs: &[MapJob], x: Option<&[S]>, y: Option<&[S]>, out: &mut [S]) {
+    let operands = Operands { x, y };
+    jobs.iter().for_each(MapJob::check);
+    let lens = jobs.iter().map(|job| job.out.len());
+    if lens.clone().any(|len| len > PIECE) {
+        for job in jobs {
+            cut(pool, op, operands.shape(*job), operands, out);
+        }
+    } else if lens.sum::<usize>() > PIECE {
+        pool.each(jobs, out, &mut [(); 0], |_, job, part, _| all(op, slice::from_ref(job), operands, part));
+    } else {
+        all(op, jobs, operands, Part::whole(out));
+    }
+}
+
+/// One job, in pieces.
+fn cut<S: Real>(pool: &Pool, op: Map<S>, job: MapJob, operands: Operands<'_, S>, out: &mut [S]) {
+    let Region { offset, rows, columns, row_step, column_step } = job.out;
+    let apart = columns == 1 || column_step >= rows;
+    if job.out.is_empty() || row_step != 1 || !apart {
+        return all(op, slice::from_ref(&job), operands, Part::whole(out));
+    }
+    // Pieces of one long column, or whole columns.
+    let step = if columns == 1 { PIECE } else { (PIECE / column_step).max(1) * column_step };
+    pool.pieces(step, &mut out[offset..job.out.end()], |index, content| {
+        let block = |region: Region| match columns {
+            1 => region.block(index * step, 0, content.len(), 1),
+            _ => region.block(0, index * step / column_step, rows, content.len().div_ceil(column_step)),
+        };
+        let job = MapJob { x: block(job.x), y: block(job.y), out: block(job.out) };
+        all(op, slice::from_ref(&job), operands, Part { base: job.out.offset, content });
+    });
+}
+
+/// Jobs one after the other.
+fn all<S: Real>(op: Map<S>, jobs: &[MapJob], operands: Operands<'_, S>, out: Part<'_, S>) {
     /// The variant is known inside the closure, so that `apply` shrinks to its own arm.
     macro_rules! dispatch {
         ($($pattern:pat => $rebuilt:expr),* $(,)?) => {
             match op {
-                $($pattern => run(jobs, x, y, out, #[inline(always)] |x, y, z| $rebuilt.apply(x, y, z)),)*
-                other => run(jobs, x, y, out, |x, y, z| other.apply(x, y, z)),
+                $($pattern => run(jobs, operands, out, #[inline(always)] |x, y, z| $rebuilt.apply(x, y, z)),)*
+                other => run(jobs, operands, out, |x, y, z| other.apply(x, y, z)),
             }
         };
     }
@@ -46,44 +101,44 @@ enum Line<'a, S> {
     Strided(&'a [S], usize),
 }
 
-fn run<S: Real>(
-    jobs: &[MapJob],
-    x: Option<&[S]>,
-    y: Option<&[S]>,
-    out: &mut [S],
-    op: impl Fn(S, S, S) -> S + Copy + Sync,
-) {
-    for job in jobs {
-        job.check();
-        if !job.out.is_empty() {
-            one(*job, x, y, out, op);
+impl<S> Operands<'_, S> {
+    /// The same job in the shape that is walked fastest.
+    fn shape(&self, job: MapJob) -> MapJob {
+        let flat = |region: Region, present: bool| {
+            !present || region.is_packed() || (region.row_step, region.column_step) == (0, 0)
+        };
+        if job.out.is_packed() && flat(job.x, self.x.is_some()) && flat(job.y, self.y.is_some()) {
+            // Steps of 0 stay: one long column.
+            let long = |region: Region| Region {
+                rows: region.len(),
+                columns: 1,
+                row_step: usize::from(region.is_packed() && (region.row_step, region.column_step) != (0, 0)),
+                ..region
+            };
+            MapJob { x: long(job.x), y: long(job.y), out: Region { row_step: 1, ..long(job.out) } }
+        } else if job.out.row_step != 1 && (job.out.column_step == 1 || job.out.rows < job.out.columns) {
+            MapJob { x: job.x.transposed(), y: job.y.transposed(), out: job.out.transposed() }
+        } else {
+            job
         }
     }
 }
 
-fn one<S: Real>(job: MapJob, x: Option<&[S]>, y: Option<&[S]>, out: &mut [S], op: impl Fn(S, S, S) -> S + Copy) {
-    let flat = |region: Region, present: bool| {
-        !present || region.is_packed() || (region.row_step, region.column_step) == (0, 0)
-    };
-    let job = if job.out.is_packed() && flat(job.x, x.is_some()) && flat(job.y, y.is_some()) {
-        // Steps of 0 stay: one long column.
-        let long = |region: Region| Region {
-            rows: region.len(),
-            columns: 1,
-            row_step: usize::from(region.is_packed() && (region.row_step, region.column_step) != (0, 0)),
-            ..region
-        };
-        MapJob { x: long(job.x), y: long(job.y), out: Region { row_step: 1, ..long(job.out) } }
-    } else if job.out.row_step != 1 && (job.out.column_step == 1 || job.out.rows < job.out.columns) {
-        MapJob { x: job.x.transposed(), y: job.y.transposed(), out: job.out.transposed() }
-    } else {
-        job
-    };
+fn run<S: Real>(jobs: &[MapJob], operands: Operands<'_, S>, out: Part<'_, S>, op: impl Fn(S, S, S) -> S + Copy) {
+    let Part { base, content } = out;
+    for job in jobs {
+        if !job.out.is_empty() {
+            one(operands.shape(*job), operands, base, content, op);
+        }
+    }
+}
+
+fn one<S: Real>(job: MapJob, operands: Operands<'_, S>, base: usize, out: &mut [S], op: impl Fn(S, S, S) -> S + Copy) {
     for column in 0..job.out.columns {
-        let x = line(job.x, x, column);
-        let y = line(job.y, y, column);
+        let x = line(job.x, operands.x, column);
+        let y = line(job.y, operands.y, column);
         let rows = job.out.rows;
-        let start = job.out.index(0, column);
+        let start = job.out.index(0, column) - base;
         if job.out.row_step == 1 {
             combine(x, y, &mut out[start..start + rows], op);
         } else {

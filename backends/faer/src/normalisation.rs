@@ -5,7 +5,9 @@
 
 pub(crate) use kronfleet_core::backend::reference::{evo_norm_backward, evo_norm_forward};
 
+use crate::parallel::{PIECE, Pool};
 use crate::scalar::Real;
+use core::ops::Range;
 use kronfleet_core::backend::BatchNorm;
 use pulp::{Arch, Simd, WithSimd};
 
@@ -16,11 +18,29 @@ const BLOCK: usize = 64;
 /// Channels handled together: their sums live on the stack.
 const GROUP: usize = 256;
 
+/// Most segments that columns are cut into, each summed by one thread. Where they end depends on sizes alone, so any
+/// number of threads gives the same bits.
+const SEGMENTS: usize = 16;
+
 /// Per-channel values of one group.
 type Channels<T> = [T; GROUP];
+/// Two sums of some columns.
+type Pair = [Channels<f64>; 2];
+
+/// Scalars in a piece of whole blocks of columns.
+const fn piece(channels: usize) -> usize {
+    let columns = PIECE / channels;
+    channels * if columns < BLOCK { BLOCK } else { columns.next_multiple_of(BLOCK) }
+}
+
+/// Scalars in a segment of whole blocks of columns.
+fn segment(channels: usize, columns: usize) -> usize {
+    piece(channels).max(channels * columns.div_ceil(SEGMENTS).next_multiple_of(BLOCK))
+}
 
 /// See [`Backend::batch_norm_forward`](kronfleet_core::backend::Backend::batch_norm_forward).
 pub(crate) fn batch_norm_forward<S: Real>(
+    pool: &Pool,
     shape: &BatchNorm<S>,
     columns: usize,
     parameters: &[S],
@@ -37,9 +57,14 @@ pub(crate) fn batch_norm_forward<S: Real>(
     let momentum = shape.momentum.wide();
     for top in (0..channels).step_by(GROUP) {
         let width = GROUP.min(channels - top);
-        let (mut mean, mut square) = ([0.0; GROUP], [0.0; GROUP]);
-        let (means, squares) = (&mut mean, &mut square);
-        Arch::new().dispatch(Moments { x, channels, top, width, means, squares });
+        let of_segment = |range: Range<usize>, moments: &mut Pair| {
+            Arch::new().dispatch(Moments { x: &x[range], channels, top, width, moments });
+        };
+        let [mean, square] = over_segments(pool, channels, columns, of_segment, |all, [means, squares], counts| {
+            for channel in 0..width {
+                merge(all, channel, means[channel], squares[channel], counts);
+            }
+        });
         for channel in 0..width {
             let variance = square[channel] / columns as f64;
             let scale = 1.0 / (variance + shape.epsilon.wide()).sqrt();
@@ -51,12 +76,13 @@ pub(crate) fn batch_norm_forward<S: Real>(
             running[channels + at] = blend(running[channels + at], unbiased);
         }
         let (mean, scale) = (&saved[top..top + width], &saved[channels + top..][..width]);
-        apply(channels, top, mean, |channel| scale[channel], parameters, x, y);
+        apply(pool, channels, top, mean, |channel| scale[channel], parameters, x, y);
     }
 }
 
 /// See [`Backend::batch_norm_evaluate`](kronfleet_core::backend::Backend::batch_norm_evaluate).
 pub(crate) fn batch_norm_evaluate<S: Real>(
+    pool: &Pool,
     shape: &BatchNorm<S>,
     columns: usize,
     parameters: &[S],
@@ -70,12 +96,13 @@ pub(crate) fn batch_norm_evaluate<S: Real>(
         let width = GROUP.min(channels - top);
         let (mean, variance) = (&running[top..top + width], &running[channels + top..][..width]);
         let scale = |channel: usize| S::of(1.0) / (variance[channel] + shape.epsilon).sqrt();
-        apply(channels, top, mean, scale, parameters, x, y);
+        apply(pool, channels, top, mean, scale, parameters, x, y);
     }
 }
 
 /// `y ← (x − mean)·scale·γ + β` for the channels from `top` on.
 fn apply<S: Real>(
+    pool: &Pool,
     channels: usize,
     top: usize,
     mean: &[S],
@@ -91,11 +118,15 @@ fn apply<S: Real>(
         rows[1][channel] = scale(channel) * parameters[top + channel];
         rows[2][channel] = parameters[channels + top + channel];
     }
-    Arch::new().dispatch(Apply { channels, top, width: mean.len(), rows: &rows, x, y });
+    pool.pieces(piece(channels), y, |index, y| {
+        let x = &x[index * piece(channels)..][..y.len()];
+        Arch::new().dispatch(Apply { channels, top, width: mean.len(), rows: &rows, x, y });
+    });
 }
 
 /// See [`Backend::batch_norm_backward`](kronfleet_core::backend::Backend::batch_norm_backward).
 pub(crate) fn batch_norm_backward<S: Real>(
+    pool: &Pool,
     shape: &BatchNorm<S>,
     columns: usize,
     parameters: &[S],
@@ -117,10 +148,18 @@ pub(crate) fn batch_norm_backward<S: Real>(
         // Mean, slope of dx in x − mean, level of dy, factor of all.
         let mut rows = [[zero; GROUP]; 4];
         rows[0][..width].copy_from_slice(&saved[top..top + width]);
-        let (mut sums, mut products) = ([0.0; GROUP], [0.0; GROUP]);
         let mean = &rows[0];
-        let (to_sums, to_products) = (&mut sums, &mut products);
-        Arch::new().dispatch(Sums { x, dy, channels, top, width, mean, sums: to_sums, products: to_products });
+        let of_segment = |range: Range<usize>, [sums, products]: &mut Pair| {
+            let (x, dy) = (&x[range.clone()], &dy[range]);
+            Arch::new().dispatch(Sums { x, dy, channels, top, width, mean, sums, products });
+        };
+        let [sums, products] = over_segments(pool, channels, columns, of_segment, |all, part, _| {
+            for (all, part) in all.iter_mut().zip(part) {
+                for (all, &part) in all[..width].iter_mut().zip(part) {
+                    *all += part;
+                }
+            }
+        });
         for channel in 0..width {
             let at = top + channel;
             let scale = saved[channels + at].wide();
@@ -131,8 +170,43 @@ pub(crate) fn batch_norm_backward<S: Real>(
             rows[2][channel] = S::of(sums[channel] / columns as f64);
             rows[3][channel] = S::of(parameters[at].wide() * scale);
         }
-        Arch::new().dispatch(Adjoint { channels, top, width, rows: &rows, x, dy, dx });
+        pool.pieces(piece(channels), dx, |index, dx| {
+            let at = index * piece(channels)..index * piece(channels) + dx.len();
+            let (x, dy) = (&x[at.clone()], &dy[at]);
+            Arch::new().dispatch(Adjoint { channels, top, width, rows: &rows, x, dy, dx });
+        });
     }
+}
+
+/// Both sums over all columns: `sum` of each segment, of which it is given the scalars, joined in order by
+/// `join(all before, segment, columns of each)`.
+fn over_segments(
+    pool: &Pool,
+    channels: usize,
+    columns: usize,
+    sum: impl Fn(Range<usize>, &mut Pair) + Sync,
+    join: impl Fn(&mut Pair, &Pair, [usize; 2]),
+) -> Pair {
+    let (len, step) = (channels * columns, segment(channels, columns));
+    let mut parts = [[[0.0; GROUP]; 2]; SEGMENTS];
+    let parts = &mut parts[..len.div_ceil(step)];
+    let range = |index: usize| index * step..((index + 1) * step).min(len);
+    pool.pieces(1, parts, |index, part| sum(range(index), &mut part[0]));
+    let mut all = parts[0];
+    for (index, part) in parts.iter().enumerate().skip(1) {
+        join(&mut all, part, [index * step / channels, range(index).len() / channels]);
+    }
+    all
+}
+
+/// Joins mean and squared distances from it of one channel with those of further columns, as Chan, Golub and LeVeque
+/// (1979) do. `counts` says of how many columns each are.
+#[inline(always)]
+fn merge([means, squares]: &mut Pair, channel: usize, mean: f64, square: f64, counts: [usize; 2]) {
+    let [before, count] = counts.map(|count| count as f64);
+    let distance = mean - means[channel];
+    means[channel] += distance * count / (before + count);
+    squares[channel] += square + distance * distance * before * count / (before + count);
 }
 
 /// Calls `$body` for every strip of a block of columns, `$from` being its first channel in the group; strips that are
@@ -152,14 +226,14 @@ macro_rules! strips {
     };
 }
 
-/// Mean and sum of squared distances from it, by blocks merged as Chan, Golub and LeVeque (1979) do.
+/// Mean and sum of squared distances from it, block by block.
 struct Moments<'a, S> {
     x: &'a [S],
     channels: usize,
     top: usize,
     width: usize,
-    means: &'a mut Channels<f64>,
-    squares: &'a mut Channels<f64>,
+    /// Means and squared distances.
+    moments: &'a mut Pair,
 }
 
 impl<S: Real> WithSimd for Moments<'_, S> {
@@ -167,11 +241,10 @@ impl<S: Real> WithSimd for Moments<'_, S> {
 
     #[inline(always)]
     fn with_simd<A: Simd>(self, _: A) {
-        let Self { x, channels, top, width, means, squares } = self;
-        let mut before = 0.0;
+        let Self { x, channels, top, width, moments } = self;
+        let mut before = 0;
         for block in x.chunks(channels * BLOCK) {
-            let count = (block.len() / channels) as f64;
-            let after = before + count;
+            let count = block.len() / channels;
             strips!(width, |from, wide| {
                 let mean = sums(
                     block,
@@ -181,7 +254,7 @@ impl<S: Real> WithSimd for Moments<'_, S> {
                     #[inline(always)]
                     |_, x| x,
                 );
-                let mean = mean.map(|sum| S::of(sum.wide() / count));
+                let mean = mean.map(|sum| S::of(sum.wide() / count as f64));
                 let square = sums(
                     block,
                     channels,
@@ -191,13 +264,10 @@ impl<S: Real> WithSimd for Moments<'_, S> {
                     |lane, x| (x - mean[lane]) * (x - mean[lane]),
                 );
                 for lane in 0..wide {
-                    let (mean, square) = (mean[lane].wide(), square[lane].wide());
-                    let distance = mean - means[from + lane];
-                    means[from + lane] += distance * count / after;
-                    squares[from + lane] += square + distance * distance * before * count / after;
+                    merge(moments, from + lane, mean[lane].wide(), square[lane].wide(), [before, count]);
                 }
             });
-            before = after;
+            before += count;
         }
     }
 }

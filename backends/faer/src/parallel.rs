@@ -1,6 +1,11 @@
 //! Independent jobs on pieces of one buffer, over the threads of a pool.
 
 use core::ops::Range;
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+
+/// Scalars that one thread is through with about as fast as another one is woken: less is not handed over.
+pub(crate) const PIECE: usize = 1 << 15;
 
 /// A piece of work that writes one range of a buffer, and perhaps one of a second buffer.
 pub(crate) trait Piece: Sync {
@@ -63,6 +68,23 @@ impl Pool {
         match &self.0 {
             Some(pool) => pool.install(work),
             None => work(),
+        }
+    }
+
+    /// Calls `work(index, piece)` for every piece of `len` elements of `target`, of which the last may be shorter.
+    ///
+    /// Where pieces end must not depend on the number of threads if it is to be seen in the results.
+    pub(crate) fn pieces<T: Send>(&self, len: usize, target: &mut [T], work: impl Fn(usize, &mut [T]) + Sync) {
+        match &self.0 {
+            Some(pool) if target.len() > len => {
+                let all = |(index, piece): (usize, &mut [T])| work(index, piece);
+                pool.install(|| target.par_chunks_mut(len).enumerate().for_each(all));
+            }
+            _ => {
+                for (index, piece) in target.chunks_mut(len).enumerate() {
+                    work(index, piece);
+                }
+            }
         }
     }
 

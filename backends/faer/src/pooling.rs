@@ -1,20 +1,75 @@
 //! Maximum and mean pooling, along channels, which are neighbours in memory.
+//!
+//! Few channels leave lanes of a vector empty. Where targets are written in the order they lie in, whole vectors are
+//! written nevertheless: what they leave past the channels is overwritten next.
 
+use crate::arena::Arenas;
+use crate::parallel::{self, PIECE};
 use crate::scalar::Real;
 use core::ops::Range;
 use kronfleet_core::backend::{Convolution, Pool, Pooling};
 use pulp::{Arch, Simd, WithSimd};
 
 /// See [`Backend::pool_forward`](kronfleet_core::backend::Backend::pool_forward).
-pub(crate) fn pool_forward<S: Real>(shape: &Pooling, batch: usize, x: &[S], y: &mut [S]) {
-    let y = &mut y[..batch * shape.windows.output.len()];
-    Arch::new().dispatch(Forward { shape, x, y });
+pub(crate) fn pool_forward<S: Real>(pool: &parallel::Pool, shape: &Pooling, batch: usize, x: &[S], y: &mut [S]) {
+    let [inputs, outputs] = lens(shape);
+    let x = &x[..batch * inputs];
+    let samples = samples(shape);
+    pool.pieces((samples * outputs).max(1), &mut y[..batch * outputs], |index, y| {
+        let x = &x[index * samples * inputs..];
+        Arch::new().dispatch(Forward { shape, x, y });
+    });
 }
 
 /// See [`Backend::pool_backward`](kronfleet_core::backend::Backend::pool_backward).
-pub(crate) fn pool_backward<S: Real>(shape: &Pooling, batch: usize, x: &[S], dy: &[S], dx: &mut [S]) {
-    let dy = &dy[..batch * shape.windows.output.len()];
-    Arch::new().dispatch(Backward { shape, x, dy, dx: &mut dx[..batch * shape.windows.input.len()] });
+pub(crate) fn pool_backward<S: Real>(
+    pool: &parallel::Pool,
+    arenas: &Arenas<S>,
+    shape: &Pooling,
+    batch: usize,
+    x: &[S],
+    dy: &[S],
+    dx: &mut [S],
+) {
+    let [inputs, outputs] = lens(shape);
+    let (x, dy) = (&x[..batch * inputs], &dy[..batch * outputs]);
+    let samples = samples(shape);
+    pool.pieces((samples * inputs).max(1), &mut dx[..batch * inputs], |index, dx| {
+        let (x, dy) = (&x[index * samples * inputs..], &dy[index * samples * outputs..]);
+        if shape.pool == Pool::Maximum && tiled(&shape.windows) {
+            arenas.with(|arena| {
+                let rows = arena.numbers(shape.windows.kernel[0] * row_room(&shape.windows));
+                Arch::new().dispatch(ToMaxima { windows: &shape.windows, x, dy, dx, rows });
+            });
+        } else {
+            Arch::new().dispatch(Backward { shape, x, dy, dx });
+        }
+    });
+}
+
+/// Scalars of a sample and of what it becomes.
+fn lens(shape: &Pooling) -> [usize; 2] {
+    [shape.windows.input.len(), shape.windows.output.len()]
+}
+
+/// Samples in a piece.
+fn samples(shape: &Pooling) -> usize {
+    (PIECE / shape.windows.input.len().max(1)).max(1)
+}
+
+/// Whether every pixel lies in at most one window, and those of a row of windows in whole rows.
+fn tiled(windows: &Convolution) -> bool {
+    windows.stride == windows.kernel && windows.padding == [0, 0]
+}
+
+/// Scalars of a row of pixels.
+fn row_len(windows: &Convolution) -> usize {
+    windows.input.width * windows.input.channels
+}
+
+/// Room for a row of pixels and what whole vectors write past it.
+fn row_room(windows: &Convolution) -> usize {
+    row_len(windows) + crate::kernel::MARGIN
 }
 
 fn share<S: Real>(shape: &Pooling) -> S {
@@ -29,20 +84,79 @@ fn seen(windows: &Convolution, axis: usize, position: usize, extent: usize) -> R
     start.saturating_sub(windows.padding[axis])..end
 }
 
-/// Calls `visit(output pixel, rows, columns)` for every window of one sample.
+/// Where a window's pixels lie in a sample.
+#[derive(Clone)]
+struct Seen {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    row_len: usize,
+    channels: usize,
+}
+
+impl Seen {
+    /// Calls `visit(row, column)` for every pixel.
+    #[inline(always)]
+    fn each(&self, mut visit: impl FnMut(usize, usize)) {
+        for row in self.rows.clone() {
+            for column in self.columns.clone() {
+                visit(row, column);
+            }
+        }
+    }
+
+    /// Where a pixel starts.
+    #[inline(always)]
+    fn at(&self, row: usize, column: usize) -> usize {
+        row * self.row_len + column * self.channels
+    }
+}
+
+/// Calls `visit(output pixel, pixels seen)` for every window of one sample.
 #[inline(always)]
-fn each_window(windows: &Convolution, mut visit: impl FnMut(usize, Range<usize>, Range<usize>)) {
+fn each_window(windows: &Convolution, mut visit: impl FnMut(usize, Seen)) {
+    let (row_len, channels) = (row_len(windows), windows.input.channels);
     for row in 0..windows.output.height {
         let rows = seen(windows, 0, row, windows.input.height);
         for column in 0..windows.output.width {
             let columns = seen(windows, 1, column, windows.input.width);
-            visit(row * windows.output.width + column, rows.clone(), columns);
+            visit(row * windows.output.width + column, Seen { rows: rows.clone(), columns, row_len, channels });
         }
     }
 }
 
+/// The vector that starts with `slice`, of which `used` lanes matter.
+#[inline(always)]
+fn load<A: Simd, S: Real>(simd: A, slice: &[S], used: usize) -> S::Vector<A> {
+    match slice.get(..S::lanes::<A>()) {
+        Some(whole) => S::vectors::<A>(whole)[0],
+        None => S::partial(simd, &slice[..used]),
+    }
+}
+
+/// Stores `used` lanes and, where there is room, whatever the others hold.
+#[inline(always)]
+fn put<A: Simd, S: Real>(simd: A, slice: &mut [S], used: usize, value: S::Vector<A>) {
+    match slice.get_mut(..S::lanes::<A>()) {
+        Some(whole) => S::vectors_mut::<A>(whole)[0] = value,
+        None => S::store(simd, &mut slice[..used], value),
+    }
+}
+
+/// The maxima of a window, of `used` channels of an image that starts with the first of them. A NaN wins, so that it
+/// is seen.
+#[inline(always)]
+fn largest<A: Simd, S: Real>(simd: A, seen: &Seen, image: &[S], used: usize) -> S::Vector<A> {
+    let mut largest = S::splat(simd, S::neg_infinity());
+    seen.each(
+        #[inline(always)]
+        |row, column| largest = S::larger(simd, largest, load(simd, &image[seen.at(row, column)..], used)),
+    );
+    largest
+}
+
 struct Forward<'a, S> {
     shape: &'a Pooling,
+    /// As many samples as `y`, or more.
     x: &'a [S],
     y: &'a mut [S],
 }
@@ -54,41 +168,42 @@ impl<S: Real> WithSimd for Forward<'_, S> {
     fn with_simd<A: Simd>(self, simd: A) {
         let Self { shape, x, y } = self;
         let windows = &shape.windows;
-        let (channels, width) = (windows.input.channels, windows.input.width);
-        let maximum = shape.pool == Pool::Maximum;
-        let share = share::<S>(shape);
-        let (inputs, outputs) = (windows.input.len().max(1), windows.output.len().max(1));
-        for (image, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(outputs)) {
+        let (channels, lanes) = (windows.input.channels, S::lanes::<A>());
+        let (inputs, outputs) = (windows.input.len(), windows.output.len().max(1));
+        for sample in 0..y.len() / outputs {
+            let (image, y) = (&x[sample * inputs..], &mut y[sample * outputs..]);
             each_window(
                 windows,
                 #[inline(always)]
-                |pixel, rows, columns| {
-                    let target = &mut y[pixel * channels..][..channels];
-                    if maximum {
-                        for top in (0..channels).step_by(S::lanes::<A>()) {
-                            let group = top..(top + S::lanes::<A>()).min(channels);
-                            let largest = largest(simd, windows, &rows, &columns, group.clone(), image);
-                            S::store(simd, &mut target[group], largest);
+                |pixel, seen| {
+                    if shape.pool == Pool::Maximum {
+                        for top in (0..channels).step_by(lanes) {
+                            let used = lanes.min(channels - top);
+                            let largest = largest(simd, &seen, &image[top..], used);
+                            put(simd, &mut y[pixel * channels + top..], used, largest);
                         }
                         return;
                     }
+                    let (share, target) = (share::<S>(shape), &mut y[pixel * channels..][..channels]);
                     target.fill(S::of(0.0));
-                    for row in rows {
-                        for column in columns.clone() {
-                            let source = &image[(row * width + column) * channels..][..channels];
-                            for (target, &value) in target.iter_mut().zip(source) {
+                    seen.each(
+                        #[inline(always)]
+                        |row, column| {
+                            for (target, &value) in target.iter_mut().zip(&image[seen.at(row, column)..][..channels]) {
                                 *target += value * share;
                             }
-                        }
-                    }
+                        },
+                    );
                 },
             );
         }
     }
 }
 
+/// Windows that may overlap, and means.
 struct Backward<'a, S> {
     shape: &'a Pooling,
+    /// As many samples as `dx`, or more.
     x: &'a [S],
     dy: &'a [S],
     dx: &'a mut [S],
@@ -101,89 +216,131 @@ impl<S: Real> WithSimd for Backward<'_, S> {
     fn with_simd<A: Simd>(self, simd: A) {
         let Self { shape, x, dy, dx } = self;
         let windows = &shape.windows;
-        let channels = windows.input.channels;
-        let (inputs, outputs) = (windows.input.len().max(1), windows.output.len().max(1));
+        let (channels, lanes) = (windows.input.channels, S::lanes::<A>());
+        let (inputs, outputs) = (windows.input.len().max(1), windows.output.len());
         dx.fill(S::of(0.0));
-        for ((image, dx), dy) in x.chunks_exact(inputs).zip(dx.chunks_exact_mut(inputs)).zip(dy.chunks_exact(outputs)) {
+        for (sample, dx) in dx.chunks_exact_mut(inputs).enumerate() {
+            let (image, dy) = (&x[sample * inputs..], &dy[sample * outputs..]);
             each_window(
                 windows,
                 #[inline(always)]
-                |pixel, rows, columns| {
-                    let dy = &dy[pixel * channels..][..channels];
+                |pixel, seen| {
+                    let dy = &dy[pixel * channels..];
                     if shape.pool == Pool::Maximum {
-                        for top in (0..channels).step_by(S::lanes::<A>()) {
-                            let group = top..(top + S::lanes::<A>()).min(channels);
-                            to_maximum(simd, windows, &rows, &columns, group, image, dy, dx);
+                        for top in (0..channels).step_by(lanes) {
+                            let used = lanes.min(channels - top);
+                            to_maximum(
+                                simd,
+                                &seen,
+                                &image[top..],
+                                &dy[top..],
+                                used,
+                                #[inline(always)]
+                                |row, column, found| {
+                                    let target = &mut dx[seen.at(row, column) + top..][..used];
+                                    let sum = <S as Real>::add(simd, S::partial(simd, target), found);
+                                    S::store(simd, target, sum);
+                                },
+                            );
                         }
                         return;
                     }
                     let share = share::<S>(shape);
-                    for row in rows {
-                        for column in columns.clone() {
-                            let at = (row * windows.input.width + column) * channels;
-                            for (target, &value) in dx[at..at + channels].iter_mut().zip(dy) {
+                    seen.each(
+                        #[inline(always)]
+                        |row, column| {
+                            for (target, &value) in dx[seen.at(row, column)..][..channels].iter_mut().zip(dy) {
                                 *target += value * share;
                             }
-                        }
-                    }
+                        },
+                    );
                 },
             );
         }
     }
 }
 
-/// Where a group of channels of a pixel lies.
-#[inline(always)]
-fn at(windows: &Convolution, row: usize, column: usize, group: &Range<usize>) -> Range<usize> {
-    let pixel = (row * windows.input.width + column) * windows.input.channels;
-    pixel + group.start..pixel + group.end
+/// Maxima of windows that do not overlap: every pixel is written once, row by row.
+struct ToMaxima<'a, S> {
+    windows: &'a Convolution,
+    /// As many samples as `dx`, or more.
+    x: &'a [S],
+    dy: &'a [S],
+    dx: &'a mut [S],
+    /// As many rows of pixels as a window has, each with the room of [`row_room`].
+    rows: &'a mut [S],
 }
 
-/// The maxima of a window, of at most a vector's channels. A NaN wins, so that it is seen.
-#[inline(always)]
-fn largest<A: Simd, S: Real>(
-    simd: A,
-    windows: &Convolution,
-    rows: &Range<usize>,
-    columns: &Range<usize>,
-    group: Range<usize>,
-    image: &[S],
-) -> S::Vector<A> {
-    let mut largest = S::splat(simd, S::neg_infinity());
-    for row in rows.clone() {
-        for column in columns.clone() {
-            let value = S::partial(simd, &image[at(windows, row, column, &group)]);
-            largest = S::larger(simd, largest, value);
+impl<S: Real> WithSimd for ToMaxima<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<A: Simd>(self, simd: A) {
+        let Self { windows, x, dy, dx, rows } = self;
+        let (channels, lanes) = (windows.input.channels, S::lanes::<A>());
+        let [height, width] = windows.kernel;
+        let (row_len, room, band) = (row_len(windows), row_room(windows), height * row_len(windows));
+        let covered = windows.output.width * width * channels;
+        let outputs = windows.output.width * channels;
+        if windows.input.is_empty() {
+            return;
+        }
+        for (sample, dx) in dx.chunks_exact_mut(windows.input.len()).enumerate() {
+            let image = &x[sample * windows.input.len()..];
+            let dy = &dy[sample * windows.output.len()..];
+            let (bands, below) = dx.split_at_mut(windows.output.height * band);
+            below.fill(S::of(0.0));
+            for (row, dx) in bands.chunks_exact_mut(band).enumerate() {
+                let (image, dy) = (&image[row * band..], &dy[row * outputs..]);
+                for output in 0..windows.output.width {
+                    let columns = output * width..(output + 1) * width;
+                    let seen = Seen { rows: 0..height, columns, row_len, channels };
+                    // Groups that leave lanes empty come last: written first, they spoil nothing.
+                    for top in (0..channels).step_by(lanes).rev() {
+                        to_maximum(
+                            simd,
+                            &seen,
+                            &image[top..],
+                            &dy[output * channels + top..],
+                            lanes.min(channels - top),
+                            #[inline(always)]
+                            |row, column, found| {
+                                let at = row * room + column * channels + top;
+                                S::vectors_mut::<A>(&mut rows[at..at + lanes])[0] = found;
+                            },
+                        );
+                    }
+                }
+                for (target, row) in dx.chunks_exact_mut(row_len).zip(rows.chunks_exact(room)) {
+                    target[..covered].copy_from_slice(&row[..covered]);
+                    target[covered..].fill(S::of(0.0));
+                }
+            }
         }
     }
-    largest
 }
 
-/// Sends `dy` to the first maximum of a window, of at most a vector's channels.
+/// Sends `dy` to the first maximum of a window, and zeros to its other pixels: calls
+/// `send(row, column, vector)` for each.
 #[inline(always)]
 fn to_maximum<A: Simd, S: Real>(
     simd: A,
-    windows: &Convolution,
-    rows: &Range<usize>,
-    columns: &Range<usize>,
-    group: Range<usize>,
+    seen: &Seen,
     image: &[S],
     dy: &[S],
-    dx: &mut [S],
+    used: usize,
+    mut send: impl FnMut(usize, usize, S::Vector<A>),
 ) {
     let zero = S::splat(simd, S::of(0.0));
-    let largest = largest(simd, windows, rows, columns, group.clone(), image);
+    let largest = largest(simd, seen, image, used);
     // What has not found its maximum yet.
-    let mut left = S::partial(simd, &dy[group.clone()]);
-    for row in rows.clone() {
-        for column in columns.clone() {
-            let pixel = at(windows, row, column, &group);
-            let value = S::partial(simd, &image[pixel.clone()]);
-            let found = S::matching(simd, value, largest, left, zero);
+    let mut left = load(simd, dy, used);
+    seen.each(
+        #[inline(always)]
+        |row, column| {
+            let value = load(simd, &image[seen.at(row, column)..], used);
+            send(row, column, S::matching(simd, value, largest, left, zero));
             left = S::matching(simd, value, largest, zero, left);
-            let target = &mut dx[pixel];
-            let sum = <S as Real>::add(simd, S::partial(simd, target), found);
-            S::store(simd, target, sum);
-        }
-    }
+        },
+    );
 }

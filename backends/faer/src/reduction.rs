@@ -1,6 +1,8 @@
 //! Sums.
 
+use crate::parallel::{PIECE, Part, Piece, Pool};
 use crate::scalar::Real;
+use core::ops::Range;
 use kronfleet_core::backend::ReduceJob;
 use kronfleet_core::matrix::Region;
 
@@ -10,19 +12,35 @@ const BLOCK: usize = 64;
 /// Partial sums side by side.
 const LANES: usize = 16;
 
+impl<S: Real> Piece for ReduceJob<S> {
+    fn target(&self) -> Range<usize> {
+        self.out.offset..self.out.end()
+    }
+
+    fn cost(&self) -> u64 {
+        self.x.len() as u64 + 1
+    }
+}
+
 /// See [`Backend::reduce`](kronfleet_core::backend::Backend::reduce).
-pub(crate) fn reduce<S: Real>(jobs: &[ReduceJob<S>], x: &[S], y: Option<&[S]>, out: &mut [S]) {
-    for job in jobs {
-        job.check();
-        if !job.out.is_empty() {
-            one(job, x, y, out);
+pub(crate) fn reduce<S: Real>(pool: &Pool, jobs: &[ReduceJob<S>], x: &[S], y: Option<&[S]>, out: &mut [S]) {
+    if jobs.iter().map(|job| job.x.len()).sum::<usize>() > PIECE {
+        pool.each(jobs, out, &mut [(); 0], |_, job, part, _| one(job, x, y, part));
+    } else {
+        for job in jobs {
+            one(job, x, y, Part::whole(out));
         }
     }
 }
 
-fn one<S: Real>(job: &ReduceJob<S>, x: &[S], y: Option<&[S]>, out: &mut [S]) {
+/// One sum, by the current thread.
+pub(crate) fn one<S: Real>(job: &ReduceJob<S>, x: &[S], y: Option<&[S]>, out: Part<'_, S>) {
+    job.check();
+    if job.out.is_empty() {
+        return;
+    }
     let mut put = |row: usize, column: usize, sum: f64| {
-        let target = &mut out[job.out.index(row, column)];
+        let target = &mut out.content[job.out.index(row, column) - out.base];
         let old = if job.beta == S::of(0.0) { 0.0 } else { job.beta.wide() * target.wide() };
         *target = S::of(job.alpha.wide() * sum + old);
     };

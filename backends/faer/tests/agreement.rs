@@ -207,7 +207,8 @@ fn convolutions_agree() {
 fn pooling_agrees() {
     let (mut fast, mut plain) = (Faer::<f64>::new(2), Plain(Faer::new(1)));
     for pool in [Pool::Maximum, Pool::Mean] {
-        for (kernel, stride, padding) in [([2, 2], [2, 2], [0, 0]), ([3, 3], [2, 2], [1, 1]), ([3, 2], [1, 1], [1, 1])]
+        for (kernel, stride, padding) in
+            [([2, 2], [2, 2], [0, 0]), ([3, 3], [2, 2], [1, 1]), ([3, 2], [1, 1], [1, 1]), ([4, 3], [4, 3], [0, 0])]
         {
             for channels in [1, 6, 16, 19] {
                 let input = Extent::new(channels, 9, 8);
@@ -269,4 +270,47 @@ fn normalised<B: Backend<Scalar = f64>>(backend: &mut B, channels: usize, column
         all.extend(backend.fetch(buffer, 0..len).unwrap());
     }
     all
+}
+
+/// Results of operations large enough for several threads.
+fn shared<B: Backend<Scalar = f64>>(backend: &mut B) -> Vec<f64> {
+    let (rows, columns) = (130, 700);
+    let len = rows * columns;
+    let mut all = normalised(backend, 7, 20_000);
+    let pooling = Pooling::new(Pool::Maximum, Extent::new(19, 33, 34), [2, 2], [2, 2], [0, 0]).unwrap();
+    all.extend(pooled(backend, &pooling));
+    let (x, y) = (on(backend, &numbers(len, 1)), on(backend, &numbers(len, 2)));
+    let matrix = Region::matrix(0, rows, columns);
+    // Long columns, whole columns, columns that are not next to each other, rows, and many small jobs.
+    let repeated = Region::repeated_column(3, rows, columns);
+    let blocks = |region: Region| (0..100).map(move |column| region.block(0, 7 * column, 129, 6));
+    let some = |region: Region| blocks(region).next().unwrap();
+    let whole = |x: Region, out: Region| vec![MapJob { x, y: matrix, out }];
+    let block = |region: Region| region.block(1, 0, 129, columns);
+    let lists = [
+        whole(matrix, matrix),
+        whole(repeated, matrix),
+        vec![MapJob { x: block(matrix), y: block(repeated), out: block(matrix) }],
+        vec![MapJob { x: matrix.transposed(), y: matrix.transposed(), out: matrix.transposed() }],
+        blocks(matrix).map(|out| MapJob { x: some(matrix), y: out, out }).collect(),
+    ];
+    for jobs in lists {
+        let mut out = on(backend, &numbers(len, 3));
+        backend.map(Map::MultiplyAdd(0.5, 0.25), &jobs, Some(&x), Some(&y), &mut out).unwrap();
+        all.extend(backend.fetch(&out, 0..len).unwrap());
+    }
+    let sums: Vec<_> = blocks(matrix).zip(0..).map(|(x, at)| ReduceJob::sum(x, Region::vector(at, 1))).collect();
+    let mut out = backend.allocate(sums.len()).unwrap();
+    backend.reduce(&sums, &x, None, &mut out).unwrap();
+    all.extend(backend.fetch(&out, 0..sums.len()).unwrap());
+    all
+}
+
+#[test]
+fn threads_change_no_bit_where_nothing_is_summed_by_share() {
+    let alone = shared(&mut Faer::<f64>::new(1));
+    close(&shared(&mut Plain(Faer::new(1))), &alone, "large operations");
+    for threads in [2, 3, 5] {
+        assert_eq!(alone, shared(&mut Faer::<f64>::new(threads)), "{threads} threads");
+    }
 }

@@ -5,7 +5,8 @@ use super::super::forward::window;
 use super::super::geometry::Window;
 use crate::arena::Arenas;
 use crate::kernel::{Along, Correlate, Lines, MARGIN, Runwise, Shifted, padded};
-use crate::reduction::reduce;
+use crate::parallel::Part;
+use crate::reduction;
 use crate::scalar::Real;
 use core::ops::Range;
 use kronfleet_core::backend::{Convolution, ReduceJob};
@@ -57,7 +58,7 @@ pub(super) fn sums<S: Real>(arenas: &Arenas<S>, shape: &Convolution, share: &Sha
         if shape.bias {
             let positions = share.samples().len() * shape.output.positions();
             let all = Region::matrix(share.first * shape.output.len(), outputs, positions);
-            reduce(&[ReduceJob::sum(all, Region::vector(0, outputs))], dy, None, bias);
+            reduction::one(&ReduceJob::sum(all, Region::vector(0, outputs)), dy, None, Part::whole(bias));
         }
     }
 }
