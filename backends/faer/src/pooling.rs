@@ -32,10 +32,13 @@ pub(crate) fn pool_backward<S: Real>(
     dx: &mut [S],
 ) {
     let [inputs, outputs] = lens(shape);
-    let (x, dy) = (&x[..batch * inputs], &dy[..batch * outputs]);
+    // A mean does not depend on the inputs: they may be any buffer, even a shorter one.
+    let x = if shape.pool == Pool::Maximum { &x[..batch * inputs] } else { &[] };
+    let dy = &dy[..batch * outputs];
     let samples = samples(shape);
     pool.pieces((samples * inputs).max(1), &mut dx[..batch * inputs], |index, dx| {
-        let (x, dy) = (&x[index * samples * inputs..], &dy[index * samples * outputs..]);
+        let x = x.get(index * samples * inputs..).unwrap_or_default();
+        let dy = &dy[index * samples * outputs..];
         if shape.pool == Pool::Maximum && tiled(&shape.windows) {
             arenas.with(|arena| {
                 let rows = arena.numbers(shape.windows.kernel[0] * row_room(&shape.windows));
@@ -84,30 +87,32 @@ fn seen(windows: &Convolution, axis: usize, position: usize, extent: usize) -> R
     start.saturating_sub(windows.padding[axis])..end
 }
 
-/// Where a window's pixels lie in a sample.
-#[derive(Clone)]
+/// A window's pixels.
+#[derive(Clone, Copy)]
 struct Seen {
-    rows: Range<usize>,
-    columns: Range<usize>,
+    /// Where the first starts in a sample.
+    first: usize,
+    height: usize,
+    width: usize,
     row_len: usize,
     channels: usize,
 }
 
 impl Seen {
-    /// Calls `visit(row, column)` for every pixel.
+    /// Calls `visit(row, column)` for every pixel, counted from the first.
     #[inline(always)]
     fn each(&self, mut visit: impl FnMut(usize, usize)) {
-        for row in self.rows.clone() {
-            for column in self.columns.clone() {
+        for row in 0..self.height {
+            for column in 0..self.width {
                 visit(row, column);
             }
         }
     }
 
-    /// Where a pixel starts.
+    /// Where a pixel starts in a sample.
     #[inline(always)]
     fn at(&self, row: usize, column: usize) -> usize {
-        row * self.row_len + column * self.channels
+        self.first + row * self.row_len + column * self.channels
     }
 }
 
@@ -115,11 +120,23 @@ impl Seen {
 #[inline(always)]
 fn each_window(windows: &Convolution, mut visit: impl FnMut(usize, Seen)) {
     let (row_len, channels) = (row_len(windows), windows.input.channels);
+    let outputs = windows.output.width;
+    if tiled(windows) && windows.kernel == [2, 2] {
+        // The usual size, known to the compiler.
+        for row in 0..windows.output.height {
+            for column in 0..outputs {
+                let first = 2 * row * row_len + 2 * column * channels;
+                visit(row * outputs + column, Seen { first, height: 2, width: 2, row_len, channels });
+            }
+        }
+        return;
+    }
     for row in 0..windows.output.height {
         let rows = seen(windows, 0, row, windows.input.height);
-        for column in 0..windows.output.width {
+        for column in 0..outputs {
             let columns = seen(windows, 1, column, windows.input.width);
-            visit(row * windows.output.width + column, Seen { rows: rows.clone(), columns, row_len, channels });
+            let first = rows.start * row_len + columns.start * channels;
+            visit(row * outputs + column, Seen { first, height: rows.len(), width: columns.len(), row_len, channels });
         }
     }
 }
@@ -203,7 +220,7 @@ impl<S: Real> WithSimd for Forward<'_, S> {
 /// Windows that may overlap, and means.
 struct Backward<'a, S> {
     shape: &'a Pooling,
-    /// As many samples as `dx`, or more.
+    /// For maxima as many samples as `dx`, or more; for means nothing.
     x: &'a [S],
     dy: &'a [S],
     dx: &'a mut [S],
@@ -220,7 +237,8 @@ impl<S: Real> WithSimd for Backward<'_, S> {
         let (inputs, outputs) = (windows.input.len().max(1), windows.output.len());
         dx.fill(S::of(0.0));
         for (sample, dx) in dx.chunks_exact_mut(inputs).enumerate() {
-            let (image, dy) = (&x[sample * inputs..], &dy[sample * outputs..]);
+            let image = x.get(sample * inputs..).unwrap_or_default();
+            let dy = &dy[sample * outputs..];
             each_window(
                 windows,
                 #[inline(always)]
@@ -276,9 +294,19 @@ impl<S: Real> WithSimd for ToMaxima<'_, S> {
 
     #[inline(always)]
     fn with_simd<A: Simd>(self, simd: A) {
+        match self.windows.kernel {
+            // The usual size, known to the compiler.
+            [2, 2] => self.send(simd, [2, 2]),
+            kernel => self.send(simd, kernel),
+        }
+    }
+}
+
+impl<S: Real> ToMaxima<'_, S> {
+    #[inline(always)]
+    fn send<A: Simd>(self, simd: A, [height, width]: [usize; 2]) {
         let Self { windows, x, dy, dx, rows } = self;
         let (channels, lanes) = (windows.input.channels, S::lanes::<A>());
-        let [height, width] = windows.kernel;
         let (row_len, room, band) = (row_len(windows), row_room(windows), height * row_len(windows));
         let covered = windows.output.width * width * channels;
         let outputs = windows.output.width * channels;
@@ -293,8 +321,8 @@ impl<S: Real> WithSimd for ToMaxima<'_, S> {
             for (row, dx) in bands.chunks_exact_mut(band).enumerate() {
                 let (image, dy) = (&image[row * band..], &dy[row * outputs..]);
                 for output in 0..windows.output.width {
-                    let columns = output * width..(output + 1) * width;
-                    let seen = Seen { rows: 0..height, columns, row_len, channels };
+                    let first = output * width * channels;
+                    let seen = Seen { first, height, width, row_len, channels };
                     // Groups that leave lanes empty come last: written first, they spoil nothing.
                     for top in (0..channels).step_by(lanes).rev() {
                         to_maximum(
@@ -305,7 +333,7 @@ impl<S: Real> WithSimd for ToMaxima<'_, S> {
                             lanes.min(channels - top),
                             #[inline(always)]
                             |row, column, found| {
-                                let at = row * room + column * channels + top;
+                                let at = row * room + first + column * channels + top;
                                 S::vectors_mut::<A>(&mut rows[at..at + lanes])[0] = found;
                             },
                         );

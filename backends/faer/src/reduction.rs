@@ -5,12 +5,15 @@ use crate::scalar::Real;
 use core::ops::Range;
 use kronfleet_core::backend::ReduceJob;
 use kronfleet_core::matrix::Region;
+use pulp::{Arch, Simd, WithSimd};
 
 /// Elements summed in the scalar's own precision before the sum goes on in double precision: short enough that
 /// single precision loses nothing to speak of, long enough that vectors pay.
 const BLOCK: usize = 64;
 /// Partial sums side by side.
 const LANES: usize = 16;
+/// Most rows of a matrix whose neighbouring columns are summed side by side, so that they fill registers.
+const NARROW: usize = 16;
 
 impl<S: Real> Piece for ReduceJob<S> {
     fn target(&self) -> Range<usize> {
@@ -56,6 +59,12 @@ pub(crate) fn one<S: Real>(job: &ReduceJob<S>, x: &[S], y: Option<&[S]>, out: Pa
         (false, true) => {
             for column in 0..columns {
                 put(0, column, down(job, x, y, column));
+            }
+        }
+        (true, false) if y.is_none() && rows <= NARROW && job.x.row_step == 1 && job.x.column_step == rows => {
+            let content = &x[job.x.offset..job.x.end()];
+            for (row, &sum) in Arch::new().dispatch(Narrow { rows, content })[..rows].iter().enumerate() {
+                put(row, 0, sum);
             }
         }
         (true, false) => across(job, x, y, |row, sum| put(row, 0, sum)),
@@ -123,6 +132,38 @@ pub(crate) fn dot<S: Real>(x: &[S], y: &[S]) -> f64 {
         total += x_tail.iter().zip(y_tail).map(|(&x, &y)| x.wide() * y.wide()).sum::<f64>();
     }
     total
+}
+
+/// The sums of all rows of a packed matrix of few.
+struct Narrow<'a, S> {
+    rows: usize,
+    content: &'a [S],
+}
+
+impl<S: Real> WithSimd for Narrow<'_, S> {
+    type Output = [f64; NARROW];
+
+    #[inline(always)]
+    fn with_simd<A: Simd>(self, _: A) -> [f64; NARROW] {
+        let Self { rows, content } = self;
+        let mut wide = [0.0; NARROW];
+        let mut narrow = [S::of(0.0); NARROW * LANES];
+        let narrow = &mut narrow[..rows * LANES];
+        for block in content.chunks(rows * LANES * BLOCK) {
+            narrow.fill(S::of(0.0));
+            for columns in block.chunks(rows * LANES) {
+                for (sum, &value) in narrow.iter_mut().zip(columns) {
+                    *sum += value;
+                }
+            }
+            for column in narrow.chunks_exact(rows) {
+                for (wide, &sum) in wide.iter_mut().zip(column) {
+                    *wide += sum.wide();
+                }
+            }
+        }
+        wide
+    }
 }
 
 /// The sums of all rows, a strip of rows at a time.

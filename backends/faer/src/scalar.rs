@@ -1,7 +1,8 @@
 //! The scalars there are kernels for, and their vectors on an instruction set.
 
+use core::marker::PhantomData;
 use kronfleet_core::scalar::Scalar;
-use pulp::Simd;
+use pulp::{Arch, Simd, WithSimd};
 
 /// `f32` or `f64`.
 ///
@@ -36,6 +37,22 @@ pub trait Real: Scalar + faer::traits::RealField {
     fn partial<A: Simd>(simd: A, slice: &[Self]) -> Self::Vector<A>;
     /// Stores as many lanes as `slice` has room for.
     fn store<A: Simd>(simd: A, slice: &mut [Self], value: Self::Vector<A>);
+}
+
+/// As many scalars as a register of this machine holds.
+pub(crate) fn lanes<S: Real>() -> usize {
+    struct Lanes<S>(PhantomData<S>);
+
+    impl<S: Real> WithSimd for Lanes<S> {
+        type Output = usize;
+
+        #[inline(always)]
+        fn with_simd<A: Simd>(self, _: A) -> usize {
+            S::lanes::<A>()
+        }
+    }
+
+    Arch::new().dispatch(Lanes::<S>(PhantomData))
 }
 
 macro_rules! real {

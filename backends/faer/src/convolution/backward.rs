@@ -59,7 +59,7 @@ pub(crate) fn backward<S: Real>(
         share_backward(arenas, shape, share, weights, packed, x, dy, dx, sums, way);
     });
     let total = gather_sums(sums, each);
-    let by_output = Lanes::choose(shape).by_output();
+    let by_output = Lanes::choose::<S>(shape).by_output();
     let kernels = shape.patch_len();
     for column in 0..elements {
         let at = region.index(0, column);

@@ -7,7 +7,7 @@ use crate::arena::Arenas;
 use crate::kernel::{Gather, MARGIN, pack, packed_len};
 use crate::parallel::Part;
 use crate::product::{lower, mirror};
-use crate::scalar::Real;
+use crate::scalar::{self, Real};
 use faer::Par;
 use kronfleet_core::backend::{Convolution, Outer};
 use kronfleet_core::matrix::Region;
@@ -34,6 +34,14 @@ pub(crate) fn window(shape: &Convolution) -> Window {
         dilation: shape.dilation,
         positions: [shape.output.height, shape.output.width],
     }
+}
+
+/// The window of one position, or of two side by side where their outputs fit one vector: half of the vectors for a
+/// little more of each. And how many positions that is.
+fn wide<S: Real>(shape: &Convolution) -> (Window, usize) {
+    let one = window(shape);
+    let two = one.pair().filter(|_| 2 * shape.output.channels <= scalar::lanes::<S>());
+    two.map_or((one, 1), |two| (two, 2))
 }
 
 /// See [`Backend::convolution_forward`](kronfleet_core::backend::Backend::convolution_forward). Returns the
@@ -72,9 +80,24 @@ pub(crate) fn forward<S: Real>(
         Way::Patches => elements * elements,
     };
     let (shares, count) = shares(pool.threads(), batch, shape.output.len(), sums);
-    let (packed, sums_of_shares) = workspace.take(packed_len(rows, shape.patch_len()), sums * count);
-    let bias = |row: usize| if shape.bias { weights[region.index(row, elements - 1)] } else { S::of(0.0) };
-    pack(rows, shape.patch_len(), |row, element| weights[region.index(row, element)], bias, packed);
+    let (wide, together) = wide::<S>(shape);
+    let taps = shape.input.channels * wide.kernel[0] * wide.kernel[1];
+    let (packed, sums_of_shares) = workspace.take(packed_len(together * rows, taps), sums * count);
+    let bias = |row: usize| if shape.bias { weights[region.index(row % rows, elements - 1)] } else { S::of(0.0) };
+    let run = shape.kernel[1] * shape.input.channels;
+    if together == 1 {
+        pack(rows, taps, |row, element| weights[region.index(row, element)], bias, packed);
+    } else {
+        // The second position's run starts a pixel further on.
+        let weight = |row: usize, element: usize| {
+            let (line, at) = (element / (taps / shape.kernel[0]), element % (taps / shape.kernel[0]));
+            match at.checked_sub(row / rows * shape.input.channels) {
+                Some(at) if at < run => weights[region.index(row % rows, line * run + at)],
+                _ => S::of(0.0),
+            }
+        };
+        pack(together * rows, taps, weight, bias, packed);
+    }
     let packed = &*packed;
     pool.each(&shares[..count], &mut y[..batch * shape.output.len()], sums_of_shares, |_, share, y, sums| {
         share_forward(arenas, shape, share, packed, x, y, sums, way);
@@ -123,6 +146,8 @@ fn share_forward<S: Real>(
     way: Way<'_>,
 ) {
     let window = window(shape);
+    let (wide, together) = wide::<S>(shape);
+    let wide_taps = shape.input.channels * wide.kernel[0] * wide.kernel[1];
     let y = &mut y.content[share.first * shape.output.len() - y.base..];
     let sums = &mut sums.content[..share.sums];
     let tile = window.tile::<S>().min(share.samples().len().max(1));
@@ -140,13 +165,15 @@ fn share_forward<S: Real>(
     arenas.with(|arena| {
         let planes_len = tile * window.planes_len() + MARGIN;
         let numbers = planes_len + images + ones + MARGIN;
-        let (planes, indices) = arena.tables(numbers, lines + shape.patch_len() + tables);
+        let (planes, indices) = arena.tables(numbers, lines + wide_taps + shape.patch_len() + tables);
         let (planes, padded) = planes.split_at_mut(planes_len);
         let (padded, ones) = padded.split_at_mut(images);
         ones.fill(S::of(1.0));
         let (starts, indices) = indices.split_at_mut(lines);
+        let (wide_taps, indices) = indices.split_at_mut(wide_taps);
         let (taps, tables) = indices.split_at_mut(shape.patch_len());
         window.plane_starts(starts);
+        wide.taps(wide_taps);
         window.taps(taps);
         for first in share.samples().step_by(tile) {
             let samples = first..(first + tile).min(share.last);
@@ -157,11 +184,12 @@ fn share_forward<S: Real>(
             let at = (first - share.first) * shape.output.len();
             pulp::Arch::new().dispatch(Gather {
                 weights: packed,
-                taps,
+                taps: wide_taps,
                 x: planes,
+                step: together,
                 starts: &starts[..count * window.positions[0]],
-                width: window.positions[1],
-                rows: shape.output.channels,
+                width: wide.positions[1],
+                rows: together * shape.output.channels,
                 y: &mut y[at..at + count * shape.output.len()],
             });
             if images > 0 {

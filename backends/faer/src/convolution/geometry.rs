@@ -45,6 +45,11 @@ impl Window {
         self.kernel[0] * if self.dilation[1] == 1 { 1 } else { self.kernel[1] }
     }
 
+    /// Elements of a run.
+    pub(crate) fn run_len(&self) -> usize {
+        if self.dilation[1] == 1 { self.kernel[1] * self.image.channels } else { self.image.channels }
+    }
+
     /// The runs of a patch, in a table of [`run_count`](Self::run_count) entries.
     pub(crate) fn runs<'a>(&self, offsets: &'a mut [usize]) -> Runs<'a> {
         let channels = self.image.channels;
@@ -53,19 +58,27 @@ impl Window {
             let (i, j) = (index / per_row, index % per_row);
             *offset = i * self.dilation[0] * self.row_len() + j * self.dilation[1] * channels;
         }
-        Runs { offsets, len: if per_row == 1 { self.kernel[1] * channels } else { channels } }
+        Runs { offsets, len: self.run_len() }
     }
 
     /// Where the patches of a tile start, position by position.
     pub(crate) fn starts(&self, starts: &mut [usize]) {
-        let count = self.count().max(1);
-        for (sample, starts) in starts.chunks_mut(count).enumerate() {
-            for (position, start) in starts.iter_mut().enumerate() {
-                let (row, column) = (position / self.positions[1], position % self.positions[1]);
-                let at = row * self.stride[0] * self.row_len() + column * self.stride[1] * self.image.channels;
-                *start = sample * self.padded_len() + at;
+        let (lines, step) = (self.positions[0].max(1), self.step());
+        for (index, starts) in starts.chunks_mut(self.positions[1].max(1)).enumerate() {
+            let line = self.line(index / lines, index % lines);
+            for (column, start) in starts.iter_mut().enumerate() {
+                *start = line + column * step;
             }
         }
+    }
+
+    /// The window of two neighbouring positions, where neighbouring positions see neighbouring pixels: each kernel row a
+    /// pixel longer. The stride stays that of a position.
+    pub(crate) fn pair(&self) -> Option<Self> {
+        let [rows, columns] = self.positions;
+        let pairs = self.stride[1] == 1 && self.dilation[1] == 1 && columns % 2 == 0;
+        let kernel = [self.kernel[0], self.kernel[1] + 1];
+        pairs.then_some(Self { kernel, positions: [rows, columns / 2], ..*self })
     }
 
     /// From one patch of a line of positions to the next.
@@ -73,11 +86,15 @@ impl Window {
         self.stride[1] * self.image.channels
     }
 
+    fn line(&self, sample: usize, row: usize) -> usize {
+        sample * self.padded_len() + row * self.stride[0] * self.row_len()
+    }
+
     /// Where each line of positions of a tile starts.
     pub(crate) fn lines(&self, lines: &mut [usize]) {
         let rows = self.positions[0].max(1);
         for (index, line) in lines.iter_mut().enumerate() {
-            *line = index / rows * self.padded_len() + index % rows * self.stride[0] * self.row_len();
+            *line = self.line(index / rows, index % rows);
         }
     }
 

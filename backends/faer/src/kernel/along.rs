@@ -66,8 +66,24 @@ impl<S: Real> Along<'_, S> {
 
     #[inline(always)]
     fn block<A: Simd, const M: usize, const N: usize>(&mut self, simd: A, first: usize, second: usize) -> usize {
+        // Whatever a tap costs once is shared by two vectors.
+        if self.width.div_ceil(S::lanes::<A>()) % 2 == 0 {
+            self.vectors::<A, M, N, 2>(simd, first, second);
+        } else {
+            self.vectors::<A, M, N, 1>(simd, first, second);
+        }
+        N
+    }
+
+    #[inline(always)]
+    fn vectors<A: Simd, const M: usize, const N: usize, const W: usize>(
+        &mut self,
+        simd: A,
+        first: usize,
+        second: usize,
+    ) {
         let (left, right, rows) = (self.left, self.right, self.right.taps.len());
-        simd.vectorize(Block::<A, S, M, N> {
+        simd.vectorize(Block::<A, S, M, N, W> {
             simd,
             left: Shifted { taps: &left.taps[first..], ..left },
             right: Shifted { taps: &right.taps[second..], ..right },
@@ -75,12 +91,12 @@ impl<S: Real> Along<'_, S> {
             target: &mut self.target[first * rows + second..],
             rows,
         });
-        N
     }
 }
 
-/// One block of sums: a function of its own, so that nothing else competes for registers.
-struct Block<'a, A, S, const M: usize, const N: usize> {
+/// One block of sums, over `W` vectors of a line at a time: a function of its own, so that nothing else competes for
+/// registers.
+struct Block<'a, A, S, const M: usize, const N: usize, const W: usize> {
     simd: A,
     left: Shifted<'a, S>,
     right: Shifted<'a, S>,
@@ -89,7 +105,7 @@ struct Block<'a, A, S, const M: usize, const N: usize> {
     rows: usize,
 }
 
-impl<A: Simd, S: Real, const M: usize, const N: usize> NullaryFnOnce for Block<'_, A, S, M, N> {
+impl<A: Simd, S: Real, const M: usize, const N: usize, const W: usize> NullaryFnOnce for Block<'_, A, S, M, N, W> {
     type Output = ();
 
     #[inline(always)]
@@ -107,18 +123,29 @@ impl<A: Simd, S: Real, const M: usize, const N: usize> NullaryFnOnce for Block<'
         // Loops rather than `map`: closures would be functions without this instruction set.
         for (&a, &b) in left.lines.iter().zip(right.lines) {
             let (a, b) = (&left.planes[a..], &right.planes[b..]);
-            for at in (0..width).step_by(lanes) {
+            for at in (0..width).step_by(W * lanes) {
                 // Without a branch for the last vector, the values stay in registers.
-                let used = if at + lanes > width { last } else { all };
-                let mut values = [zero; M];
+                let used = if at + W * lanes > width { last } else { all };
+                let mut lefts: [&[S::Vector<A>]; M] = [&[]; M];
+                let mut rights: [&[S::Vector<A>]; N] = [&[]; N];
                 for m in 0..M {
-                    let value = S::vectors::<A>(&a[left_taps[m] + at..][..lanes])[0];
-                    values[m] = S::fused(simd, value, used, zero);
+                    lefts[m] = S::vectors::<A>(&a[left_taps[m] + at..][..W * lanes]);
                 }
                 for n in 0..N {
-                    let other = S::vectors::<A>(&b[right_taps[n] + at..][..lanes])[0];
+                    rights[n] = S::vectors::<A>(&b[right_taps[n] + at..][..W * lanes]);
+                }
+                for w in 0..W {
+                    let mut values = [zero; M];
                     for m in 0..M {
-                        sums[m][n] = S::fused(simd, values[m], other, sums[m][n]);
+                        values[m] = lefts[m][w];
+                        if w + 1 == W {
+                            values[m] = S::fused(simd, values[m], used, zero);
+                        }
+                    }
+                    for n in 0..N {
+                        for m in 0..M {
+                            sums[m][n] = S::fused(simd, values[m], rights[n][w], sums[m][n]);
+                        }
                     }
                 }
             }

@@ -47,8 +47,10 @@ pub(crate) struct Gather<'a, S> {
     pub(crate) weights: &'a [S],
     /// How far each element of a patch lies from its start.
     pub(crate) taps: &'a [usize],
-    /// The planes: patches of neighbouring positions in a line start next to each other.
+    /// The planes: patches of neighbouring positions in a line start `step` apart.
     pub(crate) x: &'a [S],
+    /// One, or two where all rows fit one vector.
+    pub(crate) step: usize,
     /// Where the first patch of each line of positions starts.
     pub(crate) starts: &'a [usize],
     /// Positions in a line.
@@ -117,40 +119,53 @@ impl<S: Real> Gather<'_, S> {
             (_, false) => &[2, 1],
         };
         let size = together(self.width, sizes);
+        if self.step == 2 {
+            assert_eq!(vectors, 1, "patches two apart are for a single vector of rows");
+            return match (size, many) {
+                (16, true) => self.sweep::<A, 1, 16, 2>(simd, strip),
+                (14, true) => self.sweep::<A, 1, 14, 2>(simd, strip),
+                (12, true) => self.sweep::<A, 1, 12, 2>(simd, strip),
+                (10, true) => self.sweep::<A, 1, 10, 2>(simd, strip),
+                (8, _) => self.sweep::<A, 1, 8, 2>(simd, strip),
+                (4, _) => self.sweep::<A, 1, 4, 2>(simd, strip),
+                _ => self.sweep::<A, 1, 1, 2>(simd, strip),
+            };
+        }
         match (vectors, size, many) {
-            (1, 16, true) => self.sweep::<A, 1, 16>(simd, strip),
-            (1, 14, true) => self.sweep::<A, 1, 14>(simd, strip),
-            (1, 12, true) => self.sweep::<A, 1, 12>(simd, strip),
-            (1, 10, true) => self.sweep::<A, 1, 10>(simd, strip),
-            (1, 8, _) => self.sweep::<A, 1, 8>(simd, strip),
-            (1, 4, _) => self.sweep::<A, 1, 4>(simd, strip),
-            (1, ..) => self.sweep::<A, 1, 1>(simd, strip),
-            (2, 12, true) => self.sweep::<A, 2, 12>(simd, strip),
-            (2, 10, true) => self.sweep::<A, 2, 10>(simd, strip),
-            (2, 8, true) => self.sweep::<A, 2, 8>(simd, strip),
-            (2, 6, false) => self.sweep::<A, 2, 6>(simd, strip),
-            (2, 4, _) => self.sweep::<A, 2, 4>(simd, strip),
-            (2, ..) => self.sweep::<A, 2, 1>(simd, strip),
-            (3, 8, true) => self.sweep::<A, 3, 8>(simd, strip),
-            (3, 4, _) => self.sweep::<A, 3, 4>(simd, strip),
-            (3, ..) => self.sweep::<A, 3, 1>(simd, strip),
-            (_, 6, true) => self.sweep::<A, 4, 6>(simd, strip),
-            (_, 4, true) => self.sweep::<A, 4, 4>(simd, strip),
-            (_, 2, false) => self.sweep::<A, 4, 2>(simd, strip),
-            _ => self.sweep::<A, 4, 1>(simd, strip),
+            (1, 16, true) => self.sweep::<A, 1, 16, 1>(simd, strip),
+            (1, 14, true) => self.sweep::<A, 1, 14, 1>(simd, strip),
+            (1, 12, true) => self.sweep::<A, 1, 12, 1>(simd, strip),
+            (1, 10, true) => self.sweep::<A, 1, 10, 1>(simd, strip),
+            (1, 8, _) => self.sweep::<A, 1, 8, 1>(simd, strip),
+            (1, 4, _) => self.sweep::<A, 1, 4, 1>(simd, strip),
+            (1, ..) => self.sweep::<A, 1, 1, 1>(simd, strip),
+            (2, 12, true) => self.sweep::<A, 2, 12, 1>(simd, strip),
+            (2, 10, true) => self.sweep::<A, 2, 10, 1>(simd, strip),
+            (2, 8, true) => self.sweep::<A, 2, 8, 1>(simd, strip),
+            (2, 6, false) => self.sweep::<A, 2, 6, 1>(simd, strip),
+            (2, 4, _) => self.sweep::<A, 2, 4, 1>(simd, strip),
+            (2, ..) => self.sweep::<A, 2, 1, 1>(simd, strip),
+            (3, 8, true) => self.sweep::<A, 3, 8, 1>(simd, strip),
+            (3, 4, _) => self.sweep::<A, 3, 4, 1>(simd, strip),
+            (3, ..) => self.sweep::<A, 3, 1, 1>(simd, strip),
+            (_, 6, true) => self.sweep::<A, 4, 6, 1>(simd, strip),
+            (_, 4, true) => self.sweep::<A, 4, 4, 1>(simd, strip),
+            (_, 2, false) => self.sweep::<A, 4, 2, 1>(simd, strip),
+            _ => self.sweep::<A, 4, 1, 1>(simd, strip),
         }
     }
 
     /// All positions, a block of elements at a time.
     #[inline(always)]
-    fn sweep<A: Simd, const V: usize, const N: usize>(&mut self, simd: A, strip: Strip<'_, S>) {
+    fn sweep<A: Simd, const V: usize, const N: usize, const K: usize>(&mut self, simd: A, strip: Strip<'_, S>) {
         let Gather { taps, x, starts, width, rows, .. } = *self;
-        simd.vectorize(Sweep::<A, S, V, N> { simd, strip, taps, x, starts, width, rows, y: self.y });
+        simd.vectorize(Sweep::<A, S, V, N, K> { simd, strip, taps, x, starts, width, rows, y: self.y });
     }
 }
 
-/// All positions for one strip: a function of its own, so that nothing else competes for registers.
-struct Sweep<'a, A, S, const V: usize, const N: usize> {
+/// All positions for one strip, `V` vectors times `N` positions at a time, whose patches start `K` apart: a function of
+/// its own, so that nothing else competes for registers.
+struct Sweep<'a, A, S, const V: usize, const N: usize, const K: usize> {
     simd: A,
     strip: Strip<'a, S>,
     taps: &'a [usize],
@@ -161,7 +176,7 @@ struct Sweep<'a, A, S, const V: usize, const N: usize> {
     y: &'a mut [S],
 }
 
-impl<A: Simd, S: Real, const V: usize, const N: usize> NullaryFnOnce for Sweep<'_, A, S, V, N> {
+impl<A: Simd, S: Real, const V: usize, const N: usize, const K: usize> NullaryFnOnce for Sweep<'_, A, S, V, N, K> {
     type Output = ();
 
     #[inline(always)]
@@ -174,7 +189,7 @@ impl<A: Simd, S: Real, const V: usize, const N: usize> NullaryFnOnce for Sweep<'
                 let mut position = 0;
                 while position < self.width {
                     let at = position.min(self.width - N);
-                    self.tile(line * self.width + at, start + at, position - at, first..last);
+                    self.tile(line * self.width + at, start + K * at, position - at, first..last);
                     position += N;
                 }
             }
@@ -186,7 +201,7 @@ impl<A: Simd, S: Real, const V: usize, const N: usize> NullaryFnOnce for Sweep<'
     }
 }
 
-impl<A: Simd, S: Real, const V: usize, const N: usize> Sweep<'_, A, S, V, N> {
+impl<A: Simd, S: Real, const V: usize, const N: usize, const K: usize> Sweep<'_, A, S, V, N, K> {
     /// Some elements of the patches of `N` neighbouring positions, the first of which starts at `start`; the first
     /// `known` of them are left as they are.
     #[inline(always)]
@@ -197,10 +212,12 @@ impl<A: Simd, S: Real, const V: usize, const N: usize> Sweep<'_, A, S, V, N> {
         let (bias, weights) = S::vectors::<A>(strip.block).split_at(per_element);
         let bias: [S::Vector<A>; V] = *bias[strip.skip..].first_chunk().expect("a bias for every row");
         let mut sums = [bias; N];
-        let columns = &mut self.y[position * rows..][..N * rows];
+        // All rows at once and for the last time: what whole vectors leave past a column, the next column overwrites.
+        let spill = rows <= V * lanes && elements.end == self.taps.len() && elements.start == 0;
+        let columns = &mut self.y[position * rows..];
         let used = strip.rows.min(V * lanes);
         if elements.start > 0 {
-            for (sums, column) in sums.iter_mut().zip(columns.chunks_exact(rows)) {
+            for (sums, column) in sums.iter_mut().zip(columns.chunks_exact(rows).take(N)) {
                 let column = &column[strip.top..][..used];
                 for (sum, source) in sums.iter_mut().zip(column.chunks(lanes)) {
                     *sum = S::partial(simd, source);
@@ -210,28 +227,28 @@ impl<A: Simd, S: Real, const V: usize, const N: usize> Sweep<'_, A, S, V, N> {
         let x = &self.x[start..];
         let weights = &weights[elements.start * per_element..elements.end * per_element];
         for (&tap, weights) in self.taps[elements].iter().zip(weights.chunks_exact(per_element)) {
-            let values: &[S; N] = x[tap..].first_chunk().expect("planes hold every patch");
+            let values = &x[tap..][..K * (N - 1) + 1];
             let weights: &[S::Vector<A>; V] = weights[strip.skip..].first_chunk().expect("weights for every row");
             for c in 0..N {
-                let value = S::splat(simd, values[c]);
+                let value = S::splat(simd, values[K * c]);
                 for i in 0..V {
                     sums[c][i] = S::fused(simd, weights[i], value, sums[c][i]);
                 }
             }
         }
-        for (c, (sums, column)) in sums.iter().zip(columns.chunks_exact_mut(rows)).enumerate() {
-            if c < known {
-                continue;
-            }
-            let column = &mut column[strip.top..][..used];
-            if column.len() == V * lanes {
+        for (c, sums) in sums.iter().enumerate().skip(known) {
+            let column = &mut columns[c * rows + strip.top..];
+            match column.get_mut(..V * lanes) {
                 // Whole vectors need no masks.
-                for (target, &sum) in S::vectors_mut::<A>(column).iter_mut().zip(sums) {
-                    *target = sum;
+                Some(column) if spill || used == V * lanes => {
+                    for (target, &sum) in S::vectors_mut::<A>(column).iter_mut().zip(sums) {
+                        *target = sum;
+                    }
                 }
-            } else {
-                for (target, &sum) in column.chunks_mut(lanes).zip(sums) {
-                    S::store(simd, target, sum);
+                _ => {
+                    for (target, &sum) in column[..used].chunks_mut(lanes).zip(sums) {
+                        S::store(simd, target, sum);
+                    }
                 }
             }
         }

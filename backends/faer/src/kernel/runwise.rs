@@ -70,9 +70,10 @@ impl<S: Real> Runwise<'_, S> {
             let left = self.rows - row;
             let count = match (V, many) {
                 (1, true) if left >= 16 => self.block::<A, V, 16>(simd, from, row),
+                (1, true) if left >= 12 => self.block::<A, V, 12>(simd, from, row),
                 (1 | 2, true) if left >= 8 => self.block::<A, V, 8>(simd, from, row),
                 (3 | 4, true) if left >= 6 => self.block::<A, V, 6>(simd, from, row),
-                (2, true) if left >= 6 => self.block::<A, V, 6>(simd, from, row),
+                (1 | 2, true) if left >= 6 => self.block::<A, V, 6>(simd, from, row),
                 (1, false) if left >= 8 => self.block::<A, V, 8>(simd, from, row),
                 _ if left >= 4 => self.block::<A, V, 4>(simd, from, row),
                 _ if left >= 2 => self.block::<A, V, 2>(simd, from, row),

@@ -94,6 +94,7 @@ pub(super) fn turned<S: Real>(
                 weights: packed,
                 taps,
                 x: planes,
+                step: 1,
                 starts: &starts[..count * window.positions[0]],
                 width: window.positions[1],
                 rows: shape.input.channels,
