@@ -15,7 +15,8 @@
 //! assert_eq!(backend.fetch(&c, 0..4).unwrap(), [7.0, 10.0, 15.0, 22.0]);
 //! ```
 //! One thread means this thread: nothing is handed to another one. With more, a pool of its own works on tiles,
-//! samples and jobs; at a given number of threads the same calls give the same bits.
+//! samples and jobs; at a given number of threads the same calls give the same bits, and element-wise operations, sums,
+//! normalisation and pooling give them at any number.
 //!
 //! # For implementers
 //! One file per family of operations, each free functions on slices; `backend.rs` joins them to the trait.

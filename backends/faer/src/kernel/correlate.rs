@@ -36,7 +36,7 @@ impl<S: Real> WithSimd for Correlate<'_, S> {
             let vectors = (self.rows - top).div_ceil(lanes).min(4);
             let mut run = 0;
             // Short runs fill the registers together.
-            if vectors == 1 && A::REGISTER_COUNT >= 32 && self.runs.len % 16 != 0 {
+            if vectors == 1 && A::REGISTER_COUNT >= 32 && !self.runs.len.is_multiple_of(16) {
                 let runs = self.runs.offsets.len();
                 while run + 5 <= runs {
                     self.five(simd, top, run);
