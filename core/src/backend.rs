@@ -535,7 +535,7 @@ pub trait Backend: Sized + 'static {
     }
 
     /// The adjoint of [`pool_forward`](Self::pool_forward) at `x`; a maximum sends its gradient to the first of equals
-    /// (kernel rows first).
+    /// (kernel rows first). A mean does not read `x`, which may then be any buffer, shorter than the batch.
     ///
     /// # Errors
     /// If the device fails.

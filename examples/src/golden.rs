@@ -87,7 +87,11 @@ impl Case {
         ensure!(fits, "`input` has samples of {found}, the model sees {input}; correct `input` in the model");
         let x = layout::batch_from_pytorch(input, &tensors.tensors["input"].values);
         let label = tensors.tensors.get("label").context("the case has no tensor `label`")?;
-        let labels = label.values.iter().map(|&label| label as u32).collect::<Vec<_>>();
+        let whole = |&label: &f64| {
+            let fits = label >= 0.0 && label <= f64::from(u32::MAX) && label.fract() == 0.0;
+            fits.then_some(label as u32).with_context(|| format!("`label` holds {label}; expected classes, from 0"))
+        };
+        let labels = label.values.iter().map(whole).collect::<anyhow::Result<Vec<_>>>()?;
         let samples = tensors.tensors["input"].shape[0];
         ensure!(labels.len() == samples && samples > 0, "{} labels for {samples} samples", labels.len());
         Ok(Self { tensors, x, labels })
@@ -103,16 +107,21 @@ impl Case {
         self.tensors.tensors.keys().any(|name| name.starts_with(&prefix))
     }
 
-    fn number(&self, key: &str, purpose: &str) -> anyhow::Result<f64> {
+    fn number(&self, key: &str, purpose: &str, fits: impl Fn(f64) -> bool) -> anyhow::Result<f64> {
         let text = self.tensors.metadata.get(key).with_context(|| {
             format!("the case's metadata lack the key `{key}`, which {purpose} were computed with; add it when writing the case")
         })?;
-        text.trim().parse().with_context(|| format!("the case's metadata have {key} = {text:?}; expected a number"))
+        let number = text.trim().parse().ok().filter(|&number: &f64| number.is_finite() && fits(number));
+        number.with_context(|| format!("the case's metadata have {key} = {text:?}, which {purpose} cannot have had"))
+    }
+
+    fn damping(&self) -> anyhow::Result<f64> {
+        self.number("damping", "the preconditioned gradients", |damping| damping > 0.0)
     }
 
     fn smoothing(&self) -> anyhow::Result<f64> {
         if self.tensors.metadata.contains_key("label_smoothing") {
-            return self.number("label_smoothing", "loss and gradients");
+            return self.number("label_smoothing", "loss and gradients", |share| (0.0..=1.0).contains(&share));
         }
         Ok(0.0)
     }
@@ -152,31 +161,41 @@ where
     comparison.blocks(backend, &network, "factor_g", &statistics, Side::Output)?;
 
     let scale = case.tensors.metadata.contains_key("kl_scale_eigen");
-    let eigen = case.has("eigen") || scale;
-    for (group, form, wanted) in [("eigen", Form::Eigen, eigen), ("inverse", Form::Inverse, case.has("inverse"))] {
-        if wanted {
-            let damping = case.number("damping", "the preconditioned gradients")?;
-            let options = Options { form, damping, clip: None, ..Options::default() };
-            let v = direction(backend, &network, &statistics, options, 1.0)?;
-            comparison.blocks(backend, &network, group, &v, Side::Parameters)?;
-        }
+    if case.has("inverse") {
+        let options = Options { form: Form::Inverse, damping: case.damping()?, clip: None, ..Options::default() };
+        let [v] = directions(backend, &network, &statistics, options, [0.0])?;
+        comparison.blocks(backend, &network, "inverse", &v, Side::Parameters)?;
     }
-    if scale {
-        let ours = kl_scale(backend, &network, &statistics, case)?;
-        let theirs = Tensor { shape: vec![1], values: vec![case.number("kl_scale_eigen", "the clip")?] };
-        comparison.note("kl_scale_eigen", "kl_scale_eigen", &theirs, &[ours]);
+    if case.has("eigen") || scale {
+        let positive = |number| number > 0.0;
+        let (rate, clip) = if scale {
+            (case.number("learning_rate", "the clip", positive)?, Some(case.number("kl_clip", "the clip", positive)?))
+        } else {
+            (0.0, None)
+        };
+        let options = Options { form: Form::Eigen, damping: case.damping()?, clip, ..Options::default() };
+        // A step of length zero is never clipped.
+        let [free, clipped] = directions(backend, &network, &statistics, options, [0.0, rate])?;
+        comparison.blocks(backend, &network, "eigen", &free, Side::Parameters)?;
+        if scale {
+            let ours = ratio(backend, &network, &clipped, &free)?;
+            let theirs = case.number("kl_scale_eigen", "the clip", |_| true)?;
+            let theirs = Tensor { shape: vec![1], values: vec![theirs] };
+            comparison.note("kl_scale_eigen", "kl_scale_eigen", &theirs, &[ours]);
+        }
     }
     Ok(GROUPS.map(|group| (group, comparison.deviation(group))).into())
 }
 
-/// What the preconditioner makes of the network's gradient after a single batch with these statistics.
-fn direction<B>(
+/// What the preconditioner makes of the network's gradient after a single batch with these statistics, for each of
+/// these learning rates.
+fn directions<B, const N: usize>(
     backend: &mut B,
     network: &Network<B>,
     statistics: &B::Buffer,
     options: Options,
-    learning_rate: f64,
-) -> anyhow::Result<B::Buffer>
+    learning_rates: [f64; N],
+) -> anyhow::Result<[B::Buffer; N]>
 where
     B: Backend<Scalar = f64, Download: Send, Verdict: Send> + Send,
 {
@@ -186,31 +205,29 @@ where
     let taps = preconditioner.taps().context("the first step takes statistics")?;
     backend.axpby(1.0, statistics, 0.0, taps.statistics, Region::vector(0, of_statistics))?;
     preconditioner.update(backend, 1)?;
-    let mut v = backend.allocate(of_parameters)?;
-    preconditioner.precondition(backend, learning_rate, &network.gradient, None, &mut v)?;
-    Ok(v)
+    let mut found = Vec::with_capacity(N);
+    for learning_rate in learning_rates {
+        let mut v = backend.allocate(of_parameters)?;
+        preconditioner.precondition(backend, learning_rate, &network.gradient, None, &mut v)?;
+        found.push(v);
+    }
+    Ok(found.try_into().unwrap_or_else(|_| unreachable!("one for each learning rate")))
 }
 
-/// The ν by which the clipped eigen form is shorter than the unclipped one.
-fn kl_scale<B>(backend: &mut B, network: &Network<B>, statistics: &B::Buffer, case: &Case) -> anyhow::Result<f64>
-where
-    B: Backend<Scalar = f64, Download: Send, Verdict: Send> + Send,
-{
-    let purpose = "the clip";
-    let options = |clip| -> anyhow::Result<Options> {
-        Ok(Options { form: Form::Eigen, damping: case.number("damping", purpose)?, clip, ..Options::default() })
-    };
-    let learning_rate = case.number("learning_rate", purpose)?;
-    let clip = Some(case.number("kl_clip", purpose)?);
-    let free = direction(backend, network, statistics, options(None)?, learning_rate)?;
-    let clipped = direction(backend, network, statistics, options(clip)?, learning_rate)?;
+/// How long one direction is along another.
+fn ratio<B: Backend<Scalar = f64>>(
+    backend: &mut B,
+    network: &Network<B>,
+    one: &B::Buffer,
+    other: &B::Buffer,
+) -> anyhow::Result<f64> {
     let len = network.parameters_len();
-    let (free, clipped) = (backend.fetch(&free, 0..len)?, backend.fetch(&clipped, 0..len)?);
+    let (one, other) = (backend.fetch(one, 0..len)?, backend.fetch(other, 0..len)?);
     let (mut product, mut square) = (0.0, 0.0);
     for block in network.blocks() {
         for at in block.parameters.offset..block.parameters.end() {
-            product += clipped[at] * free[at];
-            square += free[at] * free[at];
+            product += one[at] * other[at];
+            square += other[at] * other[at];
         }
     }
     Ok(product / square)

@@ -37,6 +37,39 @@ fn lenet5_on_nalgebra() {
     passes(&mut Nalgebra::<f64>::new(), "lenet5");
 }
 
+/// Means over a whole image after layers that keep nothing: normalisation that is its own activation.
+#[test]
+fn evonorm_on_faer() {
+    passes(&mut Faer::<f64>::new(1), "evonorm");
+}
+
+#[test]
+fn evonorm_on_nalgebra() {
+    passes(&mut Nalgebra::<f64>::new(), "evonorm");
+}
+
+#[test]
+fn what_no_case_can_hold_is_named() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let model = Model::read(&folder.join("models/mini_resnet.toml")).expect("the model is shipped");
+    let read = || Tensors::read(&folder.join("tests/data/mini_resnet.safetensors")).expect("the case is shipped");
+    for label in [-1.0, 0.5, f64::NAN] {
+        let mut tensors = read();
+        tensors.tensors.get_mut("label").expect("labels").values[0] = label;
+        let says = Case::new(tensors, model.input).expect_err("no class").to_string();
+        assert!(says.contains(&format!("holds {label}")), "{says}");
+    }
+    for (key, value) in
+        [("damping", "0"), ("damping", "nan"), ("kl_clip", "0"), ("label_smoothing", "2"), ("kl_scale_eigen", "x")]
+    {
+        let mut tensors = read();
+        tensors.metadata.insert(key.to_owned(), value.to_owned());
+        let case = Case::new(tensors, model.input).expect("the case fits");
+        let says = check(&mut Nalgebra::<f64>::new(), &model, &case).expect_err("no such number").to_string();
+        assert!(says.contains(key) && says.contains(value), "{says}");
+    }
+}
+
 #[test]
 fn mini_resnet_on_faer() {
     passes(&mut Faer::<f64>::new(1), "mini_resnet");

@@ -17,6 +17,12 @@ use kronfleet_nalgebra::Nalgebra;
 /// What two correct backends may differ by.
 const TOLERANCE: f64 = 1e-9;
 
+/// Many small networks: some layers go wrong only beside certain others.
+fn many() -> Check {
+    let check = Check::default();
+    Check { cases: check.cases.max(768), ..check }
+}
+
 #[track_caller]
 fn holds(outcome: Result<(), kronfleet_conformance::check::Broken>) {
     if let Err(broken) = outcome {
@@ -26,29 +32,29 @@ fn holds(outcome: Result<(), kronfleet_conformance::check::Broken>) {
 
 #[test]
 fn nalgebra_and_minimal_agree() {
-    holds(steps_agree(&Nalgebra::<f64>::new, &Minimal::<f64>::new, TOLERANCE, &Check::default()));
+    holds(steps_agree(&Nalgebra::<f64>::new, &Minimal::<f64>::new, TOLERANCE, &many()));
 }
 
 #[test]
 fn faer_and_nalgebra_agree() {
-    holds(steps_agree(&|| Faer::<f64>::new(1), &Nalgebra::<f64>::new, TOLERANCE, &Check::default()));
+    holds(steps_agree(&|| Faer::<f64>::new(1), &Nalgebra::<f64>::new, TOLERANCE, &many()));
 }
 
 #[test]
 fn faer_with_threads_and_minimal_agree() {
-    holds(steps_agree(&|| Faer::<f64>::new(2), &Minimal::<f64>::new, TOLERANCE, &Check::default()));
+    holds(steps_agree(&|| Faer::<f64>::new(2), &Minimal::<f64>::new, TOLERANCE, &many()));
 }
 
 #[test]
 fn faer_agrees_with_its_own_defaults() {
     let plain = || Required::new(Faer::<f64>::new(1));
-    holds(steps_agree(&|| Faer::<f64>::new(1), &plain, TOLERANCE, &Check::default()));
+    holds(steps_agree(&|| Faer::<f64>::new(1), &plain, TOLERANCE, &many()));
 }
 
 #[test]
 fn gradients_are_derivatives() {
-    holds(gradients_match_differences(&Nalgebra::<f64>::new, &Check::default()));
-    holds(gradients_match_differences(&|| Faer::<f64>::new(1), &Check::default()));
+    holds(gradients_match_differences(&Nalgebra::<f64>::new, &many()));
+    holds(gradients_match_differences(&|| Faer::<f64>::new(1), &many()));
 }
 
 /// That a mistake shows; how small it can be shown is of no interest here.

@@ -75,6 +75,8 @@ faults! {
     MaximumStartsAtZero => pooling_matches_the_oracle,
     /// The gradient goes to the last of equal maxima.
     LastOfEqualMaxima => pooling_gradients_match_the_oracle,
+    /// The gradient of a mean ends where the inputs that are handed over with it do.
+    MeanEndsWithInputs => pooling_gradients_match_the_oracle,
     /// The running variance is divided by n instead of n − 1.
     RunningVarianceBiased => batch_norm_matches_the_oracle,
     /// A gradient through batch normalisation takes the statistics as constants.
