@@ -20,7 +20,7 @@ mod witness;
 mod workshop;
 mod zeros;
 
-pub use conclusion::conclude;
+pub use conclusion::{conclude, prepare};
 pub use display::Display;
 pub use evaluation::{Agenda, Evaluator, EvaluatorState, Judge, Model, Point};
 pub use judge::NetworkJudge;

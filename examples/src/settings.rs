@@ -79,6 +79,15 @@ pub fn span(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| format!("{text:?} is not a span of time; write it as 10ms, 1.5s or 200us"))
 }
 
+/// A number of threads: each has memory of its own, so that a slip of the finger could take all there is.
+pub fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|&number: &usize| number <= MOST_THREADS);
+    number.ok_or_else(|| format!("{text:?} is not a number of threads from 0 to {MOST_THREADS}"))
+}
+
+/// The most threads that can be asked for.
+const MOST_THREADS: usize = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +127,7 @@ mod tests {
     fn numbers_are_checked() {
         assert_eq!(fraction("0.4"), Ok(0.4));
         assert!(fraction("1").is_err() && fraction("-0.1").is_err() && fraction("NaN").is_err());
+        assert!(threads("256") == Ok(256) && threads("257").is_err() && threads("-1").is_err());
         assert!(positive("0").is_err() && positive("inf").is_err() && positive("1e-3").is_ok());
     }
 }

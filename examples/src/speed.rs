@@ -14,8 +14,6 @@ use kronfleet_faer::Faer;
 pub struct Workload {
     /// The network.
     pub model: Model,
-    /// Number of classes labels are drawn from.
-    pub classes: usize,
     /// Samples of a step.
     pub batch: usize,
     /// Threads of the backend.
@@ -76,7 +74,7 @@ pub fn trainer(workload: &Workload) -> anyhow::Result<Trainer<Faer<f32>>> {
     let options = SgdOptions { momentum: 0.9, ..SgdOptions::default() };
     let optimiser = Box::new(Sgd::new(&mut backend, len, &[], options)?);
     let random = Seed(2).derive("noise", 0).random();
-    let noise = Noise { random, classes: workload.classes as u32 };
+    let noise = Noise { random, classes: network.classes() as u32 };
     let options = TrainerOptions::new(*batch, 0.001);
     Ok(Trainer::new(backend, network, preconditioner, optimiser, Box::new(noise), options)?)
 }

@@ -147,6 +147,12 @@ fn mistakes_are_named_with_their_remedy() {
         (vec!["--config", &idle], "--kl-clip has no effect with --preconditioner none"),
         (vec!["--replay=x.trace"], "--iterations has no effect with --replay"),
         (vec!["--link-cut=1s..2s:0>9"], "--link-cut names n9"),
+        (vec!["--crash=1s..2s:9"], "--crash names n9"),
+        (vec!["--latency=1s"], "give several times as much"),
+        (vec!["--step-duration=0ms"], "leaves no time"),
+        (vec!["--require=acuracy>=0.5"], "there are accuracy"),
+        (vec!["--save=/no/such/place/model.safetensors"], "--save /no/such/place"),
+        (vec!["--threads=100000"], "from 0 to 256"),
     ] {
         let output = lossy(&folder, &[&flags[..], &["--quiet", "--iterations=1"]].concat());
         let says = String::from_utf8_lossy(&output.stderr);

@@ -25,7 +25,7 @@ struct Settings {
     #[arg(long, value_delimiter = ',', default_value = "0.9,0.95", value_parser = positive)]
     momenta: Vec<f64>,
     /// Seeds, the first of which is --seed
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     #[command(flatten)]
     task: TaskSettings,

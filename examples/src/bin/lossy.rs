@@ -2,8 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use kronfleet_examples::report::Folder;
-use kronfleet_examples::run::{Fleet, Keeping, Order, Workshop, conclude, set_threads, stop_on_signal};
+use kronfleet_examples::run::{Fleet, Keeping, Order, Workshop, conclude, prepare, set_threads, stop_on_signal};
 use kronfleet_examples::settings::{Driver, JobSettings};
 use kronfleet_examples::sweep::{self, SweepSettings};
 use kronfleet_lossy::fault::FaultSchedule;
@@ -26,6 +25,11 @@ fn main() -> Result<()> {
     let stop = stop_on_signal()?;
     let started = Instant::now();
     let JobSettings { task, averaging, kfac, optimiser, network, checkpoints, output } = &settings;
+    network.check(averaging).map_err(anyhow::Error::msg)?;
+    if let Some(caution) = network.caution(averaging.nodes) {
+        eprintln!("{caution}");
+    }
+    let folder = prepare(output, "lossy")?;
     let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, output.load.as_deref())?;
     let fleet = Fleet { workshop: &workshop, task, averaging, network, output, settings: &text, stop };
     let timeouts = averaging.budget()?.to_string();
@@ -55,6 +59,5 @@ fn main() -> Result<()> {
     }
     story.timeouts = timeouts;
     story.seconds = started.elapsed().as_secs_f64();
-    let folder = Folder::create(output.output.as_deref(), "lossy")?;
     conclude(&folder, &workshop, output, story, model)
 }

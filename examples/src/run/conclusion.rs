@@ -1,12 +1,31 @@
-//! How every trainer ends: report, model, table, JSON.
+//! How every trainer begins and ends: the run folder; report, model, table, JSON.
 
 use super::evaluation::Model;
 use super::story::Story;
 use super::workshop::Workshop;
 use crate::report::Folder;
 use crate::settings::OutputSettings;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use kronfleet_core::cluster::Digester;
+use std::path::Path;
+
+/// Creates the run folder, and sees to it that nothing which can be known now fails only after hours of training.
+///
+/// # Errors
+/// If a folder or file cannot be written, or there is no such figure as is demanded.
+pub fn prepare(output: &OutputSettings, kind: &str) -> Result<Folder> {
+    let figures = serde_json::from_str(&Story::default().json())?;
+    output.require.iter().try_for_each(|required| required.is_known(&figures)).map_err(anyhow::Error::msg)?;
+    if let Some(path) = &output.save {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        tempfile::tempfile_in(parent)
+            .with_context(|| format!("cannot write --save {}; choose a writable folder", path.display()))?;
+    }
+    let folder = Folder::create(output.output.as_deref(), kind)?;
+    tempfile::tempfile_in(folder.path())
+        .with_context(|| format!("cannot write in {}; choose another --output", folder.path().display()))?;
+    Ok(folder)
+}
 
 /// Writes the report of a run into this `folder`, and the model, as asked for, and shows what happened.
 ///

@@ -21,6 +21,11 @@ pub struct NodeStory {
     pub bytes_sent: u64,
     /// Training loss of its last iteration.
     pub loss: f64,
+    /// Statistics of single blocks that were refused because they were not finite.
+    pub statistics_refused: u64,
+    /// Decompositions of single blocks that were repeated in double precision, failed for good, or gave way to the
+    /// identity.
+    pub decompositions: [u64; 3],
 }
 
 /// One line of `metrics.csv`.
@@ -150,6 +155,12 @@ impl Story {
         self.nodes.iter().map(|node| node.bytes_sent).sum()
     }
 
+    /// Decompositions repeated, failed and given up, of all nodes.
+    fn decompositions(&self) -> [u64; 3] {
+        let sum = |index: usize| self.nodes.iter().map(|node| node.decompositions[index]).sum();
+        [sum(0), sum(1), sum(2)]
+    }
+
     /// Mean and worst accuracy of the nodes' own models.
     pub fn own(&self) -> Option<(f64, f64)> {
         let own: Vec<f64> = self.nodes.iter().filter_map(|node| node.accuracy).collect();
@@ -196,6 +207,10 @@ impl Story {
             "samples": self.samples,
             "samples_lost": self.samples_lost,
             "samples_uncommitted": self.samples_uncommitted,
+            "statistics_refused": self.nodes.iter().map(|node| node.statistics_refused).sum::<u64>(),
+            "decompositions_repeated": self.decompositions()[0],
+            "decompositions_failed": self.decompositions()[1],
+            "decompositions_given_up": self.decompositions()[2],
             "seed": self.seed,
             "interrupted": self.interrupted,
             "resumed": self.resumed,
@@ -239,6 +254,14 @@ impl Story {
         summary.row(["samples", &self.samples.to_string()]);
         summary.row(["samples lost", &self.samples_lost.to_string()]);
         summary.row(["samples in no committed average", &self.samples_uncommitted.to_string()]);
+        let refused: u64 = self.nodes.iter().map(|node| node.statistics_refused).sum();
+        if refused > 0 {
+            summary.row(["statistics refused, not finite", &refused.to_string()]);
+        }
+        let names = ["decompositions repeated", "decompositions failed", "decompositions given up"];
+        for (name, count) in names.into_iter().zip(self.decompositions()).filter(|&(_, count)| count > 0) {
+            summary.row([name, &count.to_string()]);
+        }
         summary.row(["seed", &self.seed.to_string()]);
         if let Some(hash) = &self.trace_hash {
             summary.row(["trace hash", hash]);

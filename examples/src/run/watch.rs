@@ -46,6 +46,8 @@ pub struct Watch<J> {
     iterations: Vec<u64>,
     /// Which start of each node that was, and the bytes its earlier starts sent.
     starts: Vec<(Incarnation, u64)>,
+    /// Whether a node has made no step since it was started again.
+    fresh: Vec<bool>,
     stop: Arc<AtomicBool>,
     failure: Option<anyhow::Error>,
 }
@@ -67,6 +69,7 @@ impl<J: Judge> Watch<J> {
             samples: vec![0; story.nodes.len()],
             iterations: vec![0; story.nodes.len()],
             starts: vec![(Incarnation(1), 0); story.nodes.len()],
+            fresh: vec![false; story.nodes.len()],
             story,
             evaluator,
             display,
@@ -201,8 +204,10 @@ impl<J: Judge> Watch<J> {
             // It crashed, and counts from 0 again.
             (*incarnation, *sent_before) = (participant.node().incarnation(), story.bytes_sent);
             self.samples[index] = 0;
+            self.fresh[index] = true;
         }
         story.bytes_sent = *sent_before + participant.node().counters().total_sent().bytes;
+        let finishes = participant.is_finished() && !self.finished[index];
         self.finished[index] = participant.is_finished();
         if let Some(failure) = participant.failure() {
             return Err(anyhow!("{node}: {failure}"));
@@ -212,6 +217,14 @@ impl<J: Judge> Watch<J> {
         if samples > self.samples[index] {
             self.step(now, node, participant, online, samples - self.samples[index]);
             self.samples[index] = samples;
+        }
+        if let Some(witness) = participant.training_mut().filter(|_| finishes) {
+            let last = witness.trainer.settle().map_err(|error| anyhow!("{node}: {error}"))?;
+            self.loss(node, last.loss);
+            let report = witness.trainer.report();
+            let story = &mut self.story.nodes[index];
+            story.statistics_refused = report.refused;
+            story.decompositions = [report.retried, report.kept, report.identities];
         }
         if participant.is_waiting() {
             // Judged is what a node has once the averaging that was due at its iteration is over.
@@ -235,15 +248,26 @@ impl<J: Judge> Watch<J> {
         B: Backend<Buffer: Send, Download: Send> + Send,
     {
         let iteration = participant.iteration();
-        let story = &mut self.story.nodes[node.0 as usize];
         let loss = participant.last().unwrap_or_default().loss;
+        // A trainer reads a step's loss at the next one; at its first it waits.
+        if !std::mem::take(&mut self.fresh[node.0 as usize]) {
+            self.loss(node, loss);
+        }
+        let story = &mut self.story.nodes[node.0 as usize];
         story.iterations += 1;
         story.offline += u64::from(!online);
-        story.loss = loss;
         self.story.samples += samples;
         self.story.virtual_seconds = now.as_secs_f64();
         self.story.metrics.push(Metric { node: node.0, iteration, time: now.as_secs_f64(), loss, online });
         self.display.step(node.0, iteration, loss, online);
+    }
+
+    /// Takes note of the loss of a node's last step, if it made one.
+    fn loss(&mut self, node: NodeId, loss: f64) {
+        if let Some(metric) = self.story.metrics.iter_mut().rev().find(|metric| metric.node == node.0) {
+            metric.loss = loss;
+            self.story.nodes[node.0 as usize].loss = loss;
+        }
     }
 
     /// Hands a node's model to the evaluation at an iteration.

@@ -67,7 +67,9 @@ impl Workshop {
         let shape = train.shape();
         let input = Extent::new(shape.channels, shape.height, shape.width);
         let model = model::Model::choose(&task.model, input, train.classes())?;
-        if model.input != input {
+        // The pixels of one channel are a vector as they lie.
+        let flat = model.input == Extent::flat(input.len()) && shape.channels == 1;
+        if model.input != input && !flat {
             bail!(
                 "{} takes samples of {}, but those of {name} are {input}; choose another --model or --data",
                 model.name,

@@ -134,7 +134,28 @@ const RULES: &[Rule] = &[
         remedy: ", or choose --policy periodic",
     },
     Rule {
-        flags: &["micro-batches", "link-partition", "link-cut", "crash", "rejoin"],
+        flags: &[
+            "micro-batches",
+            "link-partition",
+            "link-cut",
+            "crash",
+            "rejoin",
+            "missed",
+            "mode",
+            "min-members",
+            "quarantine",
+            "stall-budget",
+            "average-factors",
+            "average-optimiser",
+            "local-statistics",
+            "reports",
+            "loss",
+            "duplicate",
+            "reorder",
+            "latency",
+            "jitter",
+            "bandwidth",
+        ],
         idle: |matches| is(matches, "policy", "zeros"),
         with: "with --policy zeros, by which one model makes whole steps and no frames are exchanged",
         remedy: ", or choose --policy periodic",
@@ -150,15 +171,6 @@ const RULES: &[Rule] = &[
         idle: |matches| is_zero(matches, "offline-fraction"),
         with: "when no node ever goes offline",
         remedy: ", or choose an --offline-fraction above 0",
-    },
-    Rule {
-        flags: &["no-reference"],
-        idle: |matches| {
-            let none = is(matches, "outages", "none") || is_zero(matches, "offline-fraction");
-            none && !["link-partition", "link-cut", "crash"].iter().any(|&fault| given(matches, fault))
-        },
-        with: "in a run without outages, which is not repeated without them",
-        remedy: "",
     },
 ];
 
@@ -226,11 +238,10 @@ mod tests {
             ("--policy local --rejoin heal", "--rejoin heal"),
             ("--policy local --interval 3", "--policy local --interval 3 --outages bernoulli"),
             ("--policy zeros --micro-batches 2", "--micro-batches 2"),
+            ("--policy zeros --loss .1", "--loss .1"),
+            ("--policy zeros --stall-budget 1s", "--stall-budget 1s"),
             ("--outages none --max-duration 3", "--max-duration 3"),
             ("--offline-fraction 0.0 --max-offline 3", "--offline-fraction 0.0"),
-            ("--outages none --no-reference", "--no-reference"),
-            ("--outages none --no-reference", "--outages none --no-reference --link-cut 1s..2s:0>1"),
-            ("--outages none --no-reference", "--outages none --no-reference --crash 1s..2s:0"),
         ] {
             let says = refused(idle).unwrap_or_else(|| panic!("{idle} is accepted"));
             assert!(says.contains("has no effect") && says.contains("leave it out"), "{says}");

@@ -1,5 +1,6 @@
 //! The simulated network: links, outages, traces.
 
+use super::averaging::{AveragingSettings, Policy};
 use super::faults::{LinkCut, LinkPartition, NodeCrash};
 use clap::{Args, ValueEnum};
 use kronfleet_core::time::Duration;
@@ -122,6 +123,39 @@ impl NetworkSettings {
             crash.extend(schedule);
         }
         Ok(())
+    }
+
+    /// Whether rounds can ever come to an end on such links.
+    ///
+    /// # Errors
+    /// If not, with the remedy.
+    pub fn check(&self, averaging: &AveragingSettings) -> Result<(), String> {
+        let (longest, budget) = (self.latency + self.jitter, averaging.stall_budget);
+        if averaging.policy == Policy::Periodic && longest >= budget {
+            return Err(format!(
+                "frames that travel {longest:?} cannot keep a --stall-budget of {budget:?}: give several times as much, or \
+                 less --latency and --jitter"
+            ));
+        }
+        if self.step_duration == Duration::ZERO {
+            return Err("--step-duration 0 leaves no time for outages: give some, such as 100ms".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What the outages that are asked for cannot be among so many nodes, in words.
+    pub fn caution(&self, nodes: u32) -> Option<String> {
+        let options = self.outage_options();
+        let OutageModel::TimeFraction { fraction, .. } = options.model else { return None };
+        let (cap, attainable) = (options.max_concurrent_offline, options.attainable(nodes));
+        (fraction > attainable + 1e-9).then(|| {
+            format!(
+                "of {nodes} nodes at most {} offline at once (--max-offline {cap}), outages of at most {} iterations: \
+                 an offline fraction of {fraction} cannot be realised, {attainable:.2} at most; the tables show what was",
+                cap.of(nodes),
+                self.max_duration,
+            )
+        })
     }
 
     /// What outages there are.

@@ -42,7 +42,7 @@ pub struct OutputSettings {
     /// End with one line of JSON
     #[arg(long)]
     pub json: bool,
-    /// No progress bars
+    /// Show neither progress nor tables: the run folder has everything, and --json its line
     #[arg(long, short)]
     pub quiet: bool,
 }

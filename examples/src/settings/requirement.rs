@@ -24,13 +24,22 @@ impl Requirement {
             Some(figure) if (self.least && figure >= self.bound) || (!self.least && figure <= self.bound) => Ok(()),
             Some(figure) => Err(format!("--require {self}: it is {figure}")),
             None if figure.is_some_and(Value::is_null) => Err(format!("--require {self}: there is none")),
-            None => {
-                let known = result.as_object().into_iter().flatten();
-                let known: Vec<&str> =
-                    known.filter(|(_, value)| value.is_number()).map(|(key, _)| key.as_str()).collect();
-                Err(format!("--require {self}: no such figure; there are {}", known.join(", ")))
-            }
+            None => self.is_known(result).and(Err(format!("--require {self}: that is no number"))),
         }
+    }
+
+    /// Whether results like this one have such a figure, be it one or none yet.
+    ///
+    /// # Errors
+    /// With the keys there are.
+    pub fn is_known(&self, result: &Value) -> Result<(), String> {
+        let figures = result.as_object().into_iter().flatten();
+        let figures = figures.filter(|(_, value)| value.is_number() || value.is_null()).map(|(key, _)| key.as_str());
+        let known: Vec<&str> = figures.collect();
+        if known.contains(&self.key.as_str()) {
+            return Ok(());
+        }
+        Err(format!("--require {self}: no such figure; there are {}", known.join(", ")))
     }
 }
 

@@ -78,7 +78,7 @@ pub struct TaskSettings {
     #[arg(long, value_enum, default_value_t = BackendKind::Faer)]
     pub backend: BackendKind,
     /// Threads that compute; 0 takes every core
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = super::threads)]
     pub threads: usize,
     /// The seed everything random is derived from
     #[arg(long, default_value_t = 1, value_name = "N")]

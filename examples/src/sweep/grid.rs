@@ -4,7 +4,6 @@ use crate::run::Fleet;
 use crate::settings::{JobSettings, flags};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use kronfleet_lossy::outage::OutageModel;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -202,19 +201,7 @@ pub(super) fn cautions(runs: &[Run]) -> Result<BTreeSet<String>> {
     let mut cautions = BTreeSet::new();
     for run in runs {
         let job = run.job()?;
-        let options = job.network.outage_options();
-        if let OutageModel::TimeFraction { fraction, .. } = options.model {
-            let (nodes, cap) = (job.averaging.nodes, options.max_concurrent_offline);
-            let attainable = options.attainable(nodes);
-            if fraction > attainable + 1e-9 {
-                cautions.insert(format!(
-                    "of {nodes} nodes at most {} offline at once (--max-offline {cap}), outages of at most {} iterations: \
-                     an offline fraction of {fraction} cannot be realised, {attainable:.2} at most; the tables show what was",
-                    cap.of(nodes),
-                    job.network.max_duration,
-                ));
-            }
-        }
+        cautions.extend(job.network.caution(job.averaging.nodes));
     }
     Ok(cautions)
 }

@@ -45,7 +45,7 @@ struct Arguments {
     /// Steps between refreshes of inverses or eigenbases
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     inverse_every: u64,
-    /// Whole periods to time; the best counts
+    /// Whole periods to time, of which the mean counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     periods: u32,
     /// Print one line of JSON instead of a table
@@ -71,7 +71,6 @@ fn main() -> anyhow::Result<()> {
     let Arguments { factor_every, inverse_every, .. } = arguments;
     let workload = Workload {
         model: Model::choose(&arguments.model, input, classes)?,
-        classes,
         batch: arguments.batch as usize,
         threads: arguments.threads as usize,
         curvature: form.map(|form| Curvature { form, factor_every, inverse_every }),

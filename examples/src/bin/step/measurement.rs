@@ -84,15 +84,29 @@ impl Products {
     }
 }
 
+/// The smallest number of steps that is whole periods of both.
+fn common_multiple(one: u64, other: u64) -> u64 {
+    let (mut divisor, mut rest) = (one, other);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    one / divisor * other
+}
+
 /// Measures a workload: one period to warm up, then `periods` more.
 ///
 /// # Errors
 /// If the network cannot be built or a step fails.
 pub(crate) fn step(workload: &Workload, periods: usize) -> anyhow::Result<Measurement> {
     let mut products = Products::new(workload.threads);
-    // The library's own memory appears with its first product.
-    let library = measure(|| products.measure()).bytes_max;
-    let period = workload.curvature.map_or(10, |curvature| curvature.inverse_every.max(curvature.factor_every));
+    // The library's own memory appears with a thread's first product; this thread makes small ones.
+    let library = measure(|| {
+        products.measure();
+        Products::new(1).measure();
+    });
+    let library = library.bytes_max;
+    let period =
+        workload.curvature.map_or(10, |curvature| common_multiple(curvature.inverse_every, curvature.factor_every));
     let mut made = None;
     let peak = measure(|| made = Some(trainer(workload).and_then(|trainer| run(trainer, period))));
     let mut trainer = made.expect("measure calls its closure")?;

@@ -2,13 +2,12 @@
 
 use super::fleet::Fleet;
 use super::node::{Connection, Job, Place};
-use crate::report::Folder;
 use crate::run::display::{Display, announce};
 use crate::run::evaluation::{Agenda, Evaluator};
 use crate::run::lossy::Ending;
 use crate::run::watch::blank;
 use crate::run::workshop::Workshop;
-use crate::run::{conclude, set_threads, stop_on_signal};
+use crate::run::{conclude, prepare as begin, set_threads, stop_on_signal};
 use crate::settings::{
     AveragingSettings, BackendKind, KfacSettings, OptimiserSettings, OutputSettings, Policy, ProcessSettings,
     TaskSettings, arguments, describe, refuse_idle,
@@ -228,7 +227,7 @@ where
         announce(timeouts.trim_end());
     }
     let workshop = Workshop::open(task, kfac, optimiser, first.nodes, output.load.as_deref())?;
-    let folder = Folder::create(output.output.as_deref(), kind)?;
+    let folder = begin(output, kind)?;
     let train = |events: &str, kills: u32, preparation: Preparation| -> Result<Ending> {
         let Preparation { nodes, ranks, first_start, arguments, keep, .. } = preparation;
         let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();
