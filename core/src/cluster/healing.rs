@@ -11,7 +11,7 @@ use crate::cluster::membership::Links;
 use crate::cluster::message::Message;
 use crate::cluster::outbox::{Post, Tail};
 use crate::cluster::record::Occurrence;
-use crate::collective::direct::{Piece, pieces};
+use crate::collective::{Piece, pieces};
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;

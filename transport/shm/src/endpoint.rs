@@ -14,8 +14,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// How often a waiting node looks for frames before it sleeps: about the time that waking it would take.
-const SPINS: u32 = 200;
+/// How often a waiting node looks for frames before it sleeps, at least.
+const FEWEST_SPINS: u32 = 200;
+
+/// The same, at most: about the time of ten wake-ups.
+const MOST_SPINS: u32 = 3200;
+
+/// A sleep that is shorter than this would have been better spent looking.
+const NAP: Duration = Duration::from_micros(50);
 
 /// How often peers' processes are looked at; a death is reported at most this much later.
 const WATCH: Duration = Duration::from_millis(10);
@@ -65,6 +71,8 @@ pub struct ShmEndpoint {
     watched: Instant,
     woken: Arc<AtomicBool>,
     beats: u64,
+    /// How often frames are looked for before sleeping: more where peers answer at once, fewer where it is in vain.
+    spins: u32,
 }
 
 /// What this end has to do with one peer.
@@ -135,6 +143,7 @@ impl ShmEndpoint {
             watched: Instant::ORIGIN,
             woken: Arc::default(),
             beats: 0,
+            spins: FEWEST_SPINS,
         })
     }
 
@@ -353,15 +362,18 @@ impl Transport for ShmEndpoint {
                 return Ok(false);
             }
             self.watch(now);
-            if (0..SPINS).any(|_| {
+            if (0..self.spins).any(|_| {
                 std::hint::spin_loop();
                 self.news()
             }) {
                 continue;
             }
             // Woken at times, for a killed peer rings no bell.
-            let span = deadline.since(self.now()).min(WATCH);
+            let began = self.now();
+            let span = deadline.since(began).min(WATCH);
             self.segment.slot(self.node.0).bell().sleep(span, || self.news());
+            let nap = self.news() && self.now().since(began) < NAP;
+            self.spins = if nap { self.spins * 2 } else { self.spins / 2 }.clamp(FEWEST_SPINS, MOST_SPINS);
         }
     }
 }

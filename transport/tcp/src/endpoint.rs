@@ -28,7 +28,7 @@ use crate::resolver::Resolver;
 use kronfleet_core::cluster::Incarnation;
 use kronfleet_core::error::ErrorKind;
 use kronfleet_core::seed::Random;
-use kronfleet_core::time::Instant;
+use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::{Event, NodeId, Sent, Transport, TransportError};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
@@ -43,6 +43,12 @@ const WAKER: Token = Token(usize::MAX - 1);
 const FLUSH: usize = 64 << 10;
 /// Events handed out before what waits to be sent is written and all sockets are looked at, however much there is.
 const PATIENCE: u32 = 8;
+/// How often sockets are looked at before waiting for them, at least.
+const FEWEST_GLANCES: u32 = 4;
+/// The same, at most: about the time of three wake-ups.
+const MOST_GLANCES: u32 = 256;
+/// A wait that is shorter than this would have been better spent looking.
+const NAP: Duration = Duration::from_micros(100);
 /// Incidents kept for whoever takes them.
 const INCIDENTS: usize = 256;
 
@@ -68,6 +74,8 @@ pub struct TcpEndpoint {
     unflushed: Vec<usize>,
     /// Events handed out since sockets were looked at.
     served: u32,
+    /// How often sockets are looked at before waiting: more where peers answer at once, fewer where it is in vain.
+    glances: u32,
     links: BTreeMap<NodeId, Link>,
     book: Book,
     seeds: Vec<Seed>,
@@ -133,6 +141,7 @@ impl TcpEndpoint {
             ready: VecDeque::new(),
             unflushed: Vec::new(),
             served: 0,
+            glances: FEWEST_GLANCES,
             links: BTreeMap::new(),
             book: Book::default(),
             seeds: options.seeds.iter().map(|host| Seed::new(host)).collect(),
@@ -340,7 +349,7 @@ impl Transport for TcpEndpoint {
                 self.act(now);
             }
         }
-        let mut watched = false;
+        let mut watched = 0;
         loop {
             if let Some((peer, up)) = self.reports.pop_front() {
                 sink(if up { Event::Up(peer) } else { Event::Down(peer) });
@@ -351,21 +360,26 @@ impl Transport for TcpEndpoint {
             }
             self.flush();
             let now = self.now();
-            if watched && now >= self.timer {
+            if watched > 0 && now >= self.timer {
                 self.act(now);
             }
             if !self.reports.is_empty() {
                 continue;
             }
             let called = self.waker.called.load(Ordering::Acquire);
-            if watched && (called || now >= deadline) {
+            if watched > 0 && (called || now >= deadline) {
                 self.waker.called.store(false, Ordering::Release);
                 return Ok(false);
             }
-            let glance = called || !watched || !self.ready.is_empty();
+            let glance = called || watched <= self.glances || !self.ready.is_empty();
             let until = if glance { now } else { deadline.min(self.timer) };
             self.watch(until)?;
-            watched = true;
+            watched += 1;
+            if !glance {
+                let nap = !self.ready.is_empty() && self.now().since(now) < NAP;
+                let glances = if nap { self.glances * 2 } else { self.glances / 2 };
+                self.glances = glances.clamp(FEWEST_GLANCES, MOST_GLANCES);
+            }
         }
     }
 }

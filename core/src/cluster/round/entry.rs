@@ -4,10 +4,11 @@ use crate::cluster::certificate::{Attempt, Incarnation, Member};
 use crate::cluster::contribution::Contribution;
 use crate::cluster::digest::Digest;
 use crate::cluster::message::Proposal;
-use crate::collective::direct::Direct;
+use crate::collective::Reduction;
 use crate::scalar::Scalar;
 use crate::time::{Duration, Instant};
 use crate::transport::NodeId;
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -46,7 +47,7 @@ pub(super) enum Phase<S: Scalar> {
     /// It waits for a proposal.
     Ready,
     /// Values are moving.
-    Reducing { proposal: Proposal, direct: Direct<S>, moved: Instant, report: Instant, fresh: bool },
+    Reducing { proposal: Proposal, direct: Box<Reduction<S>>, moved: Instant, report: Instant, fresh: bool },
     /// The whole result is there, and nothing is committed.
     Done { proposal: Proposal, average: Arc<Contribution<S>>, result: Digest, doubt: Doubt },
     /// A donor's state is awaited.

@@ -10,11 +10,12 @@ use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
 use crate::cluster::round::entry::{Doubt, Entry, Lacking, Phase};
 use crate::cluster::round::{Early, Rounds};
 use crate::cluster::wire::Status;
-use crate::collective::direct::Direct;
+use crate::collective::{Plan, Reduction};
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -142,8 +143,9 @@ impl<S: Scalar> Rounds<S> {
         let Some(entry) = &mut self.entry else { return };
         let weights = Self::weights(&proposal.certificate.members);
         let own = Arc::clone(&entry.contribution);
-        match Direct::new(me, weights, proposal.chunk as usize, own, memory) {
+        match Reduction::new(Plan::direct(proposal.chunk as usize), me, weights, own, memory) {
             Ok(direct) => {
+                let direct = Box::new(direct);
                 entry.deadline = now + self.budget.total();
                 let report = now + self.budget.report();
                 entry.phase = Phase::Reducing { proposal, direct, moved: now, report, fresh: true };

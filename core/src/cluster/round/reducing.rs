@@ -7,7 +7,7 @@ use crate::cluster::outbox::{Post, Tail};
 use crate::cluster::record::Occurrence;
 use crate::cluster::round::entry::{Doubt, Phase};
 use crate::cluster::round::{Early, Rounds};
-use crate::collective::direct::{Fault, Load, Parcel};
+use crate::collective::{Fault, Load};
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
@@ -74,16 +74,16 @@ impl<S: Scalar> Rounds<S> {
         let Some(entry) = &mut self.entry else { return };
         let Phase::Reducing { proposal, direct, .. } = &mut entry.phase else { return };
         let attempt = proposal.certificate.attempt;
-        while let Some(Parcel { to, index, load }) = direct.poll() {
-            let reduced = matches!(load, Load::Reduced(_));
+        while let Some(parcel) = direct.poll() {
+            let (reduced, index) = (parcel.reduced, parcel.index);
             let head = Message::Piece { attempt, reduced, index, values: &[] }.encode();
-            let tail = match load {
+            let tail = match direct.load(&parcel) {
                 Load::Own(piece) => {
                     Tail::Part { source: Arc::clone(&entry.contribution), segment: piece.segment, range: piece.range }
                 }
-                Load::Reduced(values) => Tail::Whole(values),
+                Load::Made(values) => Tail::Whole(values),
             };
-            let to = proposal.certificate.members[to].node;
+            let to = proposal.certificate.members[parcel.to].node;
             links.send(to, Post { head, tail, attempt: Some(attempt), bulk: true });
         }
         if !direct.is_whole() {

@@ -2,16 +2,18 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use kronfleet_core::cluster::Contribution;
-use kronfleet_core::collective::direct::{Direct, Fault, Load, Parcel};
+use kronfleet_core::collective::{Encoding, Fault, Parcel, Pattern, Plan, Reduction};
 use kronfleet_core::error::ErrorKind;
 use kronfleet_core::scalar::Scalar;
-use kronfleet_core::time::Duration;
+use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::{Event, NodeId, Sent, Transport};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Bytes before the values of a frame: operation, piece, whether it is reduced, and nothing.
 const HEADER: usize = 16;
+/// Values of a piece at most: as many as the nearest caches hold three times over.
+const CHUNK: usize = 8 << 10;
 /// How long nothing at all may happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -98,72 +100,85 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// The mean of everybody's `own`, with equal weights; `memory` is used for it.
-    pub(crate) fn mean(
-        &mut self,
-        own: &Arc<Contribution<f32>>,
-        memory: Contribution<f32>,
-    ) -> Result<Contribution<f32>> {
+    /// How this group averages vectors of so many bytes in single precision.
+    pub(crate) fn plan(&self, bytes: usize) -> Plan {
+        let values = bytes / f32::BYTES;
+        let most = (self.transport.max_frame() - HEADER) / f32::BYTES;
+        let pattern = Pattern::choose(self.nodes as usize, bytes);
+        let owners = if pattern == Pattern::Exchange { 1 } else { self.nodes as usize };
+        let chunk = CHUNK.min(most).min(values.div_ceil(owners)).max(1);
+        Plan { pattern, encoding: Encoding::Full, chunk }
+    }
+
+    /// A reduction of everybody's `own` with equal weights, to be [restarted](Self::reduce).
+    pub(crate) fn prepare(&self, own: &Arc<Contribution<f32>>) -> Result<Reduction<f32>> {
+        let weights = vec![vec![1.0]; self.nodes as usize];
+        let plan = self.plan(own.values() * f32::BYTES);
+        Reduction::new(plan, self.node() as usize, weights, Arc::clone(own), Contribution::default()).map_err(describe)
+    }
+
+    /// Averages everybody's `own`.
+    pub(crate) fn reduce(&mut self, reduction: &mut Reduction<f32>, own: &Arc<Contribution<f32>>) -> Result<()> {
         self.operation += 1;
         let operation = self.operation;
-        let values = own.values();
-        let most = (self.transport.max_frame() - HEADER) / f32::BYTES;
-        let chunk = (16 * 1024).min(most).min(values.div_ceil(self.nodes as usize)).max(1);
-        let weights = vec![vec![1.0]; self.nodes as usize];
-        let mut reduction =
-            Direct::new(self.node() as usize, weights, chunk, Arc::clone(own), memory).map_err(describe)?;
+        reduction.restart(Arc::clone(own)).map_err(describe)?;
         for (from, bytes) in std::mem::take(&mut self.early) {
-            accept(&mut reduction, operation, from, &bytes)?;
+            accept(reduction, operation, from, &bytes)?;
         }
-        let mut waiting = None;
+        let mut next = reduction.poll();
+        let mut heard = self.transport.now();
         loop {
-            while let Some(parcel) = waiting.take().or_else(|| reduction.poll()) {
-                if !self.send(operation, own, &parcel)? {
-                    waiting = Some(parcel);
-                    break;
+            // One sent, one received: what comes is summed while it and what is sent still lie in the nearest cache.
+            let mut full = false;
+            if let Some(parcel) = next {
+                full = !self.send(operation, reduction, &parcel)?;
+                if !full {
+                    next = reduction.poll();
                 }
+            } else if reduction.is_whole() {
+                return Ok(());
             }
-            if reduction.is_whole() && waiting.is_none() {
-                return Ok(reduction.finish());
-            }
-            // A transport that was full need not say when it no longer is.
-            let wait = if waiting.is_some() { Duration::from_micros(100) } else { PATIENCE };
-            let deadline = self.transport.now() + wait;
+            let deadline = match next {
+                Some(_) if !full => Instant::ORIGIN,
+                // A transport that was full need not say when it no longer is.
+                Some(_) => self.transport.now() + Duration::from_micros(100),
+                None if reduction.is_whole() => return Ok(()),
+                None => heard + PATIENCE,
+            };
             let mut outcome = Ok(());
             let early = &mut self.early;
             let came = self.transport.recv(deadline, &mut |event| match event {
                 Event::Frame { from, bytes } if Header::read(bytes).operation != operation => {
                     early.push_back((from.0, bytes.to_vec()));
                 }
-                Event::Frame { from, bytes } => outcome = accept(&mut reduction, operation, from.0, bytes),
+                Event::Frame { from, bytes } => outcome = accept(reduction, operation, from.0, bytes),
                 Event::Down(peer) => outcome = Err(anyhow::anyhow!("{peer} is lost")),
                 Event::Up(_) => {}
             })?;
             outcome?;
-            let silent = !came && waiting.is_none() && self.transport.now() >= deadline;
-            ensure!(!silent, "nothing is heard of members {:?}", reduction.awaited());
+            next = next.or_else(|| reduction.poll());
+            if came {
+                heard = self.transport.now();
+            } else if next.is_none() && self.transport.now() >= heard + PATIENCE {
+                bail!("nothing is heard of members {:?}", reduction.awaited());
+            }
         }
     }
 
     /// Answers whether there was room.
-    fn send(&mut self, operation: u32, own: &Contribution<f32>, parcel: &Parcel<f32>) -> Result<bool> {
-        let (values, reduced) = match &parcel.load {
-            Load::Own(piece) => (&own.segments()[piece.segment].values[piece.range.clone()], false),
-            Load::Reduced(values) => (&values[..], true),
-        };
-        let header = Header { operation, index: parcel.index, reduced };
-        let sent = self.transport.send(NodeId(parcel.to as u32), HEADER + values.len() * f32::BYTES, &mut |target| {
+    fn send(&mut self, operation: u32, reduction: &Reduction<f32>, parcel: &Parcel) -> Result<bool> {
+        let header = Header { operation, index: parcel.index, reduced: parcel.reduced };
+        let len = HEADER + reduction.bytes(parcel);
+        let sent = self.transport.send(NodeId(parcel.to as u32), len, &mut |target| {
             let (head, body) = target.split_at_mut(HEADER);
             header.write(head);
-            for (target, value) in body.chunks_exact_mut(f32::BYTES).zip(values) {
-                value.write_le(target);
-            }
+            reduction.write(parcel, body);
         });
         Ok(sent.context("a member is lost")? == Sent::Accepted)
     }
 }
 
-fn accept(reduction: &mut Direct<f32>, operation: u32, from: u32, bytes: &[u8]) -> Result<()> {
+fn accept(reduction: &mut Reduction<f32>, operation: u32, from: u32, bytes: &[u8]) -> Result<()> {
     let header = Header::read(bytes);
     if header.operation != operation {
         bail!("a frame of operation {} during {operation}", header.operation);

@@ -13,7 +13,7 @@ use kronfleet_lossy::network::NetworkOptions;
 use kronfleet_tcp::certificates::Authority;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 
@@ -108,7 +108,8 @@ fn threads(nodes: u32, task: &Task) -> Result<Vec<Vec<Message>>> {
 /// A process of ours; it does not outlive this value.
 struct Served {
     child: Child,
-    lines: std::io::Lines<BufReader<ChildStdout>>,
+    /// Read on a thread of its own, so that no process waits for another's lines to be read.
+    lines: mpsc::Receiver<std::io::Result<String>>,
 }
 
 impl Served {
@@ -121,11 +122,13 @@ impl Served {
             .spawn()
             .context("this program cannot be started again")?;
         let out = child.stdout.take().expect("piped above");
-        Ok(Self { child, lines: BufReader::new(out).lines() })
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || BufReader::new(out).lines().try_for_each(|line| sender.send(line)));
+        Ok(Self { child, lines })
     }
 
     fn next(&mut self) -> Result<Message> {
-        let line = self.lines.next().context("a process has ended early; see above")??;
+        let line = self.lines.recv().context("a process has ended early; see above")??;
         Ok(serde_json::from_str(&line)?)
     }
 }

@@ -106,14 +106,16 @@ fn collective(
         copies.push(start.elapsed().as_secs_f64());
     }
     tell(Message::Copies(bytes, copies.split_off(2)))?;
+    drop(mean);
+    let mut reduction = group.prepare(&own)?;
     let mut seconds = Vec::new();
     for repetition in 0..repetitions(bytes) + 5 {
         group.barrier()?;
         let start = Instant::now();
-        mean = group.mean(&own, mean)?;
+        group.reduce(&mut reduction, &own)?;
         seconds.push(start.elapsed().as_secs_f64());
         if repetition == 0 {
-            check(&mean, nodes);
+            check(reduction.result(), nodes);
         }
     }
     tell(Message::Reductions(bytes, seconds.split_off(5)))
