@@ -160,6 +160,29 @@ fn gradients_of_batch_norm_first() {
     check_gradient(Extent::flat(5), &[Spec::batch_norm("bn"), Spec::dense("fc", 3)]);
 }
 
+/// Kinks have no derivative, but random numbers do not lie within a hair's breadth of one.
+#[test]
+fn gradients_away_from_kinks() {
+    check_gradient(
+        Extent::new(2, 6, 5),
+        &[
+            Spec::convolution("conv1", 3, wide()),
+            Spec::Relu,
+            Spec::MaxPool(Shape { kernel: [2, 3], stride: [1, 2], padding: [1, 1], dilation: [1, 1] }),
+            Spec::residual(
+                "a",
+                vec![Spec::convolution("conv2", 3, Shape::square(3, 1, 1)), Spec::Relu],
+                ShortcutSpec::Identity,
+            ),
+            Spec::MaxPool(Shape::square(2, 1, 0)),
+            Spec::Flatten,
+            Spec::dense("fc1", 6),
+            Spec::Relu,
+            Spec::dense("fc2", 4),
+        ],
+    );
+}
+
 fn convolutional() -> Vec<Spec> {
     vec![
         Spec::convolution("conv1", 3, Shape::square(3, 1, 1)),

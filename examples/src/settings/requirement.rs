@@ -78,7 +78,7 @@ mod tests {
             ("accuracy>=0.88", "it is 0.87"),
             ("rounds<=56", "it is 57"),
             ("failure>=0", "there is none"),
-            ("accurracy>=0", "there are accuracy, rounds"),
+            ("accurracy>=0", "there are accuracy, failure, rounds"),
         ] {
             assert!(check(broken).is_err_and(|found| found.contains(says)), "{broken}");
         }
