@@ -341,6 +341,7 @@ fn shape_errors_name_the_layer_the_shapes_and_the_remedy() {
         ),
         (vec![Spec::MaxPool(Shape::square(2, 2, 2))], ["1: max pooling", "[2, 2]", "less padding"]),
         (vec![Spec::EvoNorm { name: "evo".into(), groups: 2, epsilon: 1e-5 }], ["1: evo", "2 groups", "divisor"]),
+        (vec![Spec::BatchNorm { name: "bn".into(), epsilon: 1e-5, momentum: 5.0 }], ["1: bn", "share of 5", "0 to 1"]),
         (
             vec![Spec::Convolution {
                 name: "depth".into(),

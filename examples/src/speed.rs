@@ -79,17 +79,17 @@ pub fn trainer(workload: &Workload) -> anyhow::Result<Trainer<Faer<f32>>> {
     Ok(Trainer::new(backend, network, preconditioner, optimiser, Box::new(noise), options)?)
 }
 
-/// Operations of a step as a textbook does it, per step over a whole period.
+/// Operations that the algorithm asks for, per step over a whole period, with every patch written out.
 ///
-/// The yardstick for what a step saves: the backend counts what it does, and does less than this where patches share
-/// their products or the gradient of a dense layer stays a product of two thin matrices. With `P` positions of a batch,
+/// The yardstick for a step's speed, whoever does it and however; the backend counts what it does, and does less than
+/// this where patches share their products or the gradient of a dense layer stays a product of two thin matrices. With `P` positions of a batch,
 /// `o` outputs and `c` columns of `[W | b]`, each layer needs
 ///
 /// - `2·o·c·P` for each of forward pass, `dW` and, but for the first layer, `dX`;
 /// - `c·(c + 1)·P` and `o·(o + 1)·P` for one triangle of A and G, at every factor update;
 /// - `2·o·c·(o + c)` to precondition, twice that in an eigenbasis (there and back);
 /// - `n³` for the inverse of a factor of `n` rows by Cholesky, `9·n³` for its eigenvectors, at every refresh.
-pub fn textbook_flops(blocks: &[Block], batch: usize, curvature: Option<Curvature>) -> f64 {
+pub fn algorithm_flops(blocks: &[Block], batch: usize, curvature: Option<Curvature>) -> f64 {
     let per_block = |(index, block): (usize, &Block)| {
         let (outputs, columns) = (block.parameters.rows as f64, block.parameters.columns as f64);
         let positions = (block.positions * batch) as f64;

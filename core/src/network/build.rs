@@ -315,6 +315,10 @@ impl<B: Backend> Builder<B> {
     }
 
     fn batch_norm(&mut self, name: &str, input: Extent, epsilon: f64, momentum: f64) -> Result<Boxed<B>, BuildError> {
+        if !(0.0..=1.0).contains(&momentum) {
+            let problem = format!("running statistics cannot take a share of {momentum} from each batch");
+            return Err(self.error(name, problem, "choose a momentum from 0 to 1"));
+        }
         let channels = input.channels;
         let parameters =
             self.vectors(name, channels, &[("weight", ParameterKind::Scale), ("bias", ParameterKind::Shift)])?;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 #[command(name = "compare", version, args_override_self = true)]
 struct Settings {
     /// Learning rates of SGD
-    #[arg(long, value_delimiter = ',', default_value = "0.01,0.02,0.05,0.1,0.2", value_parser = positive)]
+    #[arg(long, value_delimiter = ',', default_value = "0.01,0.02,0.03,0.05,0.07", value_parser = positive)]
     rates: Vec<f64>,
     /// Momenta of SGD
     #[arg(long, value_delimiter = ',', default_value = "0.9,0.95", value_parser = positive)]
@@ -48,6 +48,18 @@ const IDLE: [(&str, &str); 7] = [
     ("no-reference", "there are no outages to leave out"),
 ];
 
+/// What this comparison sets otherwise than the trainers do.
+const DEFAULTS: [(&str, &str); 8] = [
+    ("data", "fashion-mnist"),
+    ("batch", "256"),
+    ("iterations", "1200"),
+    ("schedule", "constant"),
+    ("evaluate_every", "10"),
+    ("target_accuracy", "0.88"),
+    ("learning_rate", "0.03"),
+    ("inverse_every", "5"),
+];
+
 /// What one run came to.
 struct Course {
     points: Vec<(u64, f64)>,
@@ -58,20 +70,13 @@ struct Course {
 }
 
 fn main() -> Result<()> {
-    let mut arguments: Vec<_> = arguments(std::env::args_os())?;
-    // Settings of this comparison; flags that follow override them.
-    let defaults = [
-        "--data=fashion-mnist",
-        "--batch=256",
-        "--iterations=1500",
-        "--evaluate-every=25",
-        "--target-accuracy=0.88",
-        "--learning-rate=0.03",
-    ];
-    arguments.splice(1..1, defaults.map(Into::into));
     let command = IDLE.iter().fold(Settings::command(), |command, &(name, _)| {
         command.mut_arg(name.replace('-', "_"), |argument| argument.hide(true))
     });
+    let command = DEFAULTS
+        .iter()
+        .fold(command, |command, &(name, value)| command.mut_arg(name, |argument| argument.default_value(value)));
+    let arguments = arguments(&command, std::env::args_os())?;
     let matches = command.get_matches_from(arguments);
     if let Some((name, because)) = IDLE.iter().find(|(name, _)| given(&matches, name)) {
         bail!("--{name} has no effect here: {because}; leave it out");

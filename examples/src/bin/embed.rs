@@ -1,6 +1,7 @@
 //! Makes the embedded data set anew from the full Fashion-MNIST:
 //! `cargo run --release --bin embed -- [--source DIRECTORY] [--target DIRECTORY]`.
 
+use anyhow::Context as _;
 use clap::Parser;
 use flate2::{Compression, GzBuilder};
 use kronfleet_examples::data::embedded::{FILES, SEED, TEST_PER_CLASS, TRAIN_PER_CLASS};
@@ -36,7 +37,8 @@ fn main() -> anyhow::Result<()> {
         let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
         encoder.write_all(&file)?;
         let bytes = encoder.finish()?;
-        fs::write(&path, &bytes)?;
+        fs::write(&path, &bytes)
+            .with_context(|| format!("cannot write {}: choose another --target", path.display()))?;
         println!("{}: {} bytes from {}", path.display(), bytes.len(), file.len());
     }
     Ok(())

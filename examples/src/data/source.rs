@@ -16,6 +16,7 @@ use crate::data::idx;
 use crate::data::normalisation::Normalisation;
 use crate::data::set::{DataSet, Shape};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt;
 use std::fs;
@@ -100,6 +101,9 @@ const IDX_STEMS: [(&str, &str); 4] = [
 const CIFAR_TEST: &str = "test_batch.bin";
 const CIFAR_BATCHES: usize = 5;
 const CIFAR_DIRECTORY: &str = "cifar-10-batches-bin";
+
+/// Where the elements of an IDX file of one dimension begin.
+const LABELS_START: u64 = 8;
 
 /// A file's name for messages, and what is in it.
 type File<'a> = (PathBuf, Cow<'a, [u8]>);
@@ -235,6 +239,19 @@ fn read_idx(images: File<'_>, labels: File<'_>) -> Result<Parts, DataError> {
         });
     }
     let classes = labels.iter().max().map_or(0, |&largest| usize::from(largest) + 1);
+    // Few classes are without a sample in earnest; a label that leaves most of them so is a damaged byte.
+    let seen = labels.iter().collect::<BTreeSet<_>>().len();
+    let told = labels.len() >= 4 * classes && 2 * seen < classes;
+    if let (true, Some(stray)) = (told, labels.iter().position(|&label| usize::from(label) + 1 == classes)) {
+        let fault = FormatError::new(
+            Fault::WrongValue,
+            LABELS_START + stray as u64,
+            format!("labels that count classes from 0 ({seen} different ones are there)"),
+            format!("label {}", classes - 1),
+            "the file is damaged, or its labels must be numbered anew",
+        );
+        return Err(DataError::Format { path: label_path, fault });
+    }
     if pixels.is_empty() || classes == 0 {
         let fault = FormatError::new(
             Fault::SizeMismatch,

@@ -26,7 +26,7 @@ impl Order {
     /// If a file cannot be read, or flags have no effect with the others.
     pub fn of(given: impl IntoIterator<Item = OsString>) -> Result<Self> {
         let command = JobSettings::command();
-        let matches = command.clone().get_matches_from(arguments(given)?);
+        let matches = command.clone().get_matches_from(arguments(&command, given)?);
         let settings = JobSettings::from_arg_matches(&matches)?;
         let replay = settings.network.replay.clone();
         if let Some(path) = replay {

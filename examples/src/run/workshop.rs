@@ -57,7 +57,12 @@ impl Workshop {
         let seed = Seed(task.seed);
         let train = match task.samples {
             None => train,
-            Some(samples) if samples >= train.len() => train,
+            Some(samples) if samples > train.len() => {
+                bail!(
+                    "--samples {samples}: {name} has {} training samples; ask for no more, or leave it out",
+                    train.len()
+                )
+            }
             Some(samples) => {
                 let chosen = train.stratified(samples.div_ceil(train.classes()), seed.derive("samples", 0));
                 train.select(&chosen)

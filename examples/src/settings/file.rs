@@ -10,19 +10,25 @@ use std::path::Path;
 
 /// The program's arguments with those of the `--config FILE` among them put first, so that flags override the file.
 ///
-/// Every key of the file is a flag's name; `true` sets a flag without a value, `false` leaves it out; a list repeats
-/// the flag. The file has no sections.
+/// Every key of the file is a flag's name of `command`; `true` sets a flag without a value, `false` leaves it out; a
+/// list repeats the flag. The file has no sections.
 ///
 /// # Errors
-/// If the file cannot be read, is not TOML, or holds a table.
-pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>> {
+/// If the file cannot be read, is not TOML, holds a table, or a key or value that `command` does not know.
+pub fn arguments(command: &Command, given: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>> {
     let mut given = given.into_iter();
     let mut arguments: Vec<OsString> = given.next().into_iter().collect();
     let rest: Vec<OsString> = given.collect();
     if let Some(path) = config(&rest)? {
         let path = Path::new(&path);
         let text = fs::read_to_string(path).with_context(|| format!("cannot read the settings {}", path.display()))?;
-        arguments.extend(flags(&text).with_context(|| format!("{} holds no settings", path.display()))?);
+        let flags = flags(&text).with_context(|| format!("{} holds no settings", path.display()))?;
+        // By itself first: a mistake is looked for where it was made.
+        let alone = command.clone().try_get_matches_from(arguments.iter().chain(&flags));
+        if let Err(error) = alone {
+            bail!("{}, whose keys are flags without their dashes: {}", path.display(), error.to_string().trim_end());
+        }
+        arguments.extend(flags);
     }
     arguments.extend(rest);
     Ok(arguments)
@@ -109,6 +115,7 @@ fn push(arguments: &mut Vec<OsString>, key: &str, value: &toml::Value) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::{Arg, ArgAction};
 
     #[test]
     fn every_value_is_read_back() -> Result<()> {
@@ -132,7 +139,16 @@ mod tests {
         let path = directory.join("run.toml");
         fs::write(&path, "learning-rate = 0.1\njson = true\nquiet = false\nskip-layer = [\"fc1\", \"fc2\"]\n")?;
         let given = ["lossy", "--config", path.to_str().expect("a plain path"), "--seed", "3"];
-        let result = arguments(given.map(OsString::from))?;
+        let command = Command::new("lossy").args(
+            ["learning-rate", "skip-layer", "seed", "config"]
+                .map(|name| Arg::new(name).long(name).action(ArgAction::Append)),
+        );
+        let switches = ["json", "quiet"].map(|name| Arg::new(name).long(name).action(ArgAction::SetTrue));
+        let command = command.args(switches);
+        let result = arguments(&command, given.map(OsString::from))?;
+        fs::write(&path, "learning-rat = 0.1")?;
+        let error = arguments(&command, given.map(OsString::from)).expect_err("no such flag").to_string();
+        assert!(error.contains("run.toml") && error.contains("learning-rat"), "{error}");
         fs::remove_dir_all(&directory)?;
         let result: Vec<&str> = result.iter().filter_map(|argument| argument.to_str()).collect();
         assert_eq!(result[0], "lossy");

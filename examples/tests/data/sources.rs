@@ -92,6 +92,16 @@ fn idx_files_are_found_by_every_spelling() {
 }
 
 #[test]
+fn a_stray_label_is_no_new_class() {
+    let mut labels: Vec<u8> = (0..10).cycle().take(1_000).collect();
+    labels[17] = 200;
+    let mut files = idx_files();
+    files[0].1 = idx::write(&[1_000, 1, 1], &[7; 1_000]);
+    files[1].1 = gzip(&idx::write(&[1_000], &labels));
+    refusal(&directory("stray", &files), &["train-labels-idx1-ubyte.gz", "byte 25", "label 200", "11 different"]);
+}
+
+#[test]
 fn cifar_files_are_found() {
     let labels = |labels: &[u8]| cifar_file(labels);
     let all = (1..=5).map(|n| (format!("data_batch_{n}.bin"), labels(&[n, 0])));

@@ -4,7 +4,7 @@ use allocation_counter::measure;
 use kronfleet_core::backend::{Backend, Gemm};
 use kronfleet_core::matrix::Region;
 use kronfleet_core::trainer::Trainer;
-use kronfleet_examples::speed::{Workload, textbook_flops, trainer};
+use kronfleet_examples::speed::{Workload, algorithm_flops, trainer};
 use kronfleet_faer::Faer;
 use serde::Serialize;
 use std::time::Instant;
@@ -26,16 +26,18 @@ pub(crate) struct Measurement {
     pub(crate) milliseconds: f64,
     /// The mean over the best period: what a busy machine disturbs least.
     pub(crate) milliseconds_best: f64,
-    /// Operations per step of products and decompositions, counted by the backend.
+    /// Operations per step that the algorithm asks for, counted from the layers' shapes: see [`algorithm_flops`].
     pub(crate) flops: f64,
     /// 10⁹ operations per second of large products on as many threads: the best of those measured between periods.
     pub(crate) gemm_gflops: f64,
-    /// `flops` per second of a step, divided by that.
+    /// `flops` per second of a step, divided by that: what is known as model FLOPs utilisation (Chowdhery et al.,
+    /// *PaLM*, 2022, appendix B).
     pub(crate) efficiency: f64,
-    /// Operations per step of the textbook's algorithm: every patch written out, one triangle of symmetric products.
-    pub(crate) flops_textbook: f64,
-    /// `flops_textbook` per second of a step, divided by `gemm_gflops`: above `efficiency` where work is saved.
-    pub(crate) efficiency_textbook: f64,
+    /// Operations per step of products and decompositions really done, counted by the backend: fewer than `flops` where
+    /// patches share their products or a gradient stays a product of thin matrices.
+    pub(crate) flops_done: f64,
+    /// `flops_done` per second of a step, divided by `gemm_gflops`: how busy the arithmetic is.
+    pub(crate) efficiency_done: f64,
     /// Most bytes on the heap at once: backend, network, curvature, optimiser and one period of steps, beside what the
     /// products' library keeps for itself.
     pub(crate) peak_bytes: u64,
@@ -131,8 +133,8 @@ pub(crate) fn step(workload: &Workload, periods: usize) -> anyhow::Result<Measur
     products.measure();
     let mean = total / periods as f64;
     let steps = period * periods as u64;
-    let flops = (trainer.parts().0.counters().flops - before) as f64 / steps as f64;
-    let textbook = textbook_flops(trainer.parts().1.blocks(), workload.batch, workload.curvature);
+    let done = (trainer.parts().0.counters().flops - before) as f64 / steps as f64;
+    let flops = algorithm_flops(trainer.parts().1.blocks(), workload.batch, workload.curvature);
     let progress = trainer.settle()?;
     Ok(Measurement {
         model: workload.model.name.clone(),
@@ -145,8 +147,8 @@ pub(crate) fn step(workload: &Workload, periods: usize) -> anyhow::Result<Measur
         flops,
         gemm_gflops: products.best,
         efficiency: flops / mean / 1e9 / products.best,
-        flops_textbook: textbook,
-        efficiency_textbook: textbook / mean / 1e9 / products.best,
+        flops_done: done,
+        efficiency_done: done / mean / 1e9 / products.best,
         peak_bytes: peak.bytes_max,
         library_bytes: library,
         allocations,

@@ -129,7 +129,7 @@ pub fn main_with<T: Args>(
     open: impl Fn(&T, &Place) -> Result<Connection>,
 ) -> Result<()> {
     let command = Settings::<T>::command().name(kind).about(about);
-    let given: Vec<OsString> = arguments(std::env::args_os())?;
+    let given: Vec<OsString> = arguments(&command, std::env::args_os())?;
     let matches = command.clone().get_matches_from(&given);
     let Settings { common, transport } = Settings::<T>::from_arg_matches(&matches)?;
     // From here on nothing depends on the transport's type, so that the library holds it, compiled once.
