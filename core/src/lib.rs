@@ -14,6 +14,7 @@ extern crate std;
 pub mod backend;
 pub mod cluster;
 pub mod collective;
+pub mod compress;
 pub mod error;
 pub mod factor;
 pub mod layer;

@@ -17,6 +17,8 @@
 pub mod backend;
 #[cfg(feature = "laws")]
 pub mod check;
+#[cfg(feature = "laws")]
+pub mod compressor;
 pub mod invariants;
 pub mod minimal;
 #[cfg(feature = "laws")]

@@ -1,0 +1,3 @@
+//! How nodes stay together: the laws of what policies are made of.
+
+mod compressors;
