@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use kronfleet_examples::run::{Fleet, Keeping, Order, Workshop, conclude, prepare, set_threads, stop_on_signal};
+use kronfleet_examples::run::{Again, Fleet, Keeping, Order, Workshop, conclude, prepare, set_threads, stop_on_signal};
 use kronfleet_examples::settings::{Driver, JobSettings};
 use kronfleet_examples::sweep::{self, SweepSettings};
 use kronfleet_lossy::fault::FaultSchedule;
@@ -17,8 +17,8 @@ fn main() -> Result<()> {
         let program = std::iter::once("lossy sweep".into());
         return sweep::sweep(&SweepSettings::parse_from(program.chain(words)), &stop_on_signal()?);
     }
-    let Order { settings, text, recording } = Order::of(std::env::args_os())?;
-    if settings.network.driver == Driver::Threads && (recording.is_some() || settings.network.trace.is_some()) {
+    let Order { settings, text, again } = Order::of(std::env::args_os())?;
+    if settings.network.driver == Driver::Threads && (again.is_some() || settings.network.trace.is_some()) {
         bail!("real threads have no trace: leave out --trace and --replay, or use --driver virtual");
     }
     set_threads(settings.task.threads)?;
@@ -37,8 +37,15 @@ fn main() -> Result<()> {
         eprintln!("{timeouts}");
     }
     let keeping = Keeping::open(checkpoints, || workshop.identity::<f32>(&text, averaging.nodes))?;
-    let (faults, trace) = match (recording, &network.trace) {
-        (Some(mut recording), _) => (std::mem::take(&mut recording.faults), Trace::compared(recording)),
+    let (faults, trace) = match (again, &network.trace) {
+        (Some(Again::Events(recorded)), _) => {
+            folder.write("faults.txt", &recorded.faults.to_string())?;
+            let (mut story, model) = fleet.retrace(&recorded)?;
+            story.timeouts = timeouts;
+            story.seconds = started.elapsed().as_secs_f64();
+            return conclude(&folder, &workshop, output, story, model);
+        }
+        (Some(Again::Trace(mut recording)), _) => (std::mem::take(&mut recording.faults), Trace::compared(recording)),
         (None, Some(path)) => {
             let file = File::create(path).with_context(|| format!("cannot write the trace {}", path.display()))?;
             (fleet.faults()?, Trace::written(BufWriter::new(file), text.clone(), true))

@@ -5,6 +5,7 @@
 //! others stands in its file, and files sorted by their times tell what happened in an order in which causes precede
 //! effects. The invariants of a run are checked on that, by the same [`Checker`] as in the simulator.
 
+use super::retrace::Recorded;
 use anyhow::{Context, Result};
 use kronfleet_conformance::invariants::{Checker, Summary};
 use kronfleet_core::cluster::{Incarnation, Record};
@@ -82,12 +83,19 @@ pub fn collect(folder: &Path) -> Result<Vec<Entry>> {
     let listed = fs::read_dir(folder).with_context(|| format!("no event logs in {}", folder.display()))?;
     for file in listed {
         let path = file?.path();
+        if path.extension().is_none_or(|extension| extension != "jsonl") {
+            continue;
+        }
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         entries.extend(parse(&text).with_context(|| path.display().to_string())?);
     }
-    // A node's own records keep their order where its clock stands still.
-    entries.sort_by_key(|entry| (entry.clock, entry.record.node, entry.record.incarnation));
+    sort(&mut entries);
     Ok(entries)
+}
+
+/// By time; a node's own records keep their order where its clock stands still.
+fn sort(entries: &mut [Entry]) {
+    entries.sort_by_key(|entry| (entry.clock, entry.record.node, entry.record.incarnation));
 }
 
 /// Checks every safety invariant on logs in the order of [`collect`]; `origin` says where they come from.
@@ -105,8 +113,10 @@ pub fn check(entries: &[Entry], origin: &str) -> Result<Summary> {
 /// Reads anything as an event log, for fuzzing: it is answered, never with a panic.
 pub fn exercise_event_log(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(entries) = parse(text) {
+    if let Ok(mut entries) = parse(text) {
+        sort(&mut entries);
         let _ = check(&entries, "under test");
+        let _ = Recorded::of(String::new(), &entries);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the simulator is asked to do: settings, or a recording whose settings they are.
 
+use super::retrace::Recorded;
 use crate::settings::{JobSettings, OutputSettings, arguments, describe, flags, given, refuse_idle};
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser};
@@ -16,7 +17,15 @@ pub struct Order {
     /// The settings that decide what happens, as text.
     pub text: String,
     /// The run to repeat.
-    pub recording: Option<Recording>,
+    pub again: Option<Again>,
+}
+
+/// A run to repeat.
+pub enum Again {
+    /// A run of the simulator, from its trace.
+    Trace(Recording),
+    /// A run among real processes, from their event logs.
+    Events(Recorded),
 }
 
 impl Order {
@@ -33,23 +42,29 @@ impl Order {
             return Self::recorded(settings, &path, &matches);
         }
         refuse_idle(&matches)?;
-        Ok(Self { text: describe(&command, &matches), settings, recording: None })
+        Ok(Self { text: describe(&command, &matches), settings, again: None })
     }
 
-    /// The run recorded at this path, shown and kept as `asked` for.
+    /// The run recorded in this file or folder, shown and kept as `asked` for.
     fn recorded(asked: JobSettings, path: &Path, matches: &ArgMatches) -> Result<Self> {
         let command = JobSettings::command();
         let recorded = command.get_arguments().filter(|argument| is_recorded(argument));
         if let Some(name) = recorded.filter_map(Arg::get_long).find(|name| given(matches, name)) {
             bail!("--{name} has no effect with --replay, which repeats the run as it was recorded: leave it out");
         }
-        let file = File::open(path).with_context(|| format!("cannot open the trace {}", path.display()))?;
-        let recording = Recording::read(BufReader::new(file))?;
+        let (text, again) = if path.is_dir() {
+            let recorded = Recorded::read(path)?;
+            (recorded.settings.clone(), Again::Events(recorded))
+        } else {
+            let file = File::open(path).with_context(|| format!("cannot open the trace {}", path.display()))?;
+            let recording = Recording::read(BufReader::new(file))?;
+            (recording.options.clone(), Again::Trace(recording))
+        };
         let program = std::iter::once("lossy".into());
-        let mut settings = JobSettings::try_parse_from(program.chain(flags(&recording.options)?))?;
+        let mut settings = JobSettings::try_parse_from(program.chain(flags(&text)?))?;
         settings.task.threads = asked.task.threads;
         settings.output = OutputSettings { load: settings.output.load, ..asked.output };
-        Ok(Self { settings, text: recording.options.clone(), recording: Some(recording) })
+        Ok(Self { settings, text, again: Some(again) })
     }
 }
 

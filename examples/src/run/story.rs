@@ -1,6 +1,7 @@
 //! What happened in a run, and the report about it.
 
 use super::evaluation::Point;
+use super::retrace::Repetition;
 use crate::report::{Align, Curve, Folder, Outage, Table, accuracy_over_iterations};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,9 @@ pub struct Story {
     /// Every timeout, as derived from the one budget.
     #[serde(skip)]
     pub timeouts: String,
+    /// How far event logs were repeated, if they were replayed.
+    #[serde(skip)]
+    pub repetition: Option<Repetition>,
     /// Lines of `events.log`: what nodes recorded, where that is kept.
     #[serde(skip)]
     pub events: String,
@@ -203,6 +207,10 @@ impl Story {
             "released_ms": self.noticed().map(|seconds| 1e3 * seconds),
             "rounds_committed": self.rounds_committed,
             "rounds_retried": self.rounds_retried,
+            "recorded_commits": self.repetition.as_ref().map(|repetition| repetition.recorded),
+            "repeated_commits": self.repetition.as_ref().map(|repetition| repetition.met),
+            "repeated_to_the_bit": self.repetition.as_ref().map(|repetition| repetition.equal),
+            "first_difference": self.repetition.as_ref().and_then(|repetition| repetition.difference.as_deref()),
             "bytes_sent": self.bytes_sent(),
             "samples": self.samples,
             "samples_lost": self.samples_lost,
@@ -250,6 +258,11 @@ impl Story {
         }
         summary.row(["rounds committed", &self.rounds_committed.to_string()]);
         summary.row(["rounds retried", &self.rounds_retried.to_string()]);
+        if let Some(Repetition { recorded, met, equal, .. }) = &self.repetition {
+            summary.row(["averages recorded", &recorded.to_string()]);
+            summary.row(["repeated with the same members", &met.to_string()]);
+            summary.row(["the same to the bit", &equal.to_string()]);
+        }
         summary.row(["bytes sent", &self.bytes_sent().to_string()]);
         summary.row(["samples", &self.samples.to_string()]);
         summary.row(["samples lost", &self.samples_lost.to_string()]);

@@ -86,7 +86,8 @@ pub struct NetworkSettings {
     /// Record the run in this file: its options, its faults and every frame
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// Repeat a recorded run and check that it is the same to the byte
+    /// Repeat a recorded run: a trace, and check that it is the same to the byte; or the run folder of `shm` or `tcp`, whose
+    /// event logs tell what went wrong and when, and say how far it is the same
     #[arg(long, value_name = "FILE", conflicts_with = "trace")]
     pub replay: Option<PathBuf>,
 }

@@ -3,6 +3,7 @@
 mod faults;
 mod launchers;
 mod namespaces;
+mod replay;
 
 use super::{Folder, lossy, result};
 use kronfleet_core::cluster::Occurrence;

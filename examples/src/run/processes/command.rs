@@ -228,6 +228,8 @@ where
     }
     let workshop = Workshop::open(task, kfac, optimiser, first.nodes, output.load.as_deref())?;
     let folder = begin(output, kind)?;
+    // Before anything happens: who kills all of this can replay it all the same.
+    folder.write("settings.toml", text)?;
     let train = |events: &str, kills: u32, preparation: Preparation| -> Result<Ending> {
         let Preparation { nodes, ranks, first_start, arguments, keep, .. } = preparation;
         let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();

@@ -352,14 +352,17 @@ impl<J> Drop for Watch<'_, J> {
     }
 }
 
-/// How long after this moment the last of the others recorded that the node was down, in seconds.
+/// How long after this moment the last of the others that survived recorded that the node was down, in seconds.
 fn noticed(entries: &[Entry], dead: u32, killed: u64) -> Option<f64> {
     let mut first = BTreeMap::new();
     for Entry { clock, record } in entries.iter().filter(|entry| entry.clock > killed) {
-        if let Occurrence::Down { peer, .. } = record.what
-            && peer == NodeId(dead)
-        {
-            first.entry(record.node).or_insert(*clock);
+        match record.what {
+            // What is recorded from now on is about its next life.
+            Occurrence::Started if record.node == NodeId(dead) => break,
+            // It has died meanwhile, too.
+            Occurrence::Started => drop(first.remove(&record.node)),
+            Occurrence::Down { peer, .. } if peer == NodeId(dead) => drop(first.entry(record.node).or_insert(*clock)),
+            _ => {}
         }
     }
     first.into_values().max().map(|last| (last - killed) as f64 / 1e9)
