@@ -7,6 +7,8 @@ pub mod events;
 mod judge;
 mod keeper;
 mod lossy;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 mod order;
 pub mod processes;
 mod resume;

@@ -21,6 +21,7 @@ pub mod exchange;
 pub mod limits;
 pub mod mutant;
 pub mod reference;
+pub mod remote;
 pub mod waiting;
 
 use crate::violation::{Verdict, Violation};

@@ -1,5 +1,8 @@
 //! Starting processes, or threads, and hearing what they have measured.
 
+#[cfg(feature = "mpi")]
+mod job;
+
 use crate::measurement::Measurements;
 use crate::member::{Message, measure};
 use crate::place::{Place, RUN, Task};
@@ -12,7 +15,7 @@ use kronfleet_lossy::endpoint::LossyNetwork;
 use kronfleet_lossy::network::NetworkOptions;
 use kronfleet_tcp::certificates::Authority;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -73,6 +76,8 @@ fn run(arguments: &Arguments, tls: bool, task: &Task) -> Result<Vec<Vec<Message>
     match arguments.transport {
         Medium::Lossy => threads(arguments.processes, task),
         Medium::Shm | Medium::Tcp => processes(arguments, tls, task),
+        #[cfg(feature = "mpi")]
+        Medium::Mpi => job::run(arguments.processes, task),
     }
 }
 
@@ -105,11 +110,37 @@ fn threads(nodes: u32, task: &Task) -> Result<Vec<Vec<Message>>> {
     })
 }
 
+/// What a process says, read on a thread of its own, so that no process waits for another's lines to be read.
+struct Lines(mpsc::Receiver<std::io::Result<String>>);
+
+impl Lines {
+    fn read(from: impl Read + Send + 'static) -> Self {
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || BufReader::new(from).lines().try_for_each(|line| sender.send(line)));
+        Self(lines)
+    }
+
+    fn next(&self) -> Result<Message> {
+        let line = self.0.recv().context("a process has ended early; see above")??;
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// All it says before it is done.
+    fn all(&self) -> Result<Vec<Message>> {
+        let mut messages = Vec::new();
+        loop {
+            match self.next()? {
+                Message::Done => return Ok(messages),
+                message => messages.push(message),
+            }
+        }
+    }
+}
+
 /// A process of ours; it does not outlive this value.
 struct Served {
     child: Child,
-    /// Read on a thread of its own, so that no process waits for another's lines to be read.
-    lines: mpsc::Receiver<std::io::Result<String>>,
+    lines: Lines,
 }
 
 impl Served {
@@ -121,15 +152,8 @@ impl Served {
             .stdout(Stdio::piped())
             .spawn()
             .context("this program cannot be started again")?;
-        let out = child.stdout.take().expect("piped above");
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || BufReader::new(out).lines().try_for_each(|line| sender.send(line)));
+        let lines = Lines::read(child.stdout.take().expect("piped above"));
         Ok(Self { child, lines })
-    }
-
-    fn next(&mut self) -> Result<Message> {
-        let line = self.lines.recv().context("a process has ended early; see above")??;
-        Ok(serde_json::from_str(&line)?)
     }
 }
 
@@ -163,24 +187,14 @@ fn processes(arguments: &Arguments, tls: bool, task: &Task) -> Result<Vec<Vec<Me
         place.node = node;
         let mut process = Served::start(&place)?;
         if arguments.transport == Medium::Tcp {
-            let Message::Address(address) = process.next()? else {
+            let Message::Address(address) = process.lines.next()? else {
                 bail!("a process that does not say where it listens")
             };
             place.seed.get_or_insert(address);
         }
         served.push(process);
     }
-    let mut told = Vec::new();
-    for process in &mut served {
-        let mut messages = Vec::new();
-        loop {
-            match process.next()? {
-                Message::Done => break,
-                message => messages.push(message),
-            }
-        }
-        told.push(messages);
-    }
+    let told = served.iter().map(|process| process.lines.all()).collect::<Result<_>>()?;
     for process in &mut served {
         drop(process.child.stdin.take());
     }

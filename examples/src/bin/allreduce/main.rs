@@ -72,6 +72,9 @@ pub(crate) enum Medium {
     Tcp,
     /// In-process links without losses, between threads
     Lossy,
+    /// The processes of an MPI job (built with --features mpi)
+    #[cfg(feature = "mpi")]
+    Mpi,
 }
 
 fn default_python() -> PathBuf {

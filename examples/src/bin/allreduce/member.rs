@@ -32,19 +32,28 @@ pub(crate) enum Message {
 
 /// A process's whole life.
 pub(crate) fn serve(place: &Place) -> Result<()> {
+    #[cfg(feature = "mpi")]
+    if place.transport == crate::Medium::Mpi {
+        // Its standard input and output are its launcher's.
+        let stream = std::os::unix::net::UnixStream::connect(&place.session)?;
+        return attend(place, stream.try_clone()?, stream);
+    }
+    attend(place, std::io::stdin(), std::io::stdout())
+}
+
+/// Measures and tells; `input` ends when everybody has said `Done`, or when whoever started this process is gone.
+fn attend(place: &Place, mut input: impl Read + Send + 'static, mut output: impl Write) -> Result<()> {
     let (mut transport, address) = place.open()?;
     let mut tell = |message: Message| {
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", serde_json::to_string(&message)?)?;
-        Ok(out.flush()?)
+        writeln!(output, "{}", serde_json::to_string(&message)?)?;
+        Ok(output.flush()?)
     };
     if let Some(address) = address {
         tell(Message::Address(address))?;
     }
-    // Standard input ends when everybody has said `Done`, or when whoever started this process is gone.
     static OVER: AtomicBool = AtomicBool::new(false);
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    std::thread::spawn(move || {
+        let _ = input.read_to_end(&mut Vec::new());
         OVER.store(true, Ordering::Release);
     });
     measure(&mut *transport, place.nodes, &place.task, &OVER, &mut tell)

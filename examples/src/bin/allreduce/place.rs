@@ -45,6 +45,11 @@ impl Place {
             let options = kronfleet_shm::Options::new(&self.session, RUN, self.nodes, node);
             return Ok((Box::new(ShmEndpoint::open(&options)?), None));
         }
+        #[cfg(feature = "mpi")]
+        if self.transport == Medium::Mpi {
+            let end = kronfleet_mpi::Site::enter()?.open(self.nodes)?;
+            return Ok((Box::new(end.context("this process is one of the nodes")?), None));
+        }
         let mut options = kronfleet_tcp::Options::new(RUN, node);
         options.seeds = self.seed.iter().cloned().collect();
         if let Some(folder) = &self.certificates {

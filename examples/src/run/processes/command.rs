@@ -84,6 +84,11 @@ pub struct Preparation {
     pub first_start: u64,
     /// What they are started with, besides what the user gave.
     pub arguments: Vec<OsString>,
+    /// Which of several processes that were started with the same flags this is, if there are several: each writes a run
+    /// folder of its own, and the first alone shows what happened and saves the model.
+    pub number: Option<u32>,
+    /// Whether a killed process is started again.
+    pub restarts: bool,
     /// The transport's timeouts, in words; empty if it has none.
     pub timeouts: String,
     /// What is kept until all have left.
@@ -98,6 +103,8 @@ impl Preparation {
             ranks: 0..nodes,
             first_start: 1,
             arguments: Vec::new(),
+            number: None,
+            restarts: true,
             timeouts: String::new(),
             keep: Box::new(()),
         }
@@ -222,12 +229,14 @@ where
     let stop = stop_on_signal()?;
     let started = Instant::now();
     let first = prepare()?;
+    let output = &own(output, first.number);
     let timeouts = format!("{}\n{}", averaging.budget()?, first.timeouts);
     if !output.quiet {
         announce(timeouts.trim_end());
     }
     let workshop = Workshop::open(task, kfac, optimiser, first.nodes, output.load.as_deref())?;
-    let folder = begin(output, kind)?;
+    let kind = first.number.map_or(kind.to_owned(), |number| format!("{kind}-n{number}"));
+    let folder = begin(output, &kind)?;
     // Before anything happens: who kills all of this can replay it all the same.
     folder.write("settings.toml", text)?;
     let train = |events: &str, kills: u32, preparation: Preparation| -> Result<Ending> {
@@ -273,6 +282,18 @@ where
     story.timeouts = timeouts.trim_end().to_owned();
     story.seconds = started.elapsed().as_secs_f64();
     conclude(&folder, &workshop, output, story, model)
+}
+
+/// What this process shows and keeps, if it is the one of this number among several with the same flags.
+fn own(output: &OutputSettings, number: Option<u32>) -> OutputSettings {
+    let mut own = output.clone();
+    if let Some(number) = number {
+        own.output = own.output.map(|folder| folder.join(format!("n{number}")));
+        if number > 0 {
+            (own.quiet, own.json, own.save) = (true, false, None);
+        }
+    }
+    own
 }
 
 /// Makes sure that a folder of state is this run's: of the same settings as when it was made.
