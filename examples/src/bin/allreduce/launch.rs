@@ -185,7 +185,7 @@ fn processes(arguments: &Arguments, tls: bool, task: &Task) -> Result<Vec<Vec<Me
     let mut served = Vec::new();
     for node in 0..arguments.processes {
         place.node = node;
-        let mut process = Served::start(&place)?;
+        let process = Served::start(&place)?;
         if arguments.transport == Medium::Tcp {
             let Message::Address(address) = process.lines.next()? else {
                 bail!("a process that does not say where it listens")
