@@ -17,7 +17,7 @@ pub fn prepare(_: &NoSettings, run: Run) -> Result<Preparation> {
         bail!("one process is no fleet: give mpirun -n a number above 1");
     }
     let arguments = [format!("--nodes={ranks}"), "--apart".to_owned()].map(Into::into).into();
-    Ok(Preparation { ranks: rank..rank + 1, number: Some(rank), arguments, ..Preparation::all(ranks) })
+    Ok(Preparation { ranks: rank..rank + 1, number: Some(rank), restarts: false, arguments, ..Preparation::all(ranks) })
 }
 
 /// Goes on as `mpirun`, which starts this program again so many times; comes back only if it cannot.

@@ -240,7 +240,7 @@ where
     // Before anything happens: who kills all of this can replay it all the same.
     folder.write("settings.toml", text)?;
     let train = |events: &str, kills: u32, preparation: Preparation| -> Result<Ending> {
-        let Preparation { nodes, ranks, first_start, arguments, keep, .. } = preparation;
+        let Preparation { nodes, ranks, first_start, arguments, restarts, keep, .. } = preparation;
         let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();
         let agenda = Agenda::of(output, task.iterations);
         let evaluator = Evaluator::new(workshop.judge(judges)?, ranks.len() as u32, agenda);
@@ -256,6 +256,7 @@ where
             // Who is one of many machines' nodes is killed by whoever likes to.
             kills: if apart { 0 } else { kills },
             away: processes.away,
+            restarts,
             session: session(),
             events: match &processes.state {
                 // Invariants hold over all that has ever happened to a state.

@@ -45,6 +45,8 @@ pub struct Fleet {
     pub kills: u32,
     /// How long a killed one stays away.
     pub away: Duration,
+    /// Whether a killed one is started again; if not, the run ends.
+    pub restarts: bool,
     /// What the run is called on this machine.
     pub session: String,
     /// The folder of event logs.
@@ -235,6 +237,11 @@ impl<J: Judge> Watch<'_, J> {
         }
         if status.signal().is_none() {
             bail!("the process of n{rank} has ended before its time, with {status}; its own message says why");
+        }
+        if !self.fleet.restarts {
+            bail!(
+                "the process of n{rank} was killed ({status}), and this transport takes nobody back: start the run again"
+            );
         }
         self.bury(rank);
         Ok(())
