@@ -56,7 +56,7 @@ struct Link<S> {
 
 impl<S: Scalar> Link<S> {
     fn reachable(&self) -> bool {
-        matches!(self.peer.liveness, Liveness::Up | Liveness::Suspect)
+        self.peer.is_reachable()
     }
 }
 
@@ -135,7 +135,7 @@ impl<S: Scalar> Links<S> {
         }
     }
 
-    pub(crate) fn peers(&self) -> impl Iterator<Item = &Peer> {
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &Peer> + Clone {
         self.links.values().map(|link| &link.peer)
     }
 

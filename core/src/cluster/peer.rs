@@ -23,6 +23,11 @@ pub enum Liveness {
 }
 
 impl Peer {
+    /// Whether frames to it may still arrive.
+    pub fn is_reachable(&self) -> bool {
+        matches!(self.liveness, Liveness::Up | Liveness::Suspect)
+    }
+
     /// Whether it can be reached and does not sit out.
     pub fn takes_part(&self) -> bool {
         self.liveness == Liveness::Up && self.quarantine.is_none()

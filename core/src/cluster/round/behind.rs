@@ -3,7 +3,11 @@
 use crate::cluster::certificate::{Certificate, CertificateId};
 use crate::cluster::healing::Healing;
 use crate::cluster::membership::Links;
+use crate::cluster::message::Message;
+use crate::cluster::outbox::Post;
+use crate::cluster::peer::Peer;
 use crate::cluster::record::{AbandonReason, Occurrence};
+use crate::cluster::rejoin::Rejoin;
 use crate::cluster::round::Rounds;
 use crate::cluster::round::entry::Phase;
 use crate::cluster::wire::Status;
@@ -11,8 +15,10 @@ use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 impl<S: Scalar> Rounds<S> {
     /// The proposer says that this node is behind and who can help.
@@ -25,6 +31,38 @@ impl<S: Scalar> Rounds<S> {
             self.healing.start(CertificateId::default(), donors);
             self.next_donor(now, links);
         }
+    }
+
+    /// Turns to peers that have done their iterations where nobody else can help this node on; answers whether it did.
+    ///
+    /// They contribute no more, so no round brings this node to where they are. Without anything committed it would begin
+    /// a history of its own beside theirs, if not alone then with others like it; and whoever is to be healed first
+    /// waits for a round in vain once it has no company.
+    pub(super) fn heal_from_finished(&mut self, now: Instant, links: &mut Links<S>, company: bool) -> bool {
+        let nothing = links.last == CertificateId::default();
+        if !nothing && (company || self.proposer.rejoin != Rejoin::HealFirst) {
+            return false;
+        }
+        let holders = links.peers().filter(|peer| peer.is_reachable() && peer.last.round > links.last.round);
+        if holders.clone().any(|peer| matches!(peer.status, Status::Training | Status::Healing)) {
+            return false;
+        }
+        let own = links.identity.node;
+        let finished = holders.filter(|peer| peer.status == Status::Finished);
+        // The newest first; several that come back turn to different ones.
+        let order = |peer: &Peer| (Reverse(peer.last), peer.node < own, peer.node);
+        let donors: BTreeSet<_> = finished.map(order).collect();
+        if donors.is_empty() || mutant!(LateAlone) {
+            return false;
+        }
+        if let Some(entry) = &mut self.entry
+            && let Some((proposer, _)) = entry.told.take()
+        {
+            let withdraw = Message::Withdraw { turn: entry.member.turn };
+            links.send(proposer, Post::urgent(withdraw.encode()));
+        }
+        self.told_to_heal(now, links, donors.into_iter().map(|(.., node)| node).collect());
+        true
     }
 
     pub(super) fn next_donor(&mut self, now: Instant, links: &mut Links<S>) {

@@ -5,7 +5,6 @@ use crate::cluster::contribution::Contribution;
 use crate::cluster::membership::Links;
 use crate::cluster::message::{Message, Proposal, Ready};
 use crate::cluster::outbox::Post;
-use crate::cluster::peer::Liveness;
 use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
 use crate::cluster::round::entry::{Doubt, Entry, Lacking, Phase};
 use crate::cluster::round::{Early, Rounds};
@@ -67,15 +66,18 @@ impl<S: Scalar> Rounds<S> {
 
     /// Announces the contribution to the lowest node that is up, again whenever that may have changed.
     pub(super) fn tell(&mut self, now: Instant, links: &mut Links<S>) {
-        let Some(entry) = &mut self.entry else { return };
-        if !matches!(entry.phase, Phase::Ready) {
+        if !self.entry.as_ref().is_some_and(|entry| matches!(entry.phase, Phase::Ready)) {
             return;
         }
         let company = links.peers().any(|peer| {
-            matches!(peer.liveness, Liveness::Up | Liveness::Suspect)
+            peer.is_reachable()
                 && peer.quarantine.is_none()
                 && matches!(peer.status, Status::Training | Status::Healing)
         });
+        if self.heal_from_finished(now, links, company) {
+            return;
+        }
+        let Some(entry) = &mut self.entry else { return };
         if !company && self.proposer.minimum > 1 && !self.proposer.waits(links) {
             if self.votes.is_strict() {
                 let missing = links.peers().map(|peer| peer.node).collect();
@@ -101,11 +103,7 @@ impl<S: Scalar> Rounds<S> {
             heard: self.heard,
             released: self.released,
             ancestors: self.named_ancestors(links),
-            unreachable: links
-                .peers()
-                .filter(|peer| !matches!(peer.liveness, Liveness::Up | Liveness::Suspect))
-                .map(|peer| peer.node)
-                .collect(),
+            unreachable: links.peers().filter(|peer| !peer.is_reachable()).map(|peer| peer.node).collect(),
             accepted: self.votes.open(),
         };
         links.send(proposer, Post::urgent(Message::Ready(ready).encode()));

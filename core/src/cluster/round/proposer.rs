@@ -253,7 +253,7 @@ impl Proposer {
         // Whoever is not here may come back, but not to a run that is over for others.
         let over = links.status == Status::Finished || links.peers().any(|peer| peer.status == Status::Finished);
         let may_come = |peer: &&Peer| match peer.status {
-            Status::Training | Status::Healing => !over || matches!(peer.liveness, Liveness::Up | Liveness::Suspect),
+            Status::Training | Status::Healing => !over || peer.is_reachable(),
             Status::Observing => !over && peer.liveness == Liveness::Unknown,
             Status::Finished => false,
         };
