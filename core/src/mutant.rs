@@ -74,6 +74,7 @@ mod catalogue {
         IncarnationKept: "A later start of a peer goes on with the streams of the former one.",
         HealForever: "A donor that is lost or stands still is waited for.",
         LateAlone: "Whoever comes back after all others have finished trains alone instead of being healed.",
+        GoodbyeForgotten: "A peer that has said goodbye is taken for one that is silent.",
         MinorityCommits: "Strict mode: less than a majority commits, so that two proposers can.",
         PromiseBroken: "Strict mode: a node accepts what is older than its promise.",
         RecoveryForgets: "Strict mode: a recovery does not finish what was accepted.",

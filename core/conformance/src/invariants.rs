@@ -12,6 +12,7 @@
 pub mod accounting;
 pub mod agreement;
 pub mod convexity;
+pub mod departure;
 pub mod exactness;
 pub mod finiteness;
 pub mod leaks;
@@ -139,12 +140,13 @@ struct Invariants {
     monotony: monotony::Monotony,
     finiteness: finiteness::Finiteness,
     accounting: accounting::Accounting,
+    departure: departure::Departure,
 }
 
 impl Invariants {
-    fn all(&mut self) -> [&mut dyn Invariant; 7] {
-        let Self { agreement, majority, exactness, convexity, monotony, finiteness, accounting } = self;
-        [agreement, majority, exactness, convexity, monotony, finiteness, accounting]
+    fn all(&mut self) -> [&mut dyn Invariant; 8] {
+        let Self { agreement, majority, exactness, convexity, monotony, finiteness, accounting, departure } = self;
+        [agreement, majority, exactness, convexity, monotony, finiteness, accounting, departure]
     }
 }
 

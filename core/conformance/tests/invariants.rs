@@ -3,10 +3,10 @@
 use kronfleet_conformance::invariants::{Checker, Summary};
 use kronfleet_conformance::violation::Violation;
 use kronfleet_core::cluster::{
-    AbortReason, Algorithm, Attempt, Certificate, CertificateId, Contribution, Incarnation, Member, Occurrence, Parent,
-    Record, Round,
+    AbortReason, Algorithm, Attempt, Certificate, CertificateId, Contribution, Incarnation, Loss, Member, Occurrence,
+    Parent, Record, Round,
 };
-use kronfleet_core::time::Instant;
+use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ enum Event {
 }
 
 /// A run being told.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Run {
     events: Vec<Event>,
     /// For each node its turn, samples settled, and last certificate.
@@ -379,6 +379,35 @@ fn a_refused_node_that_is_no_zombie_is_rejected() {
     let (peer, incarnation, known) = (NodeId(1), Incarnation(2), Incarnation(1));
     run.record(0, Occurrence::ZombieRefused { peer, incarnation, known });
     rejected(&run.events, "monotony");
+}
+
+#[test]
+fn whoever_has_said_goodbye_is_neither_suspected_nor_waited_for() {
+    let (peer, silent) = (NodeId(2), Duration::from_secs(1));
+    let up = |incarnation| Occurrence::Up { peer, incarnation: Incarnation(incarnation) };
+    let attempt = Attempt { sequence: 1, proposer: NodeId(0), incarnation: Incarnation(1) };
+    for what in [
+        up(1),
+        Occurrence::Suspect { peer, silent },
+        Occurrence::Down { peer, why: Loss::Silent },
+        Occurrence::Slow { nodes: vec![peer], waited: silent },
+        Occurrence::Proposed { attempt, members: vec![NodeId(0), peer] },
+    ] {
+        let mut run = Run::begin();
+        run.record(1, Occurrence::Down { peer, why: Loss::Left });
+        let mut lawful = run.clone();
+        // Who has heard no goodbye may do so, and so may all once there is a later start.
+        if what != up(1) {
+            lawful.record(0, what.clone());
+            lawful.record(0, Occurrence::Down { peer, why: Loss::Left });
+            lawful.record(0, up(2));
+            lawful.record(0, what.clone());
+            check(&lawful.events).expect("lawful");
+        }
+        run.record(0, Occurrence::Down { peer, why: Loss::Left });
+        run.record(0, what);
+        rejected(&run.events, "departure");
+    }
 }
 
 #[test]

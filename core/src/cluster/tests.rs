@@ -3,6 +3,7 @@
 mod chaos;
 mod fleet;
 mod healing;
+mod leaving;
 mod persistence;
 mod puppet;
 mod refusals;

@@ -172,7 +172,8 @@ impl<S: Scalar> Links<S> {
             return;
         };
         let was = link.peer.liveness;
-        link.peer.liveness = if why == Loss::Left { Liveness::Left } else { Liveness::Down };
+        let left = why == Loss::Left && !mutant!(GoodbyeForgotten);
+        link.peer.liveness = if left { Liveness::Left } else { Liveness::Down };
         if !matches!(was, Liveness::Up | Liveness::Suspect) {
             return;
         }

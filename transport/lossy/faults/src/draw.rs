@@ -40,6 +40,9 @@ pub fn draw(seed: u64) -> Schedule {
     for _ in 0..1 + dice.random.below(5) {
         dice.fault(&mut faults);
     }
+    if dice.random.chance(0.08) {
+        dice.finish(&mut faults);
+    }
     Schedule { note: String::new(), faults, run }
 }
 
@@ -212,6 +215,27 @@ impl Dice {
             let from = back + milliseconds(self.random.below(1_000));
             let until = from + milliseconds(100 + self.random.below(1_500));
             faults.push(Fault::Cut { sources: [donor].into(), targets: [node].into(), from, until });
+        }
+    }
+
+    /// Nodes have done their iterations before others have; mostly all but one, which comes back with nothing.
+    fn finish(&mut self, faults: &mut Vec<Fault>) {
+        let node = self.node();
+        let at = self.at();
+        if self.random.chance(0.3) {
+            faults.push(Fault::Finish { node, at });
+            return;
+        }
+        let back = at + self.length();
+        let crash = if self.random.chance(0.5) { at } else { Instant::ORIGIN };
+        faults.push(Fault::Crash { node, at: crash, back: Some(back) });
+        for other in self.all().into_iter().filter(|other| *other != node) {
+            faults.push(Fault::Finish { node: other, at });
+            // Donors die while they give.
+            if self.random.chance(0.2) {
+                let at = back + milliseconds(self.random.below(400));
+                faults.push(Fault::Crash { node: other, at, back: self.again().map(|length| at + length) });
+            }
         }
     }
 

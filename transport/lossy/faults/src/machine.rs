@@ -40,6 +40,8 @@ pub(crate) struct Machine {
     random: Random,
     mood: Arc<Mutex<Mood>>,
     starts: u64,
+    /// The start that has done its iterations before the run is over.
+    early: Option<u64>,
     life: Option<Life>,
     ghost: Option<Ghost>,
     /// When a life that has ended is followed by another.
@@ -81,6 +83,7 @@ enum Letter {
 enum Deed {
     Ghost(Instant),
     Leave(Option<Instant>),
+    Finish,
     Decay(Decay),
     Restore,
     /// Kills that have not happened are off.
@@ -137,6 +140,7 @@ impl Machine {
             run,
             mood: Arc::default(),
             starts: 0,
+            early: None,
             life: None,
             ghost: None,
             back: None,
@@ -173,6 +177,7 @@ impl Machine {
             Fault::Restore { at, .. } => self.deeds.push_back((at, Deed::Restore)),
             Fault::Ghost { from, until, .. } => self.deeds.push_back((from, Deed::Ghost(until))),
             Fault::Leave { at, back, .. } => self.deeds.push_back((at, Deed::Leave(back))),
+            Fault::Finish { at, .. } => self.deeds.push_back((at, Deed::Finish)),
             Fault::Kill { ref on, nth, frames, back, until, .. } => {
                 self.kills.push(Kill { on: on.clone(), left: nth, frames, back, until });
                 self.deeds.push_back((until, Deed::Spare));
@@ -303,6 +308,11 @@ impl Machine {
         self.life.is_some() && self.back.is_none()
     }
 
+    /// Whether its node, if it is live, has not done its iterations before the others.
+    pub(crate) fn trains(&self) -> bool {
+        self.is_live() && self.early != Some(self.starts)
+    }
+
     /// Whether nothing is left to be done for its node.
     pub(crate) fn is_over(&self) -> bool {
         match &self.life {
@@ -332,7 +342,10 @@ impl Machine {
     fn tell(&mut self, now: Instant) {
         self.now = now;
         let sick = self.windows.sick.iter().find(|&&(from, until, _)| within(now, from, until));
-        let mood = Mood { sickness: sick.map(|&(.., with)| with), enough: now >= self.enough };
+        let mood = Mood {
+            sickness: sick.map(|&(.., with)| with),
+            enough: now >= self.enough || self.early == Some(self.starts),
+        };
         *self.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
     }
 
@@ -387,6 +400,7 @@ impl Machine {
                     self.back = Some(back.unwrap_or(Instant::FAR));
                 }
             }
+            Deed::Finish => self.early = self.life.as_ref().map(|life| life.number),
             Deed::Decay(how) => self.disk.decay(how, &mut self.random),
             Deed::Restore => {
                 if let Some(life) = self.life.as_mut().filter(|_| self.restores) {

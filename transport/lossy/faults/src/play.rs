@@ -2,7 +2,8 @@
 //!
 //! - Every safety invariant of `kronfleet-conformance`, on everything that every node records.
 //! - Liveness, as every schedule's faults stop: all nodes that are up commit within three budgets and one reduction after
-//!   the last fault, and all of them finish; a former self that came back learns that it is one; nobody spins.
+//!   the last fault, and all of them finish; a former self that came back learns that it is one; nobody spins; nobody is
+//!   left with nothing where others that have done their iterations hold an average.
 //! - Where processes go on from checkpoints, the same run without that: the traces are the same, byte for byte.
 //! - With [`Options::twice`], the same run again: the same.
 
@@ -11,6 +12,7 @@ use crate::schedule::{Fault, Mode, Schedule};
 use crate::training::Witness;
 use kronfleet_conformance::invariants::memory::Memory;
 use kronfleet_conformance::invariants::{Checker, Summary};
+use kronfleet_core::cluster::CertificateId;
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
@@ -247,7 +249,7 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
     }
     let now = simulation.now();
     let live: Vec<NodeId> =
-        simulation.processes().filter(|(_, machine)| machine.is_live()).map(|(node, _)| node).collect();
+        simulation.processes().filter(|(_, machine)| machine.trains()).map(|(node, _)| node).collect();
     let run = &schedule.run;
     let majority = if run.mode == Mode::Strict { run.nodes as usize / 2 + 1 } else { 0 };
     let needed = (run.minimum as usize).max(2).max(majority);
@@ -282,11 +284,32 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
             }
         }
     }
+    if run.quarantine == 0
+        && let Some(what) = left_with_nothing(simulation.processes())
+    {
+        return Err(liveness(what));
+    }
     let recovered = live.iter().filter_map(|node| recovered.get(node)).max().copied().unwrap_or_default();
     let (trace, _) = simulation.end();
     let hash = trace.finish().map_err(|error| liveness(error.to_string()))?;
     let summary = checker.finish().map_err(|violation| Failure { law: violation.law.into(), what: violation.what })?;
     Ok(Outcome { summary, hash, recovered, ended: now, held: most })
+}
+
+/// A node that has neither been part of an average nor been healed, although others stopped training with one.
+fn left_with_nothing<'a>(machines: impl Iterator<Item = (NodeId, &'a Machine)>) -> Option<String> {
+    let (mut nothing, mut holder) = (None, None);
+    for (node, machine) in machines.filter(|(_, machine)| machine.is_live()) {
+        let Some(participant) = machine.participant() else { continue };
+        let last = participant.node().last();
+        if machine.trains() && last == CertificateId::default() {
+            nothing = nothing.or(Some(node));
+        } else if !machine.trains() && last != CertificateId::default() {
+            holder = holder.or(Some((node, last)));
+        }
+    }
+    let (node, (holder, last)) = nothing.zip(holder)?;
+    Some(format!("{node} was never healed, although {holder} was there and held {last}"))
 }
 
 fn situation(machine: &Machine) -> String {

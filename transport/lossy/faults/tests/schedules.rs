@@ -60,7 +60,7 @@ fn every_kind_of_fault_is_drawn() {
     kinds.sort();
     assert_eq!(
         kinds.join(" "),
-        "clog crash cut damage decay disk drift echo flap ghost jump kill leave link outage partition pause restore sick slow"
+        "clog crash cut damage decay disk drift echo finish flap ghost jump kill leave link outage partition pause restore sick slow"
     );
 }
 

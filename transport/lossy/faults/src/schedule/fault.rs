@@ -75,6 +75,16 @@ pub enum Fault {
         #[serde(with = "text::maybe_at", default, skip_serializing_if = "Option::is_none")]
         back: Option<Instant>,
     },
+    /// The node has done its iterations earlier than the others, and only answers from then on. Another start of it begins
+    /// from nothing and trains.
+    Finish {
+        /// Who.
+        #[serde(with = "text::node")]
+        node: NodeId,
+        /// After which step: the first that ends after this time.
+        #[serde(with = "text::at")]
+        at: Instant,
+    },
     /// The process is stopped and continued; frames wait for it.
     Pause {
         /// Who.
@@ -371,7 +381,7 @@ impl Fault {
         match *self {
             Self::Crash { at, back, .. } | Self::Leave { at, back, .. } => back.unwrap_or(at),
             Self::Kill { until, back, .. } => until + back.unwrap_or_default(),
-            Self::Jump { at, .. } | Self::Decay { at, .. } | Self::Restore { at, .. } => at,
+            Self::Finish { at, .. } | Self::Jump { at, .. } | Self::Decay { at, .. } | Self::Restore { at, .. } => at,
             Self::Echo { until, after, .. } => until + after,
             Self::Pause { until, .. }
             | Self::Ghost { until, .. }
@@ -394,7 +404,9 @@ impl Fault {
         match self {
             Self::Crash { at, back, .. } | Self::Leave { at, back, .. } => (Some(at), back.as_mut()),
             Self::Kill { .. } => (None, None),
-            Self::Jump { at, .. } | Self::Decay { at, .. } | Self::Restore { at, .. } => (Some(at), None),
+            Self::Finish { at, .. } | Self::Jump { at, .. } | Self::Decay { at, .. } | Self::Restore { at, .. } => {
+                (Some(at), None)
+            }
             Self::Echo { from, until, .. }
             | Self::Pause { from, until, .. }
             | Self::Ghost { from, until, .. }
@@ -418,6 +430,7 @@ impl Fault {
             Self::Crash { node, .. }
             | Self::Kill { node, .. }
             | Self::Leave { node, .. }
+            | Self::Finish { node, .. }
             | Self::Pause { node, .. }
             | Self::Ghost { node, .. }
             | Self::Slow { node, .. }
