@@ -396,9 +396,8 @@ fn whoever_has_said_goodbye_is_neither_suspected_nor_waited_for() {
         let mut run = Run::begin();
         run.record(1, Occurrence::Down { peer, why: Loss::Left });
         let mut lawful = run.clone();
-        // Who has heard no goodbye may do so, and so may all once there is a later start.
+        // A goodbye to somebody else is none, and a later start is another matter.
         if what != up(1) {
-            lawful.record(0, what.clone());
             lawful.record(0, Occurrence::Down { peer, why: Loss::Left });
             lawful.record(0, up(2));
             lawful.record(0, what.clone());

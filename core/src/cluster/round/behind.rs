@@ -35,16 +35,19 @@ impl<S: Scalar> Rounds<S> {
 
     /// Turns to peers that have done their iterations where nobody else can help this node on; answers whether it did.
     ///
-    /// They contribute no more, so no round brings this node to where they are. Without anything committed it would begin
-    /// a history of its own beside theirs, if not alone then with others like it; and whoever is to be healed first
-    /// waits for a round in vain once it has no company.
+    /// They contribute no more, so no round brings this node to where they are unless enough of those that still train are
+    /// there as well. Without anything committed it would begin a history of its own beside theirs, if not alone then
+    /// with others like it; and whoever is to be healed first waits for a round in vain once it has no company.
     pub(super) fn heal_from_finished(&mut self, now: Instant, links: &mut Links<S>, company: bool) -> bool {
         let nothing = links.last == CertificateId::default();
         if !nothing && (company || self.proposer.rejoin != Rejoin::HealFirst) {
             return false;
         }
-        let holders = links.peers().filter(|peer| peer.is_reachable() && peer.last.round > links.last.round);
-        if holders.clone().any(|peer| matches!(peer.status, Status::Training | Status::Healing)) {
+        let trains = |peer: &&Peer| matches!(peer.status, Status::Training | Status::Healing);
+        let reachable = links.peers().filter(|peer| peer.is_reachable());
+        let holders = reachable.clone().filter(|peer| peer.last.round > links.last.round);
+        let enough = reachable.filter(trains).count() + 1 >= self.proposer.minimum;
+        if enough && holders.clone().any(|peer| trains(&peer)) {
             return false;
         }
         let own = links.identity.node;

@@ -308,9 +308,9 @@ impl Machine {
         self.life.is_some() && self.back.is_none()
     }
 
-    /// Whether its node, if it is live, has not done its iterations before the others.
+    /// Whether its node has not done its iterations; whoever is healed by one that has, has done them, too.
     pub(crate) fn trains(&self) -> bool {
-        self.is_live() && self.early != Some(self.starts)
+        self.early != Some(self.starts) && self.life.as_ref().is_some_and(|life| !life.participant.is_finished())
     }
 
     /// Whether nothing is left to be done for its node.

@@ -195,6 +195,7 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
     let mut most = 0;
     let mut recovered = BTreeMap::new();
     let mut over = vec![false; schedule.run.nodes as usize];
+    let mut trains = vec![true; schedule.run.nodes as usize];
     let mut heard = Vec::new();
     let mut wakes = vec![(Instant::ORIGIN, 0); schedule.run.nodes as usize];
     let ended = simulation.run(deadline, |seen| {
@@ -241,6 +242,9 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
         for record in heard.drain(..) {
             machine.heed(now, &record);
         }
+        if now < enough {
+            trains[node.0 as usize] = machine.trains();
+        }
         over[node.0 as usize] = now >= enough && machine.is_over();
         if over.iter().all(|over| *over) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -248,8 +252,9 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
         return Err(failure);
     }
     let now = simulation.now();
-    let live: Vec<NodeId> =
-        simulation.processes().filter(|(_, machine)| machine.trains()).map(|(node, _)| node).collect();
+    let trains = |node: NodeId| trains[node.0 as usize];
+    let live = simulation.processes().filter(|&(node, machine)| machine.is_live() && trains(node));
+    let live: Vec<NodeId> = live.map(|(node, _)| node).collect();
     let run = &schedule.run;
     let majority = if run.mode == Mode::Strict { run.nodes as usize / 2 + 1 } else { 0 };
     let needed = (run.minimum as usize).max(2).max(majority);
@@ -285,7 +290,7 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
         }
     }
     if run.quarantine == 0
-        && let Some(what) = left_with_nothing(simulation.processes())
+        && let Some(what) = left_with_nothing(simulation.processes(), trains)
     {
         return Err(liveness(what));
     }
@@ -297,15 +302,18 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
 }
 
 /// A node that has neither been part of an average nor been healed, although others stopped training with one.
-fn left_with_nothing<'a>(machines: impl Iterator<Item = (NodeId, &'a Machine)>) -> Option<String> {
+fn left_with_nothing<'a>(
+    machines: impl Iterator<Item = (NodeId, &'a Machine)>,
+    trains: impl Fn(NodeId) -> bool,
+) -> Option<String> {
     let (mut nothing, mut holder) = (None, None);
     for (node, machine) in machines.filter(|(_, machine)| machine.is_live()) {
         let Some(participant) = machine.participant() else { continue };
         let last = participant.node().last();
-        if machine.trains() && last == CertificateId::default() {
-            nothing = nothing.or(Some(node));
-        } else if !machine.trains() && last != CertificateId::default() {
-            holder = holder.or(Some((node, last)));
+        match (trains(node), last == CertificateId::default()) {
+            (true, true) => nothing = nothing.or(Some(node)),
+            (false, false) => holder = holder.or(Some((node, last))),
+            _ => {}
         }
     }
     let (node, (holder, last)) = nothing.zip(holder)?;
