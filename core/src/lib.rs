@@ -26,6 +26,7 @@ mod mutant;
 pub mod network;
 pub mod optimiser;
 pub mod participant;
+pub mod placement;
 pub mod policy;
 pub mod preconditioner;
 pub mod process;

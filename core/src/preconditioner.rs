@@ -19,6 +19,7 @@ mod adaptive;
 mod cache;
 mod clip;
 mod dense;
+mod division;
 mod eigen;
 mod identity;
 mod inverse;
@@ -29,6 +30,7 @@ mod options;
 mod state;
 
 pub use adaptive::LevenbergMarquardt;
+pub use division::Member;
 pub use identity::Identity;
 pub use kronecker::Kronecker;
 pub use options::{Fisher, Form, Options, OptionsError, Refresh};
@@ -38,6 +40,7 @@ use crate::backend::Backend;
 use crate::factor::KroneckerFactors;
 use crate::layer::{Capture, Observer};
 use crate::matrix::Region;
+use crate::transport::TransportError;
 use alloc::vec::Vec;
 
 /// What the passes over one batch left behind, for who applies inverses in low rank.
@@ -180,6 +183,17 @@ pub trait Preconditioner<B: Backend>: Send {
 
     /// The running averages that may travel between nodes; `None` where there are none.
     fn factors(&mut self) -> Option<&mut KroneckerFactors<B>> {
+        None
+    }
+
+    /// Whether a block's statistics are wanted from this node's batches.
+    fn observes(&mut self, block: &str) -> bool {
+        self.factors().is_some_and(|factors| factors.blocks().iter().any(|known| known.name == block))
+    }
+
+    /// Why the step that [`precondition`](Self::precondition) ended comes to nothing, where others have a part in it: its
+    /// direction must not be followed.
+    fn abandoned(&mut self) -> Option<TransportError> {
         None
     }
 

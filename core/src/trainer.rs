@@ -33,6 +33,7 @@ use crate::preconditioner::{Captures, Fisher, LevenbergMarquardt, Model, Precond
 use crate::scalar::Scalar;
 use crate::schedule::Schedule;
 use crate::seed::{Random, Seed};
+use crate::transport::TransportError;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
@@ -211,11 +212,10 @@ impl<B: Backend> Trainer<B> {
         assert!(batch > 0 && micro_batches > 0, "{micro_batches} micro-batches of {batch} samples are none");
         assert!(batch <= network.capacity(), "batches of {batch} in memory for {}", network.capacity());
         let len = network.parameters_len();
-        if let Some(factors) = preconditioner.factors() {
-            // Blocks without a factor need no statistics.
+        if preconditioner.factors().is_some() {
+            // Blocks without a factor need no statistics, nor do those that others make them of.
             for number in 0..network.blocks().len() {
-                let name = &network.blocks()[number].name;
-                let wanted = factors.blocks().iter().any(|block| block.name == *name);
+                let wanted = preconditioner.observes(&network.blocks()[number].name);
                 network.observe(number, wanted);
             }
         }
@@ -264,7 +264,10 @@ impl<B: Backend> Trainer<B> {
         }
         let step = self.progress.iteration;
         self.finish_tickets()?;
-        self.work(step).map_err(|error| failed(step, error))?;
+        if let Some(error) = self.work(step).map_err(|error| failed(step, error))? {
+            let reason = format!("step {step} is abandoned, the parameters are those before it: {error}");
+            return Err(TrainingError { kind: error.kind(), reason });
+        }
         let samples = (self.options.batch * self.options.micro_batches) as u64;
         self.progress.iteration += 1;
         self.progress.samples += samples;
@@ -274,8 +277,8 @@ impl<B: Backend> Trainer<B> {
         Ok(Summary { samples, loss: self.progress.loss })
     }
 
-    /// Everything a step does on the device.
-    fn work(&mut self, step: u64) -> Result<(), B::Error> {
+    /// Everything a step does on the device; or why those who share it could not.
+    fn work(&mut self, step: u64) -> Result<Option<TransportError>, B::Error> {
         if let Some(schedule) = &self.options.damping {
             self.preconditioner.set_damping(schedule.value(step));
         }
@@ -299,11 +302,14 @@ impl<B: Backend> Trainer<B> {
         let unreduced: Option<&dyn Captures<B>> = if count > 1 { None } else { Some(&passes) };
         let gradient = self.accumulated.as_ref().unwrap_or(&self.network.gradient);
         self.preconditioner.precondition(&mut self.backend, rate, gradient, unreduced, &mut self.direction)?;
+        if let Some(error) = self.preconditioner.abandoned() {
+            return Ok(Some(error));
+        }
         self.optimiser.step(&mut self.backend, rate, &self.direction, &mut self.network.parameters)?;
         if reads {
             self.read_model()?;
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Forward and backward through the loaded micro-batch.

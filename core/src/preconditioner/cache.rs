@@ -1,6 +1,7 @@
 //! Decompositions in two copies: the current one, and the shadow that a refresh fills.
 
 use super::Report;
+use super::division::Share;
 use super::state::{self, BlockState};
 use crate::backend::{Backend, Buffer as _, Gemm, Map, MapJob, ReduceJob};
 use crate::factor::KroneckerFactors;
@@ -22,7 +23,8 @@ type Sums<'a, B> = (&'a <B as Backend>::Buffer, &'a [ReduceJob<<B as Backend>::S
 pub(super) struct Cache<B: Backend> {
     pub(super) current: B::Buffer,
     pub(super) shadow: B::Buffer,
-    pub(super) sides: Vec<Side>,
+    /// The factors that are decomposed here.
+    pub(super) own: Vec<Side>,
     /// Both factors of a block: A, G.
     pub(super) pairs: Vec<[Region; 2]>,
     check_jobs: Vec<ReduceJob<B::Scalar>>,
@@ -38,7 +40,12 @@ impl<B: Backend> Cache<B> {
     ///
     /// # Panics
     /// If a factor is not packed.
-    pub(super) fn new(backend: &mut B, factors: &KroneckerFactors<B>, len: usize) -> Result<Self, B::Error> {
+    pub(super) fn new(
+        backend: &mut B,
+        factors: &KroneckerFactors<B>,
+        len: usize,
+        share: &Share,
+    ) -> Result<Self, B::Error> {
         let sides = factors.sides();
         let count = factors.blocks().len();
         assert!(sides.iter().all(|side| side.region.is_packed()), "factors are packed matrices");
@@ -53,7 +60,7 @@ impl<B: Backend> Cache<B> {
             current,
             shadow: backend.allocate(len)?,
             pairs: factors.blocks().iter().map(|block| [block.a, block.g]).collect(),
-            sides,
+            own: sides.iter().copied().filter(|side| share.decomposes[side.block][side.slot / count]).collect(),
             check_jobs,
             sums: backend.allocate(2 * count)?,
             flags: backend.allocate(2 * count)?,
@@ -151,11 +158,11 @@ pub(super) struct Sandwich<S> {
 
 impl<S: Scalar> Sandwich<S> {
     /// With both factors transposed, or neither.
-    pub(super) fn new(blocks: &[Block], transposed: [bool; 2]) -> Self {
+    pub(super) fn new<'a>(blocks: impl Iterator<Item = &'a Block> + Clone, transposed: [bool; 2]) -> Self {
         let turned = |region: Region, turn: bool| if turn { region.transposed() } else { region };
         let left = |block: &Block| Gemm::product(turned(block.g, transposed[0]), block.parameters, block.parameters);
         let right = |block: &Block| Gemm::product(block.parameters, turned(block.a, transposed[1]), block.parameters);
-        let mut sandwich = Self { left: blocks.iter().map(left).collect(), right: blocks.iter().map(right).collect() };
+        let mut sandwich = Self { left: blocks.clone().map(left).collect(), right: blocks.map(right).collect() };
         sandwich.left.sort_by_key(|job| job.c.end());
         sandwich.right.sort_by_key(|job| job.c.end());
         sandwich

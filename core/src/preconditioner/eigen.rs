@@ -2,6 +2,7 @@
 
 use super::cache::{Cache, Kept, Sandwich};
 use super::dense;
+use super::division::{Division, Share};
 use super::moments::Moments;
 use super::state;
 use super::{BlockState, Report};
@@ -46,12 +47,15 @@ impl<B: Backend> Eigen<B> {
         members: &[usize],
         [len, parameters]: [usize; 2],
         ekfac: bool,
+        share: &Share,
     ) -> Result<Self, B::Error> {
-        let cache = Cache::new(backend, factors, len)?;
+        let cache = Cache::new(backend, factors, len, share)?;
         let blocks = factors.blocks();
-        let mut spectra = alloc::vec![Region::vector(0, 0); cache.sides.len()];
+        let held = blocks.iter().zip(&share.holds).filter(|(_, holds)| **holds).map(|(block, _)| block);
+        let sides = factors.sides();
+        let mut spectra = alloc::vec![Region::vector(0, 0); sides.len()];
         let mut next = 0;
-        for side in &cache.sides {
+        for side in &sides {
             spectra[side.slot] = Region::vector(next, side.region.rows);
             next += side.region.rows;
         }
@@ -69,7 +73,8 @@ impl<B: Backend> Eigen<B> {
                 out: block.parameters,
             }
         };
-        let mut spectrum_jobs: Vec<(usize, MapJob)> = blocks.iter().enumerate().map(spectrum).enumerate().collect();
+        let jobs = blocks.iter().enumerate().map(spectrum).enumerate();
+        let mut spectrum_jobs: Vec<(usize, MapJob)> = jobs.filter(|(block, _)| share.holds[*block]).collect();
         spectrum_jobs.sort_by_key(|(_, job)| job.out.end());
         let (spectrum_blocks, spectrum_jobs): (Vec<usize>, Vec<MapJob>) = spectrum_jobs.into_iter().unzip();
         let mut observed = alloc::vec![None; members.last().map_or(0, |last| last + 1)];
@@ -79,7 +84,7 @@ impl<B: Backend> Eigen<B> {
         let mut values = backend.allocate(next)?;
         backend.fill(B::Scalar::of(1.0), Region::vector(0, next), &mut values)?;
         Ok(Self {
-            eigen_jobs: cache.sides.iter().map(job).collect(),
+            eigen_jobs: cache.own.iter().map(job).collect(),
             check_jobs: spectra.iter().enumerate().map(check).collect(),
             moment_jobs: spectrum_jobs.iter().map(|job| MapJob::unary(job.out, job.out)).collect(),
             moments: if ekfac { Some(Moments::new(backend, blocks, parameters)?) } else { None },
@@ -91,8 +96,8 @@ impl<B: Backend> Eigen<B> {
             unchanged: alloc::vec![false; blocks.len()],
             observed,
             pending: None,
-            inward: Sandwich::new(blocks, [true, false]),
-            outward: Sandwich::new(blocks, [false, true]),
+            inward: Sandwich::new(held.clone(), [true, false]),
+            outward: Sandwich::new(held, [false, true]),
             cache,
         })
     }
@@ -110,6 +115,7 @@ impl<B: Backend> Eigen<B> {
         &mut self,
         backend: &mut B,
         factors: &KroneckerFactors<B>,
+        division: Option<&mut Division<B>>,
         report: &mut Report,
     ) -> Result<(), B::Error> {
         let Some(ticket) = self.pending.take() else { return Ok(()) };
@@ -129,6 +135,10 @@ impl<B: Backend> Eigen<B> {
                     Kept::Identity => backend.fill(one, region, &mut self.shadow_values)?,
                 }
             }
+        }
+        if let Some(division) = division {
+            let values = Some((&mut self.shadow_values, &*self.spectra));
+            division.decompositions(backend, &mut self.cache.shadow, values)?;
         }
         self.cache.promote();
         // A semidefinite matrix may have got eigenvalues below 0 from rounding.
@@ -152,8 +162,8 @@ impl<B: Backend> Eigen<B> {
         report: &mut Report,
     ) -> Result<bool, B::Error> {
         let mut retried = false;
-        for job in 0..self.cache.sides.len() {
-            let side = self.cache.sides[job];
+        for job in 0..self.cache.own.len() {
+            let side = self.cache.own[job];
             if side.block != block || self.cache.is_finite(side.slot) {
                 continue;
             }

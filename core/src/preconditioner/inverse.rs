@@ -2,6 +2,7 @@
 
 use super::cache::{Cache, Kept, Sandwich};
 use super::dense;
+use super::division::{Division, Share};
 use super::low_rank::{LowRank, is_worthwhile};
 use super::{BlockState, Captures, Report};
 use crate::backend::{Backend, Gemm, Invert, Map, MapJob, ReduceJob};
@@ -48,16 +49,22 @@ pub(super) struct Inverse<B: Backend> {
 }
 
 impl<B: Backend> Inverse<B> {
-    pub(super) fn new(backend: &mut B, factors: &KroneckerFactors<B>, len: usize) -> Result<Self, B::Error> {
-        let cache = Cache::new(backend, factors, len)?;
+    pub(super) fn new(
+        backend: &mut B,
+        factors: &KroneckerFactors<B>,
+        len: usize,
+        share: &Share,
+    ) -> Result<Self, B::Error> {
+        let cache = Cache::new(backend, factors, len, share)?;
         let blocks = factors.blocks();
         let count = blocks.len();
-        let sides = &cache.sides;
+        let own = &cache.own;
+        let held = blocks.iter().zip(&share.holds).filter(|(_, holds)| **holds).map(|(block, _)| block);
         let trace = |side: &Side| {
             let alpha = B::Scalar::of(1.0 / side.region.rows.max(1) as f64);
             ReduceJob { alpha, ..ReduceJob::sum(side.region.diagonal(), Region::vector(side.slot, 1)) }
         };
-        let mut trace_jobs: Vec<_> = sides.iter().map(trace).collect();
+        let mut trace_jobs: Vec<_> = factors.sides().iter().map(trace).collect();
         trace_jobs.sort_by_key(|job| job.out.offset);
         let shift = |side: &Side| MapJob::unary(Region::scalar(side.slot, 1, side.region.rows), side.region.diagonal());
         let mut raises = backend.allocate(count)?;
@@ -72,13 +79,13 @@ impl<B: Backend> Inverse<B> {
             raised,
             dampings: backend.allocate(2 * count)?,
             trace_jobs,
-            shift_jobs: sides.iter().map(shift).collect(),
-            cholesky_jobs: sides.iter().map(|side| side.region).collect(),
-            invert_jobs: sides.iter().map(|side| Invert { factor: side.region, out: side.region }).collect(),
+            shift_jobs: own.iter().map(shift).collect(),
+            cholesky_jobs: own.iter().map(|side| side.region).collect(),
+            invert_jobs: own.iter().map(|side| Invert { factor: side.region, out: side.region }).collect(),
             pending: None,
-            sound: vec![false; 2 * count],
-            all: Sandwich::new(blocks, [false; 2]),
-            dense: Sandwich::new(blocks, [false; 2]),
+            sound: vec![false; own.len()],
+            all: Sandwich::new(held.clone(), [false; 2]),
+            dense: Sandwich::new(held, [false; 2]),
             plan: vec![false; count],
             low_rank: LowRank::new(),
             cache,
@@ -122,6 +129,7 @@ impl<B: Backend> Inverse<B> {
         &mut self,
         backend: &mut B,
         factors: &KroneckerFactors<B>,
+        division: Option<&mut Division<B>>,
         report: &mut Report,
     ) -> Result<(), B::Error> {
         let Some((verdict, finite)) = self.pending.take() else { return Ok(()) };
@@ -143,6 +151,9 @@ impl<B: Backend> Inverse<B> {
         if changed {
             backend.upload(&self.raised, &mut self.raises, 0)?;
         }
+        if let Some(division) = division {
+            division.decompositions(backend, &mut self.cache.shadow, None)?;
+        }
         self.cache.promote();
         Ok(())
     }
@@ -156,8 +167,8 @@ impl<B: Backend> Inverse<B> {
         report: &mut Report,
     ) -> Result<bool, B::Error> {
         let mut retried = false;
-        for job in 0..self.cache.sides.len() {
-            let side = self.cache.sides[job];
+        for job in 0..self.cache.own.len() {
+            let side = self.cache.own[job];
             if side.block != block || (self.sound[job] && self.cache.is_finite(side.slot)) {
                 continue;
             }

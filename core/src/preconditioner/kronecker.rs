@@ -2,6 +2,7 @@
 
 use super::cache::Sandwich;
 use super::clip::Clip;
+use super::division::{Division, Member, Share};
 use super::eigen::Eigen;
 use super::inverse::Inverse;
 use super::state::{BlockState, State};
@@ -11,6 +12,7 @@ use crate::factor::KroneckerFactors;
 use crate::layer::{Block, Observer};
 use crate::matrix::Region;
 use crate::scalar::Scalar;
+use crate::transport::TransportError;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -25,6 +27,10 @@ pub struct Kronecker<B: Backend> {
     members: Vec<usize>,
     solver: Solver<B>,
     clip: Clip<B>,
+    /// What is done with others, where steps are shared.
+    division: Option<Division<B>>,
+    /// The mean gradient of all who share the step.
+    mean: Option<B::Buffer>,
     curvature: Curvature<B>,
     scratch: B::Buffer,
     v: B::Buffer,
@@ -66,6 +72,42 @@ impl<B: Backend> Kronecker<B> {
         parameters: usize,
         options: Options,
     ) -> Result<Self, B::Error> {
+        Self::build(backend, blocks, [statistics, parameters], options, None)
+    }
+
+    /// The same where several members share every step: gradients are averaged, and the rest is divided by the
+    /// [`Plan`](crate::placement::Plan) of `member`, which was made for those of `blocks` that are not excluded.
+    ///
+    /// Every member has to make the same steps. The trainer's losses, and batch statistics of normalisation layers, stay
+    /// each member's own.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new), if the plan was made for other blocks, or the form is [`Form::Ekfac`], whose second moments
+    /// have no place in a plan.
+    #[track_caller]
+    pub fn divided(
+        backend: &mut B,
+        blocks: &[Block],
+        statistics: usize,
+        parameters: usize,
+        options: Options,
+        member: Member<B::Scalar>,
+    ) -> Result<Self, B::Error> {
+        assert!(options.form != Form::Ekfac, "EKFAC cannot be divided among members: choose the inverse or eigen form");
+        Self::build(backend, blocks, [statistics, parameters], options, Some(member))
+    }
+
+    #[track_caller]
+    fn build(
+        backend: &mut B,
+        blocks: &[Block],
+        [statistics, parameters]: [usize; 2],
+        options: Options,
+        member: Option<Member<B::Scalar>>,
+    ) -> Result<Self, B::Error> {
         if let Err(error) = options.check(blocks) {
             panic!("{error}");
         }
@@ -75,12 +117,19 @@ impl<B: Backend> Kronecker<B> {
         assert!(taken.iter().all(|region| region.is_packed()), "the parameters of a block are a packed matrix");
         let clip = Clip::new(backend, &blocks, options.clip)?;
         let curvature = Curvature::new(backend, &blocks, parameters)?;
+        let division = match member {
+            Some(member) => Some((Division::new(&blocks, parameters, member), backend.allocate(parameters)?)),
+            None => None,
+        };
+        let (division, mean) = division.unzip();
+        let share = division.as_ref().map_or_else(|| Share::all(blocks.len()), Division::share);
         let factors = KroneckerFactors::new(backend, blocks, statistics)?;
         let solver = match options.form {
-            Form::Inverse => Solver::Inverse(Box::new(Inverse::new(backend, &factors, statistics)?)),
+            Form::Inverse => Solver::Inverse(Box::new(Inverse::new(backend, &factors, statistics, &share)?)),
             Form::Eigen | Form::Ekfac => {
                 let ekfac = options.form == Form::Ekfac;
-                Solver::Eigen(Box::new(Eigen::new(backend, &factors, &members, [statistics, parameters], ekfac)?))
+                let lengths = [statistics, parameters];
+                Solver::Eigen(Box::new(Eigen::new(backend, &factors, &members, lengths, ekfac, &share)?))
             }
         };
         let plain = gaps(parameters, &taken).into_iter();
@@ -100,6 +149,8 @@ impl<B: Backend> Kronecker<B> {
             members,
             solver,
             clip,
+            division,
+            mean,
             curvature,
         })
     }
@@ -115,9 +166,10 @@ impl<B: Backend> Kronecker<B> {
     }
 
     fn finish_refresh(&mut self, backend: &mut B) -> Result<(), B::Error> {
+        let division = self.division.as_mut();
         match &mut self.solver {
-            Solver::Inverse(inverse) => inverse.finish(backend, &self.factors, &mut self.report),
-            Solver::Eigen(eigen) => eigen.finish(backend, &self.factors, &mut self.report),
+            Solver::Inverse(inverse) => inverse.finish(backend, &self.factors, division, &mut self.report),
+            Solver::Eigen(eigen) => eigen.finish(backend, &self.factors, division, &mut self.report),
         }
     }
 
@@ -173,6 +225,9 @@ where
 
     fn update(&mut self, backend: &mut B, count: usize) -> Result<(), B::Error> {
         if self.takes() {
+            if let Some(division) = &mut self.division {
+                division.statistics(backend, self.factors.means().statistics())?;
+            }
             self.factors.means().close(backend, self.options.ema_old, count)?;
             self.report.updates += 1;
             if let Solver::Eigen(eigen) = &mut self.solver
@@ -211,12 +266,24 @@ where
     ) -> Result<(), B::Error> {
         let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
         let (scratch, v) = (&mut self.scratch, &mut self.v);
+        let divided = self.division.is_some();
+        let gradient = match (&mut self.division, &mut self.mean) {
+            (Some(division), Some(mean)) => {
+                division.gradients(backend, gradient, mean)?;
+                &*mean
+            }
+            _ => gradient,
+        };
         match &mut self.solver {
             Solver::Inverse(inverse) => {
-                let passes = passes.filter(|_| self.options.low_rank);
+                // A mean over members has not the low rank of one member's batch.
+                let passes = passes.filter(|_| self.options.low_rank && !divided);
                 inverse.apply(backend, self.factors.blocks(), &self.members, passes, gradient, scratch, v)?;
             }
             Solver::Eigen(eigen) => eigen.apply(backend, self.damping, gradient, scratch, v)?,
+        }
+        if let Some(division) = &mut self.division {
+            division.directions(backend, v)?;
         }
         self.clip.apply(backend, learning_rate, gradient, v, direction)?;
         backend.map(Map::Axpby(one, zero), &self.plain_jobs, Some(gradient), None, direction)?;
@@ -231,6 +298,10 @@ where
         change: &B::Buffer,
         out: &mut B::Buffer,
     ) -> Result<bool, B::Error> {
+        if self.division.is_some() {
+            // One member's loss says too little of the others', and all have to have the same damping.
+            return Ok(false);
+        }
         let values = self.factors.running();
         self.curvature.model(
             backend,
@@ -241,6 +312,15 @@ where
             out,
         )?;
         Ok(true)
+    }
+
+    fn observes(&mut self, block: &str) -> bool {
+        let known = self.factors.blocks().iter().any(|known| known.name == block);
+        known && self.division.as_ref().is_none_or(|division| division.observes(block))
+    }
+
+    fn abandoned(&mut self) -> Option<TransportError> {
+        self.division.as_mut()?.abandoned()
     }
 
     fn damping(&self) -> f64 {
@@ -324,7 +404,7 @@ impl<B: Backend> Curvature<B> {
         let count = blocks.len();
         let dot = |(at, block): (usize, &Block)| ReduceJob::sum(block.parameters, Region::vector(at, 1));
         Ok(Self {
-            products: Sandwich::new(blocks, [false; 2]),
+            products: Sandwich::new(blocks.iter(), [false; 2]),
             dot_jobs: blocks.iter().enumerate().map(dot).collect(),
             dots: backend.allocate(count)?,
             shares: [backend.allocate(count)?, backend.allocate(count)?],

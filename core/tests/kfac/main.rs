@@ -1,6 +1,7 @@
 //! K-FAC and training on a small backend in double precision, against plain loops.
 
 mod dense;
+mod division;
 mod ekfac;
 mod factor;
 mod optimiser;

@@ -16,14 +16,14 @@ use kronfleet_core::seed::Seed;
 use kronfleet_core::trainer::{Batches, Examples, Trainer, TrainerOptions};
 use proptest::prelude::*;
 
-const INPUTS: usize = 8;
-const CLASSES: u64 = 4;
+pub(crate) const INPUTS: usize = 8;
+pub(crate) const CLASSES: u64 = 4;
 
 /// Points around one centre for each class, badly scaled on purpose: input i is `3^-i` times a normal number.
 #[derive(Clone)]
-struct Cloud {
-    seed: Seed,
-    next: u64,
+pub(crate) struct Cloud {
+    pub(crate) seed: Seed,
+    pub(crate) next: u64,
 }
 
 impl Cloud {

@@ -1,0 +1,308 @@
+//! A placement applied to the layers of a network.
+
+use super::{Cost, Decomposers, Exchange, Placement, Seconds, Statistics, Traffic, Work, assign};
+use crate::layer::Block;
+use crate::preconditioner::Form;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// A layer as the division of work sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Load {
+    /// Rows of the weight matrix, and of the factor G.
+    pub rows: usize,
+    /// Columns of the weight matrix with its bias, and rows of the factor A.
+    pub columns: usize,
+    /// Spatial positions per sample.
+    pub positions: usize,
+}
+
+impl Load {
+    /// A layer of this shape.
+    pub const fn new(rows: usize, columns: usize, positions: usize) -> Self {
+        Self { rows, columns, positions }
+    }
+
+    /// Parameters.
+    pub const fn parameters(&self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// Rows of each factor: A, G.
+    const fn factors(&self) -> [usize; 2] {
+        [self.columns, self.rows]
+    }
+
+    /// Operations of forward and backward pass for one sample.
+    fn passes(&self) -> f64 {
+        6.0 * self.parameters() as f64 * self.positions as f64
+    }
+}
+
+impl From<&Block> for Load {
+    fn from(block: &Block) -> Self {
+        Self::new(block.parameters.rows, block.parameters.columns, block.positions)
+    }
+}
+
+/// A factor's place in a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Factor {
+    rows: usize,
+    owner: usize,
+    /// Whether all who hold it decompose it themselves.
+    everywhere: bool,
+}
+
+/// A layer's place in a plan: A, G.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    load: Load,
+    factors: [Factor; 2],
+}
+
+/// Who does what, for every layer of one network and every one of so many members. All members make the same plan from the
+/// same layers; nobody hands it out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    placement: Placement,
+    members: usize,
+    work: Work,
+    places: Vec<Place>,
+    /// How many members hold a layer's decompositions.
+    holders: usize,
+}
+
+impl Plan {
+    /// Divides the work on `layers` among so many members.
+    ///
+    /// # Panics
+    /// If there is no member, or [`Placement::check`] finds fault.
+    #[track_caller]
+    pub fn new(placement: &Placement, layers: &[Load], members: usize, work: &Work) -> Self {
+        if let Err(reason) = placement.check() {
+            panic!("{reason}");
+        }
+        assert!(members > 0, "work for nobody");
+        let holders = (libm::round(placement.holders * members as f64) as usize).clamp(1, members);
+        let mut plan = Self { placement: *placement, members, work: *work, places: Vec::new(), holders };
+        let everywhere: Vec<[bool; 2]> =
+            layers.iter().map(|load| load.factors().map(|rows| plan.is_cheaper_everywhere(rows))).collect();
+        // What everybody does burdens nobody more than others.
+        let cost = |rows: usize, everywhere: bool| if everywhere { 0.0 } else { plan.decomposition(rows) };
+        let costs = layers.iter().zip(&everywhere).map(|(load, everywhere)| {
+            let [a, g] = load.factors();
+            [cost(a, everywhere[0]), cost(g, everywhere[1])]
+        });
+        let owners: Vec<usize> = if placement.apart {
+            assign(placement.balance, &costs.flatten().collect::<Vec<_>>(), members)
+        } else {
+            let whole: Vec<f64> = costs.map(|[a, g]| a + g).collect();
+            assign(placement.balance, &whole, members).into_iter().flat_map(|owner| [owner; 2]).collect()
+        };
+        let place = |((load, owners), everywhere): ((&Load, &[usize]), &[bool; 2])| {
+            let rows = load.factors();
+            let factor = |side: usize| Factor { rows: rows[side], owner: owners[side], everywhere: everywhere[side] };
+            Place { load: *load, factors: [factor(0), factor(1)] }
+        };
+        plan.places = layers.iter().zip(owners.chunks_exact(2)).zip(&everywhere).map(place).collect();
+        plan
+    }
+
+    /// The members the work is divided among.
+    pub fn members(&self) -> usize {
+        self.members
+    }
+
+    /// The layers, in order.
+    pub fn loads(&self) -> Vec<Load> {
+        self.places.iter().map(|place| place.load).collect()
+    }
+
+    /// The rule.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// Who a layer belongs to: the owner of its larger factor.
+    pub fn owner(&self, layer: usize) -> usize {
+        let [a, g] = self.places[layer].factors;
+        if g.rows > a.rows { g.owner } else { a.owner }
+    }
+
+    /// The owners of a layer's factors: A, G.
+    pub fn owners(&self, layer: usize) -> [usize; 2] {
+        self.places[layer].factors.map(|factor| factor.owner)
+    }
+
+    /// The members that hold a layer's decompositions and compute its direction; its owner is among them.
+    pub fn holders(&self, layer: usize) -> Range<usize> {
+        let first = self.owner(layer) / self.holders * self.holders;
+        first..(first + self.holders).min(self.members)
+    }
+
+    /// The members that decompose a layer's factors: A, G.
+    pub fn decomposers(&self, layer: usize) -> [Range<usize>; 2] {
+        let holders = self.holders(layer);
+        self.places[layer].factors.map(
+            |factor| {
+                if factor.everywhere { holders.clone() } else { factor.owner..factor.owner + 1 }
+            },
+        )
+    }
+
+    /// Whether a member makes statistics of a layer's factors: A, G.
+    pub fn makes_statistics(&self, layer: usize, member: usize) -> [bool; 2] {
+        self.owners(layer).map(|owner| self.placement.statistics != Statistics::OwnBatch || owner == member)
+    }
+
+    /// Whether a member keeps the running averages of a layer's factors: A, G.
+    pub fn keeps_statistics(&self, layer: usize, member: usize) -> [bool; 2] {
+        self.owners(layer).map(|owner| self.placement.statistics == Statistics::Everywhere || owner == member)
+    }
+
+    /// What the average of the gradients moves, at every step.
+    pub fn gradients(&self) -> Traffic {
+        let values = self.places.iter().map(|place| place.load.parameters()).sum();
+        self.traffic([Exchange::AllReduce { values }])
+    }
+
+    /// What a factor update moves.
+    pub fn statistics(&self) -> Traffic {
+        let factors = self.places.iter().flat_map(|place| place.factors);
+        let triangles = self.placement.triangles;
+        let sizes = factors.map(move |factor| (factor.owner, symmetric(factor.rows, triangles)));
+        match self.placement.statistics {
+            Statistics::OwnBatch => self.traffic([]),
+            Statistics::AtOwner => self.traffic(sizes.map(|(to, values)| Exchange::Reduce { to, values })),
+            Statistics::Everywhere => self.traffic(sizes.map(|(_, values)| Exchange::AllReduce { values })),
+        }
+    }
+
+    /// What a refresh moves: decompositions on their way from those who made them to all who hold them.
+    pub fn decompositions(&self) -> Traffic {
+        let exchanges = (0..self.places.len()).flat_map(|layer| {
+            let holders = self.holders(layer);
+            let travels = self.places[layer].factors.into_iter().filter(|factor| !factor.everywhere);
+            travels.map(move |factor| Exchange::Broadcast {
+                from: factor.owner,
+                to: holders.clone().filter(|&member| member != factor.owner).collect(),
+                values: self.decomposed(factor.rows),
+            })
+        });
+        self.traffic(exchanges)
+    }
+
+    /// What a step moves once directions are there: each holder hands them to its share of those who hold nothing.
+    pub fn directions(&self) -> Traffic {
+        let exchanges = self.places.iter().enumerate().flat_map(|(layer, place)| {
+            let holders = self.holders(layer);
+            let count = holders.len();
+            let others: Vec<usize> = (0..self.members).filter(|member| !holders.contains(member)).collect();
+            holders.enumerate().map(move |(turn, from)| Exchange::Broadcast {
+                from,
+                to: others.iter().copied().skip(turn).step_by(count).collect(),
+                values: place.load.parameters(),
+            })
+        });
+        self.traffic(exchanges)
+    }
+
+    /// What a member does and holds.
+    pub fn cost(&self, member: usize) -> Cost {
+        let mut cost = Cost::default();
+        let batch = self.work.batch as f64;
+        for (layer, place) in self.places.iter().enumerate() {
+            let Load { rows, columns, positions } = place.load;
+            let holds = self.holders(layer).contains(&member);
+            let decomposers = self.decomposers(layer);
+            let makes = self.makes_statistics(layer, member);
+            let keeps = self.keeps_statistics(layer, member);
+            for (side, factor) in place.factors.iter().enumerate() {
+                let of = factor.rows as f64;
+                if makes[side] {
+                    cost.statistics += of * (of + 1.0) * positions as f64 * batch;
+                }
+                if keeps[side] {
+                    cost.values += factor.rows * factor.rows;
+                }
+                let decomposes = decomposers[side].contains(&member);
+                if decomposes {
+                    cost.decompositions += self.decomposition(factor.rows);
+                    cost.decomposed += 1;
+                }
+                if holds || decomposes {
+                    cost.values += factor.rows * factor.rows + if self.is_eigen() { factor.rows } else { 0 };
+                }
+            }
+            if holds {
+                let (rows, columns) = (rows as f64, columns as f64);
+                let twice = if self.is_eigen() { 2.0 } else { 1.0 };
+                cost.directions += twice * 2.0 * rows * columns * (rows + columns);
+            }
+        }
+        cost
+    }
+
+    /// How long one update takes by the figures of the machine.
+    pub fn seconds(&self) -> Seconds {
+        let machine = self.work.machine;
+        let slowest = |of: &dyn Fn(Cost) -> f64| {
+            let costs = (0..self.members).map(|member| of(self.cost(member)));
+            costs.fold(0.0, f64::max)
+        };
+        let statistics = machine.seconds(&self.statistics(), self.members);
+        let passes: f64 = self.places.iter().map(|place| place.load.passes()).sum::<f64>() * self.work.batch as f64;
+        let hidden = if self.placement.overlapped { passes / machine.products } else { 0.0 };
+        Seconds {
+            statistics: slowest(&|cost| cost.statistics) / machine.products,
+            statistics_exchange: f64::max(0.0, statistics - hidden),
+            decompositions: slowest(&|cost| cost.decompositions) / machine.decompositions,
+            decompositions_exchange: machine.seconds(&self.decompositions(), self.members),
+            directions: slowest(&|cost| cost.directions) / machine.products,
+            directions_exchange: machine.seconds(&self.directions(), self.members),
+        }
+    }
+
+    fn traffic(&self, exchanges: impl IntoIterator<Item = Exchange>) -> Traffic {
+        Traffic::new(self.members, exchanges)
+    }
+
+    fn is_eigen(&self) -> bool {
+        self.work.form != Form::Inverse
+    }
+
+    /// Operations of the decomposition of a factor: `n³` for the inverse by Cholesky, `9·n³` for eigenvectors.
+    fn decomposition(&self, rows: usize) -> f64 {
+        let cube = (rows * rows) as f64 * rows as f64;
+        if self.is_eigen() { 9.0 * cube } else { cube }
+    }
+
+    /// Values of a decomposition on the wire.
+    fn decomposed(&self, rows: usize) -> usize {
+        if self.is_eigen() { rows * rows + rows } else { symmetric(rows, self.placement.triangles) }
+    }
+
+    /// Whether every holder decomposes a factor of so many rows itself.
+    fn is_cheaper_everywhere(&self, rows: usize) -> bool {
+        match self.placement.decomposers {
+            Decomposers::Everybody => true,
+            Decomposers::Owner => false,
+            Decomposers::Cheaper => {
+                let machine = &self.work.machine;
+                let to = (1..self.holders).collect();
+                let hand_out = self.traffic([Exchange::Broadcast { from: 0, to, values: self.decomposed(rows) }]);
+                self.decomposition(rows) / machine.decompositions <= machine.seconds(&hand_out, self.members)
+            }
+        }
+    }
+}
+
+/// Values of a symmetric matrix on the wire.
+fn symmetric(rows: usize, triangle: bool) -> usize {
+    if triangle { rows * (rows + 1) / 2 } else { rows * rows }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+use super::*;
+use crate::placement::{Balance, Machine};
+use crate::seed::{Random, Seed};
+use alloc::vec;
+
+fn layers(random: &mut Random) -> Vec<Load> {
+    let side = |random: &mut Random| 1 + random.below(300) as usize;
+    (0..random.below(12)).map(|_| Load::new(side(random), side(random), 1 + random.below(50) as usize)).collect()
+}
+
+fn work(random: &mut Random) -> Work {
+    let form = [Form::Inverse, Form::Eigen, Form::Ekfac][random.below(3) as usize];
+    // From a link that everything is cheaper than, to one that nothing is.
+    let bandwidth = libm::pow(10.0, 3.0 + random.below(9) as f64);
+    Work { form, batch: 1 + random.below(64) as usize, machine: Machine { bandwidth, ..Machine::default() } }
+}
+
+/// The published placements, and any others.
+fn placement(random: &mut Random) -> Placement {
+    let named = [
+        Placement::d_kfac(),
+        Placement::mpd(true),
+        Placement::mpd(false),
+        Placement::spd(),
+        Placement::kaisa(0.5),
+        Placement::owner_reduce(),
+        Placement::dp_kfac(),
+    ];
+    let named = named[random.below(named.len() as u64) as usize];
+    if random.below(2) == 0 {
+        return named;
+    }
+    Placement {
+        holders: random.below(11) as f64 / 10.0,
+        apart: named.statistics == Statistics::Everywhere && random.below(2) == 0,
+        balance: if random.below(2) == 0 { Balance::Largest } else { Balance::Contiguous },
+        triangles: random.below(2) == 0,
+        ..named
+    }
+}
+
+/// Plans of every kind, with a number to name them by.
+fn plans() -> impl Iterator<Item = (u64, Vec<Load>, Plan)> {
+    (0..300).map(|seed| {
+        let mut random = Seed(seed).random();
+        let (layers, work, placement) = (layers(&mut random), work(&mut random), placement(&mut random));
+        let members = 1 + random.below(9) as usize;
+        let plan = Plan::new(&placement, &layers, members, &work);
+        (seed, layers, plan)
+    })
+}
+
+/// How often each member gets something, by whom it comes from and how much it is.
+fn arrivals(traffic: &Traffic, values: usize, members: usize) -> Vec<usize> {
+    let mut times = vec![0; members];
+    for exchange in traffic.exchanges() {
+        if let Exchange::Broadcast { to, values: of, .. } = exchange
+            && *of == values
+        {
+            to.iter().for_each(|&member| times[member] += 1);
+        }
+    }
+    times
+}
+
+#[test]
+fn everybody_who_needs_something_makes_it_or_gets_it_once() {
+    for (seed, layers, plan) in plans() {
+        let members = plan.members();
+        // One layer at a time, so that what travels tells which layer it is of.
+        for (layer, load) in layers.iter().enumerate() {
+            let holders = plan.holders(layer);
+            assert!(holders.contains(&plan.owner(layer)), "seed {seed}: the owner of layer {layer} holds it");
+            let alone = Plan { places: vec![plan.places[layer]], ..plan.clone() };
+            let directions = arrivals(&alone.directions(), load.parameters(), members);
+            for (member, &times) in directions.iter().enumerate() {
+                let expected = usize::from(!holders.contains(&member));
+                assert_eq!(times, expected, "seed {seed}: directions of layer {layer} at {member}");
+            }
+            let traffic = alone.decompositions();
+            for (side, decomposers) in plan.decomposers(layer).into_iter().enumerate() {
+                let place = plan.places[layer].factors;
+                let values = plan.decomposed(place[side].rows);
+                if plan.decomposed(place[1 - side].rows) == values {
+                    continue;
+                }
+                for (member, times) in arrivals(&traffic, values, members).into_iter().enumerate() {
+                    let needs = holders.contains(&member) && !decomposers.contains(&member);
+                    assert_eq!(times, usize::from(needs), "seed {seed}: factor {side} of layer {layer} at {member}");
+                }
+                // Whoever decomposes has what to decompose.
+                for member in decomposers {
+                    assert!(plan.keeps_statistics(layer, member)[side], "seed {seed}: layer {layer} at {member}");
+                    let makes = plan.makes_statistics(layer, member)[side];
+                    assert!(makes, "seed {seed}: statistics of layer {layer} at {member}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_members_do_adds_up() {
+    for (seed, layers, plan) in plans() {
+        let members = plan.members();
+        let decomposed: usize = (0..members).map(|member| plan.cost(member).decomposed).sum();
+        let expected: usize =
+            (0..layers.len()).flat_map(|layer| plan.decomposers(layer)).map(|range| range.len()).sum();
+        assert_eq!(decomposed, expected, "seed {seed}");
+        if plan.placement().decomposers == Decomposers::Owner {
+            assert_eq!(decomposed, 2 * layers.len(), "seed {seed}: never everybody");
+        }
+        // No link carries more than is sent, and the busiest not less than its share.
+        for traffic in [plan.gradients(), plan.statistics(), plan.decompositions(), plan.directions()] {
+            let loads: Vec<f64> = (0..members).map(|member| traffic.load(member)).collect();
+            let (sum, busiest) = (loads.iter().sum::<f64>(), loads.iter().copied().fold(0.0, f64::max));
+            let values = traffic.values() as f64;
+            assert!(busiest <= values + 1e-6 && sum >= values - 1e-6, "seed {seed}: {loads:?} of {values}");
+        }
+    }
+}
+
+#[test]
+fn the_table_of_the_systems_holds() {
+    // A convolution of 64 into 32 channels, 3 × 3, and a dense layer.
+    let layers = [Load::new(32, 576, 196), Load::new(10, 65, 1)];
+    let triangle = |n: usize| (n * (n + 1) / 2) as u64;
+    let (full, triangles) = (576 * 576 + 32 * 32 + 65 * 65 + 100, triangle(576) + triangle(32) + triangle(65) + 55);
+    let gradient = 32 * 576 + 650;
+    let members = 4;
+    let plan = |placement: &Placement, form| {
+        Plan::new(placement, &layers, members, &Work { form, batch: 8, machine: Machine::default() })
+    };
+    let moved = |plan: &Plan| [plan.statistics().values(), plan.decompositions().values(), plan.directions().values()];
+    let bases = full + 576 + 32 + 65 + 10;
+    assert_eq!(moved(&plan(&Placement::d_kfac(), Form::Eigen)), [6 * full, 0, 0]);
+    assert_eq!(moved(&plan(&Placement::mpd(true), Form::Eigen)), [6 * full, 3 * bases, 0]);
+    assert_eq!(moved(&plan(&Placement::mpd(false), Form::Inverse)), [6 * full, 0, 3 * gradient]);
+    assert_eq!(moved(&plan(&Placement::kaisa(0.5), Form::Eigen)), [6 * full, bases, 2 * gradient]);
+    assert_eq!(moved(&plan(&Placement::kaisa(1.0), Form::Eigen)), moved(&plan(&Placement::mpd(true), Form::Eigen)));
+    assert_eq!(moved(&plan(&Placement::owner_reduce(), Form::Inverse)), [3 * triangles, 0, 3 * gradient]);
+    assert_eq!(moved(&plan(&Placement::dp_kfac(), Form::Inverse)), [0, 0, 3 * gradient]);
+    assert_eq!(plan(&Placement::dp_kfac(), Form::Inverse).gradients().values(), 6 * gradient);
+    let costs = |placement| {
+        let plan = plan(&placement, Form::Inverse);
+        (0..members).map(|member| plan.cost(member).values as u64).collect::<Vec<_>>()
+    };
+    // Everybody keeps everything, or owners their own.
+    assert_eq!(costs(Placement::d_kfac()), [2 * full; 4]);
+    assert_eq!(costs(Placement::dp_kfac()), [2 * (full - 65 * 65 - 100), 2 * (65 * 65 + 100), 0, 0]);
+}
+
+#[test]
+fn small_factors_are_decomposed_everywhere_where_links_are_slow() {
+    let layers = [Load::new(1_000, 30, 1), Load::new(30, 2_000, 1)];
+    let plan = |bandwidth, latency| {
+        let machine = Machine { bandwidth, latency, ..Machine::default() };
+        Plan::new(&Placement::spd(), &layers, 4, &Work { form: Form::Inverse, batch: 8, machine })
+    };
+    let everywhere =
+        |plan: Plan| plan.decomposers(0).into_iter().chain(plan.decomposers(1)).map(|range| range.len() == 4);
+    assert!(everywhere(plan(1e3, 1.0)).all(|everywhere| everywhere));
+    assert!(everywhere(plan(1e15, 0.0)).all(|everywhere| !everywhere));
+    assert!(everywhere(plan(1.25e9, 1e-4)).eq([true, false, false, true]));
+}

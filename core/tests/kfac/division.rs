@@ -1,0 +1,411 @@
+//! Members that share every step and divide its work, in threads that talk through channels.
+
+use crate::dense::{Device, assert_close};
+use crate::trainer::{CLASSES, Cloud, INPUTS};
+use kronfleet_core::backend::{Backend, Extent};
+use kronfleet_core::error::ErrorKind;
+use kronfleet_core::network::{Initialisation, Network, Spec};
+use kronfleet_core::optimiser::{Sgd, SgdOptions};
+use kronfleet_core::placement::{Balance, Load, Machine, Placement, Plan, Wire, Work};
+use kronfleet_core::preconditioner::{Form, Kronecker, Member, Options, Refresh};
+use kronfleet_core::seed::Seed;
+use kronfleet_core::trainer::{Batches, Trainer, TrainerOptions};
+use kronfleet_core::transport::TransportError;
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+/// Channels from and to every member; counts the values it sends.
+struct Channels {
+    me: usize,
+    to: Vec<Sender<Vec<f64>>>,
+    from: Vec<Receiver<Vec<f64>>>,
+    moved: Arc<AtomicU64>,
+    /// The exchange at which the member dies.
+    dies_at: Option<u64>,
+    exchanges: u64,
+}
+
+fn channels(members: usize) -> Vec<Channels> {
+    let moved = Arc::new(AtomicU64::new(0));
+    let empty = |me| Channels { me, to: vec![], from: vec![], moved: Arc::clone(&moved), dies_at: None, exchanges: 0 };
+    let mut ends: Vec<Channels> = (0..members).map(empty).collect();
+    for from in 0..members {
+        for to in 0..members {
+            let (sender, receiver) = channel();
+            ends[from].to.push(sender);
+            ends[to].from.push(receiver);
+        }
+    }
+    ends
+}
+
+impl Channels {
+    fn send(&self, to: usize, values: &[f64]) -> Result<(), TransportError> {
+        self.moved.fetch_add(values.len() as u64, Ordering::Relaxed);
+        self.to[to].send(values.to_vec()).map_err(|_| lost(to))
+    }
+
+    fn receive(&self, from: usize) -> Result<Vec<f64>, TransportError> {
+        self.from[from].recv().map_err(|_| lost(from))
+    }
+
+    fn lives(&mut self) -> Result<(), TransportError> {
+        self.exchanges += 1;
+        if self.dies_at.is_some_and(|last| self.exchanges > last) {
+            self.to.clear();
+            self.from.clear();
+            return Err(lost(self.me));
+        }
+        Ok(())
+    }
+}
+
+fn lost(member: usize) -> TransportError {
+    let peer = Some(kronfleet_core::transport::NodeId(member as u32));
+    TransportError { kind: ErrorKind::Unreachable, peer, reason: "is gone".into() }
+}
+
+impl Wire<f64> for Channels {
+    /// Everybody's values go to one, who sums them in order, and from there to everybody.
+    fn mean(&mut self, to: Option<usize>, weight: f64, values: &mut [f64]) -> Result<(), TransportError> {
+        self.lives()?;
+        let root = to.unwrap_or(0);
+        let members = self.to.len();
+        let weighed = |values: &[f64], weight| {
+            let mut weighed = values.to_vec();
+            weighed.push(weight);
+            weighed
+        };
+        if self.me != root {
+            // The weight is no value of the plan.
+            self.moved.fetch_sub(1, Ordering::Relaxed);
+            self.send(root, &weighed(values, weight))?;
+        } else {
+            let mut sum = vec![0.0; values.len() + 1];
+            for member in 0..members {
+                let part = if member == root { weighed(values, weight) } else { self.receive(member)? };
+                let weight = part[values.len()];
+                sum[values.len()] += weight;
+                sum.iter_mut().zip(&part[..values.len()]).for_each(|(sum, part)| *sum += weight * part);
+            }
+            for (value, total) in values.iter_mut().zip(&sum) {
+                *value = total / sum[sum.len() - 1];
+            }
+        }
+        if to.is_none() {
+            let others: Vec<usize> = (0..members).filter(|&member| member != root).collect();
+            if self.me == root {
+                others.iter().try_for_each(|&member| self.send(member, values))?;
+            } else {
+                values.copy_from_slice(&self.receive(root)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn broadcast(&mut self, from: usize, to: &[usize], values: &mut [f64]) -> Result<(), TransportError> {
+        self.lives()?;
+        assert!(from == self.me || to.contains(&self.me), "member {} has no part in this", self.me);
+        if from == self.me {
+            return to.iter().try_for_each(|&member| self.send(member, values));
+        }
+        values.copy_from_slice(&self.receive(from)?);
+        Ok(())
+    }
+}
+
+/// A member's part of every batch of the union.
+struct Part {
+    cloud: Cloud,
+    union: u64,
+    first: u64,
+    step: u64,
+}
+
+impl Batches<f64> for Part {
+    fn fill(&mut self, x: &mut [f64], labels: &mut [u32]) {
+        self.cloud.restore(self.step * self.union + self.first);
+        self.cloud.fill(x, labels);
+        self.step += 1;
+    }
+
+    fn position(&self) -> u64 {
+        self.step
+    }
+
+    fn restore(&mut self, position: u64) {
+        self.step = position;
+    }
+}
+
+/// A case: who shares steps, and how.
+#[derive(Clone, Debug)]
+struct Case {
+    /// Samples of each member's batches.
+    batches: Vec<usize>,
+    placement: Placement,
+    options: Options,
+    hidden: usize,
+    machine: Machine,
+}
+
+const STEPS: usize = 7;
+
+impl Case {
+    fn network(&self, backend: &mut Device) -> Network<Device> {
+        let specs = [
+            Spec::dense("first", self.hidden),
+            Spec::Tanh,
+            Spec::dense("second", 6),
+            Spec::Tanh,
+            Spec::dense("last", CLASSES as usize),
+        ];
+        let capacity = self.batches.iter().sum();
+        let mut network = Network::build(backend, Extent::flat(INPUTS), &specs, capacity).expect("the network fits");
+        network.initialise(backend, Seed(2), Initialisation::Uniform).expect("memory");
+        network
+    }
+
+    fn plan(&self, network: &Network<Device>) -> Plan {
+        let loads: Vec<Load> = network.blocks().iter().map(Load::from).collect();
+        let work = Work { form: self.options.form, batch: self.batches[0], machine: self.machine };
+        Plan::new(&self.placement, &loads, self.batches.len(), &work)
+    }
+
+    /// The whole union on one node, or a member's part.
+    fn trainer(&self, wire: Option<Channels>) -> Trainer<Device> {
+        let mut backend = Device::new();
+        let network = self.network(&mut backend);
+        let (len, statistics) = (network.parameters_len(), network.statistics_len());
+        let union: usize = self.batches.iter().sum();
+        let (first, batch) = match &wire {
+            Some(Channels { me, .. }) => (self.batches[..*me].iter().sum::<usize>(), self.batches[*me]),
+            None => (0, union),
+        };
+        let options = self.options.clone();
+        let blocks = network.blocks();
+        let kfac = match wire {
+            Some(wire) => {
+                let plan = self.plan(&network);
+                let member = Member { plan, me: wire.me, weight: batch as f64, wire: Box::new(wire) };
+                Kronecker::divided(&mut backend, blocks, statistics, len, options, member)
+            }
+            None => Kronecker::new(&mut backend, blocks, statistics, len, options),
+        };
+        let sgd = SgdOptions { momentum: 0.9, ..SgdOptions::default() };
+        let optimiser = Box::new(Sgd::new(&mut backend, len, &[], sgd).expect("memory"));
+        let part = Part { cloud: Cloud { seed: Seed(4), next: 0 }, union: union as u64, first: first as u64, step: 0 };
+        let options = TrainerOptions::new(batch, 0.05);
+        let kfac = Box::new(kfac.expect("memory"));
+        Trainer::new(backend, network, kfac, optimiser, Box::new(part), options).expect("memory")
+    }
+
+    /// Parameters of every member after all steps, with what they moved and how many factors they decomposed.
+    fn run(&self) -> (Vec<Vec<f64>>, u64) {
+        let ends = channels(self.batches.len());
+        let moved = Arc::clone(&ends[0].moved);
+        let parameters = thread::scope(|scope| {
+            let member = |end| {
+                scope.spawn(move || {
+                    let mut trainer = self.trainer(Some(end));
+                    train(&mut trainer);
+                    parameters(&mut trainer)
+                })
+            };
+            let members: Vec<_> = ends.into_iter().map(member).collect();
+            members.into_iter().map(|member| member.join().expect("no panic")).collect()
+        });
+        (parameters, moved.load(Ordering::Relaxed))
+    }
+}
+
+fn train(trainer: &mut Trainer<Device>) {
+    for _ in 0..STEPS {
+        trainer.step().expect("everybody lives");
+    }
+}
+
+fn parameters(trainer: &mut Trainer<Device>) -> Vec<f64> {
+    let (backend, network) = trainer.parts();
+    backend.fetch(&network.parameters, 0..network.parameters_len()).expect("a host's memory")
+}
+
+/// Every placement that uses everybody's statistics, and any number of members.
+fn cases() -> impl Strategy<Value = Case> {
+    let named = prop_oneof![
+        Just((Placement::d_kfac(), Form::Eigen)),
+        Just((Placement::d_kfac(), Form::Inverse)),
+        Just((Placement::mpd(true), Form::Eigen)),
+        Just((Placement::mpd(false), Form::Inverse)),
+        Just((Placement::spd(), Form::Inverse)),
+        Just((Placement::spd(), Form::Eigen)),
+        (0.0..1.0).prop_map(|share| (Placement::kaisa(share), Form::Eigen)),
+        (0.0..1.0).prop_map(|share| (Placement::kaisa(share), Form::Inverse)),
+        Just((Placement::owner_reduce(), Form::Inverse)),
+        Just((Placement::owner_reduce(), Form::Eigen)),
+    ];
+    let members = prop::sample::select(vec![1_usize, 2, 3, 4, 7]);
+    let batches = members.prop_flat_map(|members| prop::collection::vec(1..9_usize, members));
+    let how = (any::<bool>(), any::<bool>(), any::<bool>(), 0..9_i32, any::<bool>());
+    (batches, named, how, 3..20_usize).prop_map(|(batches, (placement, form), how, hidden)| {
+        let (apart, largest, triangles, speed, deferred) = how;
+        let everywhere = placement.statistics == kronfleet_core::placement::Statistics::Everywhere;
+        let balance = if largest { Balance::Largest } else { Balance::Contiguous };
+        let refresh = if deferred { Refresh::Deferred } else { Refresh::Immediate };
+        Case {
+            batches,
+            placement: Placement { apart: apart && everywhere, balance, triangles, ..placement },
+            options: Options { form, refresh, inverse_period: 3, factor_period: 2, ..Options::default() },
+            hidden,
+            // So that SPD-KFAC decomposes some factors everywhere.
+            machine: Machine { bandwidth: 10.0_f64.powi(speed), latency: 0.0, ..Machine::default() },
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Members of any placement are one node with all their samples.
+    #[test]
+    fn divided_steps_are_those_of_one_node_with_all_samples(case in cases()) {
+        let mut alone = case.trainer(None);
+        train(&mut alone);
+        let alone = parameters(&mut alone);
+        let (members, moved) = case.run();
+        for member in &members {
+            prop_assert_eq!(member, &members[0], "all members have the same bits");
+        }
+        assert_close(&members[0], &alone, 1e-9);
+        // What is moved is what the plan says, to the value: updates at steps 0, 2, 4 and 6, refreshes at 0, 3 and 6, of
+        // which a deferred one is handed out a step later.
+        let plan = case.plan(&case.network(&mut Device::new()));
+        let refreshes = if case.options.refresh == Refresh::Deferred { 2 } else { 3 };
+        let all = case.network(&mut Device::new()).parameters_len() as u64;
+        let gradients = 2 * (members.len() as u64 - 1) * all;
+        let steps = STEPS as u64 * (gradients + plan.directions().values());
+        let expected = steps + 4 * plan.statistics().values() + refreshes * plan.decompositions().values();
+        prop_assert_eq!(moved, expected);
+    }
+}
+
+/// DP-KFAC by its own definition: every layer preconditions the mean gradient by its owner's batches.
+#[test]
+fn dp_kfac_preconditions_by_the_owners_batches() {
+    for members in [1, 2, 3, 4, 7] {
+        let case = Case {
+            batches: vec![6; members],
+            placement: Placement::dp_kfac(),
+            options: Options { inverse_period: 1, clip: None, ..Options::default() },
+            hidden: 12,
+            machine: Machine::default(),
+        };
+        let (found, _) = case.run();
+        assert!(found.iter().all(|member| *member == found[0]), "all members have the same bits");
+        assert_close(&found[0], &by_definition(&case), 1e-9);
+    }
+}
+
+/// The same on one thread: everybody's full K-FAC on its own batches, of which only what an owner says of its layers
+/// counts.
+fn by_definition(case: &Case) -> Vec<f64> {
+    let members = case.batches.len();
+    let alone = |me: usize| Case { placement: Placement::d_kfac(), ..case.clone() }.one_of(me);
+    let mut nodes: Vec<_> = (0..members).map(alone).collect();
+    let plan = case.plan(nodes[0].parts().1);
+    let len = nodes[0].parts().1.parameters_len();
+    let blocks = nodes[0].parts().1.blocks().to_vec();
+    let mut velocity = vec![0.0; len];
+    let mut x = parameters(&mut nodes[0]);
+    // A rate of 0 leaves the parameters alone, so that gradients and factors can be read after each step.
+    for _ in 0..STEPS {
+        let mut mean = vec![0.0; len];
+        for node in &mut nodes {
+            let (backend, network) = node.parts();
+            backend.upload(&x, &mut network.parameters, 0).expect("a host's memory");
+            node.step().expect("a host's memory");
+            let (backend, network) = node.parts();
+            let gradient = backend.fetch(&network.gradient, 0..len).expect("a host's memory");
+            mean.iter_mut().zip(&gradient).for_each(|(mean, value)| *mean += value / members as f64);
+        }
+        let mut direction = mean.clone();
+        for (layer, block) in blocks.iter().enumerate() {
+            let (backend, kfac) = nodes[plan.owner(layer)].preconditioner();
+            let mut gradient = backend.allocate(len).expect("memory");
+            backend.upload(&mean, &mut gradient, 0).expect("memory");
+            let mut v = backend.allocate(len).expect("memory");
+            let steps = kfac.steps();
+            kfac.precondition(backend, 1.0, &gradient, None, &mut v).expect("memory");
+            kfac.resume(steps);
+            let v = backend.fetch(&v, 0..len).expect("memory");
+            let range = block.parameters.offset..block.parameters.end();
+            direction[range.clone()].copy_from_slice(&v[range]);
+        }
+        for ((x, velocity), direction) in x.iter_mut().zip(&mut velocity).zip(&direction) {
+            *velocity = 0.9 * *velocity + direction;
+            *x -= 0.05 * *velocity;
+        }
+    }
+    x
+}
+
+impl Case {
+    /// Member `me` by itself, on its own samples, at a learning rate of 0.
+    fn one_of(&self, me: usize) -> Trainer<Device> {
+        let mut backend = Device::new();
+        let network = self.network(&mut backend);
+        let (len, statistics) = (network.parameters_len(), network.statistics_len());
+        let union: usize = self.batches.iter().sum();
+        let first: usize = self.batches[..me].iter().sum();
+        let kfac = Kronecker::new(&mut backend, network.blocks(), statistics, len, self.options.clone());
+        let optimiser = Box::new(Sgd::new(&mut backend, len, &[], SgdOptions::default()).expect("memory"));
+        let part = Part { cloud: Cloud { seed: Seed(4), next: 0 }, union: union as u64, first: first as u64, step: 0 };
+        let options = TrainerOptions::new(self.batches[me], 0.0);
+        let kfac = Box::new(kfac.expect("memory"));
+        Trainer::new(backend, network, kfac, optimiser, Box::new(part), options).expect("memory")
+    }
+}
+
+#[test]
+fn a_step_without_a_member_changes_no_parameters() {
+    let case = Case {
+        batches: vec![4; 3],
+        placement: Placement::dp_kfac(),
+        options: Options::default(),
+        hidden: 9,
+        machine: Machine::default(),
+    };
+    let mut ends = channels(3);
+    // Gradients and one direction of the first step, then nothing.
+    for (end, dies_at) in ends.iter_mut().zip([None, None, Some(5)]) {
+        end.dies_at = dies_at;
+    }
+    let mut expected = case.trainer(None);
+    let before = parameters(&mut expected);
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let member = |end| {
+            let case = &case;
+            scope.spawn(move || {
+                let mut trainer = case.trainer(Some(end));
+                let mut known = vec![parameters(&mut trainer)];
+                loop {
+                    match trainer.step() {
+                        Ok(_) => known.push(parameters(&mut trainer)),
+                        Err(error) => {
+                            assert_eq!(error.kind, ErrorKind::Unreachable);
+                            assert!(error.reason.contains("abandoned"), "{error}");
+                            assert_eq!(parameters(&mut trainer), known[known.len() - 1]);
+                            return known;
+                        }
+                    }
+                }
+            })
+        };
+        let members: Vec<_> = ends.into_iter().map(member).collect();
+        members.into_iter().map(|member| member.join().expect("no panic")).collect()
+    });
+    assert!(outcomes.iter().all(|known| known[0] == before && known.len() <= 3), "nobody goes on alone");
+}
