@@ -35,12 +35,14 @@
 
 mod assignment;
 mod cost;
+mod group;
 mod plan;
 mod traffic;
 mod wire;
 
 pub use assignment::{Balance, assign};
 pub use cost::{Cost, Machine, Seconds, Work};
+pub use group::Group;
 pub use plan::{Load, Plan};
 pub use traffic::{Exchange, Traffic};
 pub use wire::Wire;

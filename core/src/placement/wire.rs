@@ -7,14 +7,14 @@ use crate::transport::TransportError;
 /// Every member calls, in the same order, what it has a part in. A call returns when the member's part is done; waiting for
 /// others is what steps that are shared cost, and the only place where they wait.
 pub trait Wire<S>: Send {
-    /// Makes `values` the mean of everybody's, `Σ wᵢ xᵢ / Σ wᵢ`, where member i counts the `weight` it gives: at member
-    /// `to` alone, or everywhere. Everybody has a part, and those who do not get the mean keep their values.
+    /// Makes `values` the mean of everybody's, `Σ wᵢ xᵢ / Σ wᵢ`, where member i counts the samples of its batches: at
+    /// member `to` alone, or everywhere. Everybody has a part, and those who do not get the mean keep their values.
     ///
     /// Whoever gets it gets the same bits.
     ///
     /// # Errors
     /// If a member cannot be reached; the exchange came to nothing.
-    fn mean(&mut self, to: Option<usize>, weight: f64, values: &mut [S]) -> Result<(), TransportError>;
+    fn mean(&mut self, to: Option<usize>, values: &mut [S]) -> Result<(), TransportError>;
 
     /// Makes `values` what member `from` has, at the members `to`; `from` and these have a part.
     ///

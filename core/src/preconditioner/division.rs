@@ -16,8 +16,6 @@ pub struct Member<S> {
     pub plan: Plan,
     /// Which member this is.
     pub me: usize,
-    /// What this member's batches count in means: their samples.
-    pub weight: f64,
     /// The way to the others.
     pub wire: Box<dyn Wire<S>>,
 }
@@ -206,7 +204,7 @@ impl<B: Backend> Division<B> {
 
     fn mean(&mut self, to: Option<usize>, values: &mut [B::Scalar]) {
         if self.failure.is_none() && !values.is_empty() && self.member.plan.members() > 1 {
-            self.failure = self.member.wire.mean(to, self.member.weight, values).err();
+            self.failure = self.member.wire.mean(to, values).err();
         }
     }
 

@@ -23,14 +23,24 @@ struct Channels {
     to: Vec<Sender<Vec<f64>>>,
     from: Vec<Receiver<Vec<f64>>>,
     moved: Arc<AtomicU64>,
+    weight: f64,
     /// The exchange at which the member dies.
     dies_at: Option<u64>,
     exchanges: u64,
 }
 
-fn channels(members: usize) -> Vec<Channels> {
+fn channels(weights: &[usize]) -> Vec<Channels> {
+    let members = weights.len();
     let moved = Arc::new(AtomicU64::new(0));
-    let empty = |me| Channels { me, to: vec![], from: vec![], moved: Arc::clone(&moved), dies_at: None, exchanges: 0 };
+    let empty = |me| Channels {
+        me,
+        to: vec![],
+        from: vec![],
+        moved: Arc::clone(&moved),
+        weight: weights[me] as f64,
+        dies_at: None,
+        exchanges: 0,
+    };
     let mut ends: Vec<Channels> = (0..members).map(empty).collect();
     for from in 0..members {
         for to in 0..members {
@@ -70,7 +80,7 @@ fn lost(member: usize) -> TransportError {
 
 impl Wire<f64> for Channels {
     /// Everybody's values go to one, who sums them in order, and from there to everybody.
-    fn mean(&mut self, to: Option<usize>, weight: f64, values: &mut [f64]) -> Result<(), TransportError> {
+    fn mean(&mut self, to: Option<usize>, values: &mut [f64]) -> Result<(), TransportError> {
         self.lives()?;
         let root = to.unwrap_or(0);
         let members = self.to.len();
@@ -82,11 +92,11 @@ impl Wire<f64> for Channels {
         if self.me != root {
             // The weight is no value of the plan.
             self.moved.fetch_sub(1, Ordering::Relaxed);
-            self.send(root, &weighed(values, weight))?;
+            self.send(root, &weighed(values, self.weight))?;
         } else {
             let mut sum = vec![0.0; values.len() + 1];
             for member in 0..members {
-                let part = if member == root { weighed(values, weight) } else { self.receive(member)? };
+                let part = if member == root { weighed(values, self.weight) } else { self.receive(member)? };
                 let weight = part[values.len()];
                 sum[values.len()] += weight;
                 sum.iter_mut().zip(&part[..values.len()]).for_each(|(sum, part)| *sum += weight * part);
@@ -190,7 +200,7 @@ impl Case {
         let kfac = match wire {
             Some(wire) => {
                 let plan = self.plan(&network);
-                let member = Member { plan, me: wire.me, weight: batch as f64, wire: Box::new(wire) };
+                let member = Member { plan, me: wire.me, wire: Box::new(wire) };
                 Kronecker::divided(&mut backend, blocks, statistics, len, options, member)
             }
             None => Kronecker::new(&mut backend, blocks, statistics, len, options),
@@ -205,7 +215,7 @@ impl Case {
 
     /// Parameters of every member after all steps, with what they moved and how many factors they decomposed.
     fn run(&self) -> (Vec<Vec<f64>>, u64) {
-        let ends = channels(self.batches.len());
+        let ends = channels(&self.batches);
         let moved = Arc::clone(&ends[0].moved);
         let parameters = thread::scope(|scope| {
             let member = |end| {
@@ -378,7 +388,7 @@ fn a_step_without_a_member_changes_no_parameters() {
         hidden: 9,
         machine: Machine::default(),
     };
-    let mut ends = channels(3);
+    let mut ends = channels(&case.batches);
     // Gradients and one direction of the first step, then nothing.
     for (end, dies_at) in ends.iter_mut().zip([None, None, Some(5)]) {
         end.dies_at = dies_at;
