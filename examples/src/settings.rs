@@ -71,6 +71,17 @@ pub fn fraction(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A number from 0 to 1, both included, for clap.
+///
+/// # Errors
+/// If it is none.
+pub fn fraction_or_one(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err(format!("{text:?} is not a number from 0 to 1")),
+    }
+}
+
 /// A span of time such as `10ms`, `1.5s` or `200us`, for clap.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use crate::model::Model;
 use kronfleet_core::layer::Block;
 use kronfleet_core::network::{Initialisation, Network};
 use kronfleet_core::optimiser::{Sgd, SgdOptions};
-use kronfleet_core::preconditioner::{Form, Identity, Kronecker, Options, Preconditioner};
+use kronfleet_core::preconditioner::{Form, Identity, Kronecker, Member, Options, Preconditioner};
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_core::trainer::{Batches, Trainer, TrainerOptions};
 use kronfleet_faer::Faer;
@@ -58,6 +58,22 @@ impl Batches<f32> for Noise {
 /// # Errors
 /// If the network cannot be built.
 pub fn trainer(workload: &Workload) -> anyhow::Result<Trainer<Faer<f32>>> {
+    build(workload, None)
+}
+
+/// One of several members that share every step of a workload with curvature, each with a batch of its own; `member` joins
+/// it to the others when its blocks are known.
+///
+/// # Errors
+/// If the network cannot be built, or `member` fails.
+pub fn shared_trainer(workload: &Workload, member: &mut Joining<'_>) -> anyhow::Result<Trainer<Faer<f32>>> {
+    build(workload, Some(member))
+}
+
+/// Makes a member of those who have these blocks.
+pub type Joining<'a> = dyn FnMut(&[Block]) -> anyhow::Result<Member<f32>> + 'a;
+
+fn build(workload: &Workload, member: Option<&mut Joining<'_>>) -> anyhow::Result<Trainer<Faer<f32>>> {
     let Workload { model, batch, .. } = workload;
     let mut backend = Faer::new(workload.threads);
     let mut network = Network::build(&mut backend, model.input, &model.layers, *batch)?;
@@ -68,7 +84,14 @@ pub fn trainer(workload: &Workload) -> anyhow::Result<Trainer<Faer<f32>>> {
         Some(Curvature { form, factor_every, inverse_every }) => {
             let options =
                 Options { form, factor_period: factor_every, inverse_period: inverse_every, ..Options::default() };
-            Box::new(Kronecker::new(&mut backend, network.blocks(), network.statistics_len(), len, options)?)
+            let (blocks, statistics) = (network.blocks(), network.statistics_len());
+            Box::new(match member {
+                Some(member) => {
+                    let member = member(blocks)?;
+                    Kronecker::divided(&mut backend, blocks, statistics, len, options, member)?
+                }
+                None => Kronecker::new(&mut backend, blocks, statistics, len, options)?,
+            })
         }
     };
     let options = SgdOptions { momentum: 0.9, ..SgdOptions::default() };
