@@ -93,7 +93,10 @@ pub(crate) fn table(model: &str, members: usize, lines: &[Line]) -> Result<Strin
     if let Some((own, others)) = lines.split_last() {
         let total = |line: &Line| line.computation + line.communication;
         // Nobody has published a measurement of reductions to owners.
-        let others = others.iter().filter(|line| line.placement != OWNER_REDUCE).min_by(|one, other| total(one).total_cmp(&total(other)));
+        let others = others
+            .iter()
+            .filter(|line| line.placement != OWNER_REDUCE)
+            .min_by(|one, other| total(one).total_cmp(&total(other)));
         if let Some(best) = others {
             writeln!(
                 text,
