@@ -70,6 +70,12 @@ pub trait Training<S: Scalar>: Send {
     /// The segments' names, order and lengths must be the same on all nodes for the same request.
     fn contribute(&mut self, request: &Request, contribution: &mut Contribution<S>);
 
+    /// Puts the model's parameters into the first segment of the empty `contribution`, to be looked at.
+    fn show(&mut self, contribution: &mut Contribution<S>) {
+        let request = Request { running: false, ..Request::default() };
+        self.contribute(&request, contribution);
+    }
+
     /// Takes over the segments of `average` that have a weight above 0; keeps its own for the others.
     ///
     /// `healed` says that the average replaces a state that had fallen behind; the iteration count and
@@ -96,6 +102,10 @@ pub struct Participant<T, S: Scalar> {
     failure: Option<TrainingError>,
     last: Option<Summary>,
     iteration: u64,
+    /// Parameters for the policy to look at.
+    observed: Contribution<S>,
+    /// The peers that the policy knows of, while the node pauses.
+    peers: Vec<NodeId>,
 }
 
 /// What a [`Participant`] goes on with, its training apart; `N` is its cluster node, or a reference to it.
@@ -108,12 +118,15 @@ pub struct ParticipantState<N> {
     failure: Option<TrainingError>,
     last: Option<Summary>,
     iteration: u64,
+    peers: Vec<NodeId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 enum State {
     Training,
+    /// The policy thinks.
+    Paused,
     Waiting,
     Finished,
     Leaving,
@@ -157,8 +170,11 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             failure: None,
             last: None,
             iteration,
+            observed: Contribution::default(),
+            peers: Vec::new(),
         };
-        participant.finish_if_done(now);
+        participant.policy.handle(now, PolicyInput::Began);
+        participant.settle(now);
         participant
     }
 
@@ -171,6 +187,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             failure: self.failure.clone(),
             last: self.last,
             iteration: self.iteration,
+            peers: self.peers.clone(),
         }
     }
 
@@ -184,9 +201,10 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         schedule: Schedule,
     ) -> Self {
         policy.restore(&state.policy);
-        let ParticipantState { node, state, failure, last, iteration, .. } = state;
+        let ParticipantState { node, state, failure, last, iteration, peers, .. } = state;
         let state = if mutant!(CheckpointForgets) && state == State::Waiting { State::Training } else { state };
-        Self { node, training, policy, schedule, state, failure, last, iteration }
+        let observed = Contribution::default();
+        Self { node, training, policy, schedule, state, failure, last, iteration, observed, peers }
     }
 
     /// The cluster node: its records, counters, view and last certificate.
@@ -229,9 +247,9 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         matches!(self.state, State::Finished | State::Leaving)
     }
 
-    /// Whether it waits for the outcome of a round.
+    /// Whether it waits for others: for the outcome of a round, or for what its policy wants to know of them.
     pub fn is_waiting(&self) -> bool {
-        self.state == State::Waiting
+        matches!(self.state, State::Waiting | State::Paused)
     }
 
     /// Why training stopped before its time, if it did.
@@ -243,7 +261,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     /// was told to leave and has said goodbye.
     pub fn is_over(&self) -> bool {
         match self.state {
-            State::Training | State::Waiting => false,
+            State::Training | State::Paused | State::Waiting => false,
             State::Finished => self.node.nobody_needs_this_node(),
             State::Leaving => self.node.has_left(),
         }
@@ -266,25 +284,53 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     fn settle(&mut self, now: Instant) {
         loop {
             while let Some(action) = self.policy.poll() {
-                match action {
-                    PolicyAction::Contribute(request) => self.contribute(now, &request),
-                    PolicyAction::Withdraw => self.node.withdraw(now),
+                self.act(now, action);
+            }
+            if let Some((from, bytes)) = self.node.poll_note() {
+                self.policy.handle(now, PolicyInput::Told { from, bytes: &bytes });
+            } else if self.state == State::Paused && !self.node.trainers().eq(self.peers.iter().copied()) {
+                self.peers = self.node.trainers().collect();
+                self.policy.handle(now, PolicyInput::Peers(&self.peers));
+            } else if let Some(outcome) = self.node.poll_outcome() {
+                if self.state == State::Waiting {
+                    self.state = State::Training;
+                    self.take(now, outcome);
                 }
-            }
-            let Some(outcome) = self.node.poll_outcome() else {
+            } else {
                 break;
-            };
-            if self.state != State::Waiting {
-                continue;
             }
-            self.state = State::Training;
-            self.take(now, outcome);
         }
         self.finish_if_done(now);
     }
 
+    fn act(&mut self, now: Instant, action: PolicyAction) {
+        match action {
+            PolicyAction::Contribute(request) => self.contribute(now, &request),
+            PolicyAction::Withdraw => self.node.withdraw(now),
+            PolicyAction::Observe => self.observe(now),
+            PolicyAction::Tell { to, bytes } => self.node.tell(to, &bytes),
+            PolicyAction::Pause if self.state == State::Training => self.state = State::Paused,
+            PolicyAction::Proceed if self.state == State::Paused => self.state = State::Training,
+            PolicyAction::Pause | PolicyAction::Proceed => {}
+        }
+    }
+
+    /// Shows the policy what training holds.
+    fn observe(&mut self, now: Instant) {
+        let Some(training) = &mut self.training else {
+            return;
+        };
+        self.observed.clear();
+        training.show(&mut self.observed);
+        self.peers = self.node.trainers().collect();
+        if let Some(segment) = self.observed.segments().first() {
+            let parameters = S::view(&segment.values);
+            self.policy.handle(now, PolicyInput::Observed { parameters, peers: &self.peers });
+        }
+    }
+
     fn contribute(&mut self, now: Instant, request: &Request) {
-        if self.state != State::Training {
+        if !matches!(self.state, State::Training | State::Paused) {
             return;
         }
         let Some(training) = &mut self.training else {

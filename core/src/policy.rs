@@ -4,29 +4,84 @@
 //! neither touches frames nor the model: the [`Participant`](crate::participant::Participant) does.
 //!
 //! # For users
-//! [`Local`] never averages, [`Periodic`] averages every so many iterations.
+//! [`Local`] never averages, [`Periodic`] averages every so many iterations, [`Dynamic`] when models have drifted apart.
 //!
 //! # For implementers
 //! A policy is a state machine: it answers every [`handle`](AveragingPolicy::handle) with what
 //! [`poll`](AveragingPolicy::poll) then gives, and knows time only from its arguments. Inputs and actions
-//! will grow (states to be exchanged, gossip); match them with a wildcard.
+//! will grow (gossip); match them with a wildcard.
+//!
+//! One that averages at iterations 1, 2, 4, 8 and so on, and its node's first steps with it:
+//!
+//! ```
+//! use kronfleet_core::participant::Summary;
+//! use kronfleet_core::policy::{AveragingPolicy, PolicyAction, PolicyInput, Request};
+//! use kronfleet_core::time::Instant;
+//!
+//! /// Averages often at first, when models change fast.
+//! struct Doubling {
+//!     next: u64,
+//!     due: bool,
+//! }
+//!
+//! impl AveragingPolicy for Doubling {
+//!     fn name(&self) -> &'static str {
+//!         "doubling"
+//!     }
+//!
+//!     fn handle(&mut self, _: Instant, input: PolicyInput<'_>) {
+//!         match input {
+//!             PolicyInput::Stepped { iteration, .. } => self.due = iteration >= self.next,
+//!             // Whoever was alone tries again after the next step.
+//!             PolicyInput::Committed(_) | PolicyInput::Healed(_) => self.next *= 2,
+//!             _ => {}
+//!         }
+//!     }
+//!
+//!     fn poll(&mut self) -> Option<PolicyAction> {
+//!         core::mem::take(&mut self.due).then(|| PolicyAction::Contribute(Request::default()))
+//!     }
+//!
+//!     fn save(&self) -> Vec<u64> {
+//!         vec![self.next]
+//!     }
+//!
+//!     fn restore(&mut self, state: &[u64]) {
+//!         self.next = state[0];
+//!     }
+//! }
+//!
+//! let mut policy = Doubling { next: 2, due: false };
+//! for (iteration, contributes) in [(1, false), (2, true)] {
+//!     let summary = Summary::default();
+//!     policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration, summary: &summary });
+//!     assert_eq!(policy.poll().is_some(), contributes);
+//!     assert_eq!(policy.poll(), None);
+//! }
+//! ```
 
+mod dynamic;
 mod local;
 mod periodic;
 
+pub use dynamic::{Axis, Confidence, Dynamic, DynamicOptions, Gauge, Sketcher, State, Threshold};
 pub use local::Local;
 pub use periodic::{Missed, Periodic};
 
 pub use crate::cluster::Rejoin;
 use crate::cluster::{AbandonReason, Certificate};
 use crate::participant::Summary;
+use crate::scalar::Values;
 use crate::time::Instant;
+use crate::transport::NodeId;
 use alloc::vec::Vec;
 
 /// What a policy hears.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum PolicyInput<'a> {
+    /// The node begins.
+    Began,
     /// The training made a step.
     Stepped {
         /// Its iterations so far.
@@ -40,16 +95,49 @@ pub enum PolicyInput<'a> {
     Healed(&'a Certificate),
     /// The contribution came to nothing.
     Abandoned(AbandonReason),
+    /// What training holds, as asked for by [`PolicyAction::Observe`].
+    Observed {
+        /// The model's parameters.
+        parameters: Values<'a>,
+        /// The peers that train and can be reached, in the order of their ids.
+        peers: &'a [NodeId],
+    },
+    /// While the node pauses: which peers train and can be reached has changed.
+    Peers(&'a [NodeId]),
+    /// A peer's policy says something.
+    Told {
+        /// Whose.
+        from: NodeId,
+        /// What it says: as it was said, though perhaps by a policy of another kind.
+        bytes: &'a [u8],
+    },
 }
 
 /// What a policy wants done.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum PolicyAction {
     /// Contribute what training holds now to the next round, and wait for its outcome.
     Contribute(Request),
     /// Give up waiting and go on with training.
     Withdraw,
+    /// Hand over what training holds now, with [`PolicyInput::Observed`]: in answer to
+    /// [`PolicyInput::Began`], [`PolicyInput::Stepped`], [`PolicyInput::Committed`] or [`PolicyInput::Healed`], after
+    /// which no step is under way.
+    Observe,
+    /// Say something to a peer's policy: reliably while the peer can be reached, in order, apart from any round.
+    Tell {
+        /// To whom.
+        to: NodeId,
+        /// What, at most 60 KiB.
+        bytes: Vec<u8>,
+    },
+    /// Begin no step until [`PolicyAction::Proceed`] or a contribution.
+    ///
+    /// A policy that pauses has a [`timeout`](AveragingPolicy::timeout), or a lost peer would hold up its node.
+    Pause,
+    /// Go on with training.
+    Proceed,
 }
 
 /// What a contribution consists of.

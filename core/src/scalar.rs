@@ -42,10 +42,44 @@ pub trait Scalar:
     /// # Panics
     /// If `source` is shorter than [`Self::BYTES`].
     fn read_le(source: &[u8]) -> Self;
+    /// Numbers for whoever is not generic.
+    fn view(values: &[Self]) -> Values<'_>;
+}
+
+/// Numbers of either type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Values<'a> {
+    /// In single precision.
+    Single(&'a [f32]),
+    /// In double precision.
+    Double(&'a [f64]),
+}
+
+impl Values<'_> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Single(values) => values.len(),
+            Self::Double(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Calls `take` with each place and number, in double precision.
+    pub fn for_each(&self, mut take: impl FnMut(usize, f64)) {
+        match self {
+            Self::Single(values) => values.iter().enumerate().for_each(|(place, &value)| take(place, f64::from(value))),
+            Self::Double(values) => values.iter().enumerate().for_each(|(place, &value)| take(place, value)),
+        }
+    }
 }
 
 macro_rules! scalar {
-    ($scalar:ident) => {
+    ($scalar:ident, $values:ident) => {
         impl Scalar for $scalar {
             const EPSILON: f64 = $scalar::EPSILON as f64;
             const BYTES: usize = size_of::<$scalar>();
@@ -72,9 +106,13 @@ macro_rules! scalar {
                 bytes.copy_from_slice(&source[..Self::BYTES]);
                 $scalar::from_le_bytes(bytes)
             }
+
+            fn view(values: &[Self]) -> Values<'_> {
+                Values::$values(values)
+            }
         }
     };
 }
 
-scalar!(f32);
-scalar!(f64);
+scalar!(f32, Single);
+scalar!(f64, Double);

@@ -147,6 +147,10 @@ pub(crate) enum Message<'a> {
     Decided {
         certificate: CertificateId,
     },
+    /// What the policies say to each other.
+    Note {
+        bytes: &'a [u8],
+    },
 }
 
 const READY: u8 = 1;
@@ -173,6 +177,7 @@ const PROMISE: u8 = 21;
 const ACCEPT: u8 = 22;
 const ACCEPTED: u8 = 23;
 const DECIDED: u8 = 24;
+const NOTE: u8 = 25;
 
 const ABORTS: [AbortReason; 7] = [
     AbortReason::Lost,
@@ -265,6 +270,7 @@ impl<'a> Message<'a> {
             }
             ACCEPTED => Self::Accepted { attempt: reader.attempt()? },
             DECIDED => Self::Decided { certificate: reader.certificate_id()? },
+            NOTE => Self::Note { bytes: reader.rest() },
             HEAL_OFFER => Self::HealOffer {
                 certificate: certificate(reader)?,
                 iteration: reader.u64()?,
@@ -423,6 +429,10 @@ impl<'a> Message<'a> {
                 put(out, values);
             }
             Self::HealRefuse => out.push(HEAL_REFUSE),
+            Self::Note { bytes } => {
+                out.push(NOTE);
+                put(out, bytes);
+            }
             Self::Lacking { ready, missing } => {
                 out.push(LACKING);
                 put(out, &ready.to_le_bytes());

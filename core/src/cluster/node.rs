@@ -7,6 +7,7 @@ use crate::cluster::counters::Counters;
 use crate::cluster::membership::{Identity, Links};
 use crate::cluster::message::Message;
 use crate::cluster::mode::Mode;
+use crate::cluster::outbox::Post;
 use crate::cluster::peer::{Liveness, Peer};
 use crate::cluster::persistence::Persisted;
 use crate::cluster::quarantine::Quarantine;
@@ -19,6 +20,7 @@ use crate::scalar::Scalar;
 use crate::storage::Write;
 use crate::time::Instant;
 use crate::transport::{Event, NodeId};
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -109,7 +111,12 @@ pub enum Outcome<S> {
 pub struct Node<S: Scalar> {
     links: Links<S>,
     rounds: Rounds<S>,
+    /// What others said to this node's policy and it has not been told.
+    notes: VecDeque<(NodeId, Vec<u8>)>,
 }
+
+/// Bytes of notes that are kept for whoever takes them.
+const NOTES: usize = 4 << 20;
 
 impl<S: Scalar> Node<S> {
     /// A node that begins at `now` for the first time, or that has nothing to remember.
@@ -135,7 +142,7 @@ impl<S: Scalar> Node<S> {
         let mut links = Links::new(identity, settings.budget, &settings.peers, settings.largest_message, now);
         links.quarantine = settings.quarantine;
         links.record(now, Occurrence::Started);
-        Self { links, rounds: Rounds::new(&settings, persisted) }
+        Self { links, rounds: Rounds::new(&settings, persisted), notes: VecDeque::new() }
     }
 
     /// Who this node is.
@@ -176,7 +183,32 @@ impl<S: Scalar> Node<S> {
     /// Bytes it holds for others: messages that are not acknowledged, or not whole, or have come too early, and writes
     /// that nobody has taken. Its contributions and results are not among them.
     pub fn held(&self) -> usize {
-        self.links.held() + self.rounds.held()
+        self.links.held() + self.rounds.held() + self.noted()
+    }
+
+    fn noted(&self) -> usize {
+        self.notes.iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+
+    /// The peers that train, can be reached and do not sit out, in the order of their ids.
+    pub fn trainers(&self) -> impl Iterator<Item = NodeId> {
+        let trains = |peer: &&Peer| peer.takes_part() && peer.status == Status::Training;
+        self.links.peers().filter(trains).map(|peer| peer.node)
+    }
+
+    /// Says `bytes` to a peer, reliably and apart from any round, as long as it can be reached.
+    ///
+    /// Notes to one peer arrive in order unless it is lost on the way; they have at most 64 KiB less a byte where peers
+    /// accept no longer messages.
+    pub fn tell(&mut self, to: NodeId, bytes: &[u8]) {
+        self.links.send(to, Post::urgent(Message::Note { bytes }.encode()));
+    }
+
+    /// The next note that a peer has said to this node, and who.
+    ///
+    /// Whoever drives the node takes them; when those that nobody took have 4 MiB, further ones are dropped and counted.
+    pub fn poll_note(&mut self) -> Option<(NodeId, Vec<u8>)> {
+        self.notes.pop_front()
     }
 
     /// The next record, oldest first.
@@ -288,6 +320,8 @@ impl<S: Scalar> Node<S> {
 
     fn take(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
         match Message::decode(bytes) {
+            Ok(Message::Note { bytes }) if self.noted() + bytes.len() > NOTES => self.links.counters.overflowed += 1,
+            Ok(Message::Note { bytes }) => self.notes.push_back((from, bytes.to_vec())),
             Ok(message) => self.rounds.handle(now, &mut self.links, from, message),
             Err(_) => self.links.counters.malformed += 1,
         }

@@ -220,6 +220,8 @@ impl<S: Scalar> Rounds<S> {
                 self.heal_piece(now, links, from, certificate, index, values);
             }
             Message::HealRefuse => self.heal_refused(now, links, from),
+            // The node keeps them for its policy.
+            Message::Note { .. } => {}
         }
         self.advance(now, links);
     }

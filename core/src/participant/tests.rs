@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cluster::{Budget, Incarnation, Occurrence, Record, RunId};
-use crate::policy::{Local, Periodic, Rejoin};
+use crate::policy::{Dynamic, DynamicOptions, Gauge, Local, Periodic, Rejoin, Threshold};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -218,4 +218,74 @@ fn a_failed_step_makes_its_node_leave() {
     assert_eq!(world.members[1].failure().unwrap().kind, ErrorKind::DeviceLost);
     assert!(world.members.iter().all(Participant::is_over));
     assert_eq!([world.commits(0), world.commits(1), world.commits(2)], [4, 1, 4]);
+}
+
+fn dynamic(gauge: Gauge, threshold: f64) -> Box<dyn AveragingPolicy> {
+    Box::new(Dynamic::new(DynamicOptions::new(gauge, Threshold::Fixed(threshold))))
+}
+
+/// The iterations before which a node has committed, by its members' certificates.
+fn committed(world: &World, node: u32) -> Vec<u64> {
+    let of = |record: &Record| match &record.what {
+        Occurrence::Committed { certificate, .. } if record.node == NodeId(node) => {
+            certificate.member(NodeId(node)).map(|member| member.iteration)
+        }
+        _ => None,
+    };
+    world.records.iter().filter_map(of).collect()
+}
+
+#[test]
+fn dynamic_policies_average_when_models_have_drifted_apart() {
+    // After t steps, three values of three nodes are 0, t and 2t: Var = 2t², and the mean of ‖u‖² is 5t².
+    let mut world = World::new(3, 24, || dynamic(Gauge::Naive, 79.0));
+    world.run(Duration::from_secs(2));
+    // Before there are peers in view, there is nobody to be apart from.
+    assert_eq!(committed(&world, 0), [4, 8, 12, 16, 20, 24]);
+    let mut world = World::new(3, 24, || dynamic(Gauge::Linear, 71.0));
+    world.run(Duration::from_secs(2));
+    // From the second average on, all go the way that the axis points, and the bound is the variance itself.
+    let commits = committed(&world, 1);
+    let spans: Vec<u64> = commits.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!((4..=6).contains(&commits[0]) && commits.len() >= 3 && spans.iter().all(|&span| span == 6), "{commits:?}");
+    let gauge = Gauge::Sketch { rows: 5, columns: 250, confidence: crate::policy::Confidence::Usual };
+    let mut world = World::new(3, 24, || dynamic(gauge, 79.0));
+    world.run(Duration::from_secs(2));
+    // Three values hardly ever meet in a sketch, so that it is nearly right.
+    assert!((4..=5).contains(&committed(&world, 2).len()), "{:?}", committed(&world, 2));
+    for member in &world.members {
+        assert!(member.is_over());
+    }
+}
+
+#[test]
+fn a_dynamic_policy_tunes_its_threshold() {
+    let policy = || {
+        let options = DynamicOptions::new(Gauge::Naive, Threshold::Tuned { most: 10 });
+        Box::new(Dynamic::new(options)) as Box<dyn AveragingPolicy>
+    };
+    let mut world = World::new(3, 40, policy);
+    world.run(Duration::from_secs(4));
+    let commits = committed(&world, 0);
+    // At first after one check; H = 5 then, and Θ = 25 is exceeded after 3 checks by 45; Θ = 75 after 4; Θ = 100 after 5.
+    assert_eq!(commits[..4], [1, 4, 8, 13], "{commits:?}");
+    assert_eq!([0, 1, 2].map(|node| committed(&world, node)), [commits.clone(), commits.clone(), commits]);
+}
+
+#[test]
+fn a_lost_node_holds_up_no_check_and_comes_back() {
+    let mut world = World::new(3, 400, || dynamic(Gauge::Linear, 300.0));
+    world.run(Duration::from_millis(300));
+    let before = world.members[0].iteration();
+    world.offline = Some(2);
+    world.run(Duration::from_millis(2300));
+    let (alone, others) = (world.members[2].iteration(), world.members[0].iteration());
+    assert!(alone > before + 100, "who was lost stopped training at {alone}");
+    assert!(others > before + 100, "the others stopped training at {others}");
+    assert!(world.commits(0) > world.commits(2), "the others did not go on averaging");
+    world.offline = None;
+    let commits = world.commits(2);
+    world.run(Duration::from_secs(20));
+    assert!(world.commits(2) > commits, "it did not come back");
+    assert!(world.members.iter().all(Participant::is_over));
 }

@@ -67,6 +67,7 @@ impl AveragingPolicy for Periodic {
             }
             PolicyInput::Committed(_) | PolicyInput::Healed(_) => self.overdue = false,
             PolicyInput::Abandoned(_) => self.overdue = self.missed == Missed::Retry,
+            _ => {}
         }
     }
 

@@ -135,11 +135,20 @@ fn any_flags() -> impl Strategy<Value = Vec<&'static str>> {
     let data = prop::sample::select(vec!["--augment", "--label-smoothing=0.1"]);
     let share = prop::sample::select(vec!["--offline-fraction=0", "--offline-fraction=0.5"]);
     let mode = prop::sample::select(vec!["--mode=available", "--mode=strict"]);
-    (method, rejoin, link, data, share, mode).prop_map(|(mut flags, rejoin, link, data, share, mode)| {
-        flags.extend(link);
-        flags.extend([rejoin, data, share, mode, "--max-duration=3", "--interval=3", "--iterations=14", "--nodes=4"]);
-        flags
-    })
+    let policy = prop::sample::select(vec![
+        vec!["--interval=3"],
+        vec!["--policy=fda:naive", "--theta=auto", "--check-every=2"],
+        vec!["--policy=fda:linear", "--theta=0.03"],
+        vec!["--policy=fda:sketch", "--columns=20"],
+    ]);
+    (method, rejoin, link, data, share, mode, policy).prop_map(
+        |(mut flags, rejoin, link, data, share, mode, policy)| {
+            flags.extend(link);
+            flags.extend(policy);
+            flags.extend([rejoin, data, share, mode, "--max-duration=3", "--iterations=14", "--nodes=4"]);
+            flags
+        },
+    )
 }
 
 proptest! {

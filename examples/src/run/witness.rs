@@ -42,6 +42,11 @@ where
         self.contributed = Some(contribution.clone());
     }
 
+    fn show(&mut self, contribution: &mut Contribution<B::Scalar>) {
+        // What is only looked at is part of no average.
+        self.trainer.show(contribution);
+    }
+
     fn adopt(&mut self, average: &Contribution<B::Scalar>, healed: bool) {
         self.trainer.adopt(average, healed);
     }

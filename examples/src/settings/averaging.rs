@@ -3,7 +3,10 @@
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
-use kronfleet_core::policy::{AveragingPolicy, Local, Missed, Periodic, Rejoin, Request};
+use kronfleet_core::policy::{
+    AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Local, Missed, Periodic, Rejoin, Request, Threshold,
+};
+use kronfleet_core::seed::Seed;
 use kronfleet_core::time::Duration;
 use kronfleet_core::transport::NodeId;
 
@@ -14,6 +17,16 @@ pub enum Policy {
     Local,
     /// All that are online average their weights every so many iterations.
     Periodic,
+    /// All that are online tell each other how far their models have gone, and average when they may be further apart
+    /// than --theta; by one number of each.
+    #[value(name = "fda:naive")]
+    Naive,
+    /// The same by two numbers, one of which is how far a model has gone in the direction of the last average.
+    #[value(name = "fda:linear")]
+    Linear,
+    /// The same by a number and a sketch of 5 rows.
+    #[value(name = "fda:sketch")]
+    Sketch,
     /// A baseline without any protocol: one model, each gradient the sum over the online nodes divided by the number of
     /// all nodes, as if those that are offline contributed zeros.
     Zeros,
@@ -35,6 +48,19 @@ pub struct AveragingSettings {
     /// After an averaging that a node missed: wait (for its next one) or retry (after every iteration)
     #[arg(long, default_value = "retry", value_name = "wait|retry", value_parser = missed)]
     pub missed: Missed,
+    /// How far apart models may be before they are averaged, as the variance over nodes of all parameters together; auto
+    /// chooses it for five checks from one average to the next. Without this, 3.89e-5 for each parameter
+    #[arg(long, value_name = "VARIANCE|auto", value_parser = theta)]
+    pub theta: Option<Threshold>,
+    /// Iterations between two checks of how far apart models are
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub check_every: u64,
+    /// How sure a sketch is that models are not further apart than it says: 0.95, 0.99 or 0.999
+    #[arg(long, default_value = "0.95", value_name = "SHARE", value_parser = confidence)]
+    pub confidence: Confidence,
+    /// Columns of a sketch
+    #[arg(long, default_value_t = 250, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2500))]
+    pub columns: u32,
     /// Average the Kronecker factors too
     #[arg(long)]
     pub average_factors: bool,
@@ -71,6 +97,25 @@ fn mode(text: &str) -> std::result::Result<Mode, String> {
         "available" => Ok(Mode::Available),
         "strict" => Ok(Mode::Strict),
         _ => Err(format!("{text:?} is no mode; use available or strict")),
+    }
+}
+
+fn theta(text: &str) -> std::result::Result<Threshold, String> {
+    match text {
+        "auto" => Ok(Threshold::Tuned { most: 10 }),
+        _ => match super::not_negative(text) {
+            Ok(value) => Ok(Threshold::Fixed(value)),
+            Err(error) => Err(format!("{error}, nor auto")),
+        },
+    }
+}
+
+fn confidence(text: &str) -> std::result::Result<Confidence, String> {
+    match text {
+        "0.95" => Ok(Confidence::Usual),
+        "0.99" => Ok(Confidence::High),
+        "0.999" => Ok(Confidence::Highest),
+        _ => Err(format!("{text:?} is no confidence of sketches that is known; use 0.95, 0.99 or 0.999")),
     }
 }
 
@@ -122,21 +167,50 @@ impl AveragingSettings {
 
     /// The policy of one node.
     pub fn policy(&self) -> Box<dyn AveragingPolicy> {
-        match self.policy {
-            Policy::Local | Policy::Zeros => Box::new(Local),
+        let gauge = match self.policy {
+            Policy::Local | Policy::Zeros => return Box::new(Local),
             Policy::Periodic => {
-                let request = Request {
-                    running: !self.local_statistics,
-                    factors: self.average_factors,
-                    optimiser: self.average_optimiser,
-                    ..Request::default()
-                };
                 let mut policy = Periodic::new(self.interval);
-                policy.request = request;
+                policy.request = self.request();
                 policy.rejoin = self.rejoin;
                 policy.missed = self.missed;
-                Box::new(policy)
+                return Box::new(policy);
             }
+            Policy::Naive => Gauge::Naive,
+            Policy::Linear => Gauge::Linear,
+            Policy::Sketch => Gauge::Sketch { rows: 5, columns: self.columns as usize, confidence: self.confidence },
+        };
+        let threshold = self.theta.unwrap_or(Threshold::PerParameter(3.89e-5));
+        Box::new(Dynamic::new(DynamicOptions {
+            check_every: self.check_every,
+            // By then a peer that has been lost is suspected, and one that computes longer is late.
+            patience: self.stall_budget / 2,
+            request: self.request(),
+            rejoin: self.rejoin,
+            seed: Seed(0).derive("drift", 0),
+            ..DynamicOptions::new(gauge, threshold)
+        }))
+    }
+
+    /// What a contribution consists of.
+    fn request(&self) -> Request {
+        Request {
+            running: !self.local_statistics,
+            factors: self.average_factors,
+            optimiser: self.average_optimiser,
+            ..Request::default()
         }
+    }
+}
+
+impl Policy {
+    /// Whether nodes average in rounds.
+    pub fn averages(self) -> bool {
+        !matches!(self, Self::Local | Self::Zeros)
+    }
+
+    /// Whether nodes average when they have drifted apart.
+    pub fn is_dynamic(self) -> bool {
+        matches!(self, Self::Naive | Self::Linear | Self::Sketch)
     }
 }

@@ -134,6 +134,30 @@ const RULES: &[Rule] = &[
         remedy: ", or choose --policy periodic",
     },
     Rule {
+        flags: &["interval"],
+        idle: |matches| is_dynamic(matches) && !is(matches, "outages", "bernoulli"),
+        with: "where nodes average when they have drifted apart",
+        remedy: ", or choose --policy periodic",
+    },
+    Rule {
+        flags: &["missed"],
+        idle: is_dynamic,
+        with: "where nodes average when they have drifted apart, and who has missed an average has",
+        remedy: ", or choose --policy periodic",
+    },
+    Rule {
+        flags: &["theta", "check-every"],
+        idle: |matches| !is_dynamic(matches),
+        with: "where nodes do not look at how far they have drifted apart",
+        remedy: ", or choose --policy fda:linear",
+    },
+    Rule {
+        flags: &["confidence", "columns"],
+        idle: |matches| !is(matches, "policy", "fda:sketch"),
+        with: "without sketches",
+        remedy: ", or choose --policy fda:sketch",
+    },
+    Rule {
         flags: &[
             "micro-batches",
             "link-partition",
@@ -183,6 +207,11 @@ fn value<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
 
 fn is(matches: &ArgMatches, name: &str, expected: &str) -> bool {
     value(matches, name) == Some(expected)
+}
+
+/// Whether nodes average when they have drifted apart.
+fn is_dynamic(matches: &ArgMatches) -> bool {
+    value(matches, "policy").is_some_and(|policy| policy.starts_with("fda:"))
 }
 
 fn is_zero(matches: &ArgMatches, name: &str) -> bool {
@@ -237,6 +266,10 @@ mod tests {
             ("--decoupled", "--decoupled --weight-decay 1e-4"),
             ("--policy local --rejoin heal", "--rejoin heal"),
             ("--policy local --interval 3", "--policy local --interval 3 --outages bernoulli"),
+            ("--policy fda:naive --interval 3", "--policy fda:naive --interval 3 --outages bernoulli"),
+            ("--policy fda:naive --missed wait", "--missed wait"),
+            ("--theta 3", "--policy fda:linear --theta auto --check-every 9"),
+            ("--policy fda:linear --columns 9", "--policy fda:sketch --columns 9 --confidence 0.99"),
             ("--policy zeros --micro-batches 2", "--micro-batches 2"),
             ("--policy zeros --loss .1", "--loss .1"),
             ("--policy zeros --stall-budget 1s", "--stall-budget 1s"),

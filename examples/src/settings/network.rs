@@ -1,6 +1,6 @@
 //! The simulated network: links, outages, traces.
 
-use super::averaging::{AveragingSettings, Policy};
+use super::averaging::AveragingSettings;
 use super::faults::{LinkCut, LinkPartition, NodeCrash};
 use clap::{Args, ValueEnum};
 use kronfleet_core::time::Duration;
@@ -132,7 +132,7 @@ impl NetworkSettings {
     /// If not, with the remedy.
     pub fn check(&self, averaging: &AveragingSettings) -> Result<(), String> {
         let (longest, budget) = (self.latency + self.jitter, averaging.stall_budget);
-        if averaging.policy == Policy::Periodic && longest >= budget {
+        if averaging.policy.averages() && longest >= budget {
             return Err(format!(
                 "frames that travel {longest:?} cannot keep a --stall-budget of {budget:?}: give several times as much, or \
                  less --latency and --jitter"

@@ -1,3 +1,4 @@
 //! How nodes stay together: the laws of what policies are made of.
 
 mod compressors;
+mod dynamic;

@@ -204,6 +204,7 @@ fn brief(message: &Message<'_>) -> String {
         Message::Accept { attempt, certificate, .. } => format!("accept {} in {attempt}", certificate.id()),
         Message::Accepted { attempt } => format!("accepted {attempt}"),
         Message::Decided { certificate } => format!("decided {certificate}"),
+        Message::Note { bytes } => format!("note of {} bytes", bytes.len()),
     }
 }
 

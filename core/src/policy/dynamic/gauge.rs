@@ -1,0 +1,156 @@
+//! Estimates of how far models are apart, from a few numbers of each.
+
+use super::sketch::Sketcher;
+use crate::seed::Seed;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// What each node tells of its drift `u = w − w₀`, and what follows for the variance
+/// `Var = mean‖u‖² − ‖ū‖²` (Theologitis et al. 2024).
+///
+/// All give an `H` above which `Var` is not: [`Naive`](Self::Naive) and [`Linear`](Self::Linear) always,
+/// [`Sketch`](Self::Sketch) with a stated confidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gauge {
+    /// `H = mean‖u‖²`, from one number of each.
+    Naive,
+    /// `H = mean‖u‖² − (mean⟨ξ,u⟩)²`, from two numbers of each; `ξ` is the direction of the last average's step.
+    Linear,
+    /// `H = mean‖u‖² − M₂/(1 + ε)`, from a number and a sketch of each.
+    Sketch {
+        /// Rows of a sketch.
+        rows: usize,
+        /// Columns of a sketch.
+        columns: usize,
+        /// How sure it is that `H` is not below `Var`.
+        confidence: Confidence,
+    },
+}
+
+/// How sure a sketch is that a mean drift is not shorter than it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Confidence {
+    /// 95 in 100.
+    #[default]
+    Usual,
+    /// 99 in 100.
+    High,
+    /// 999 in 1000.
+    Highest,
+}
+
+impl Confidence {
+    /// `ε` for sketches of 5 rows and so many columns: the published `1/√columns` is wrong one time in ten to sixteen.
+    pub fn epsilon(self, columns: usize) -> f64 {
+        // Quantiles of the median of five estimates, each of a standard deviation of √(2/columns); measured.
+        let factor = match self {
+            Self::Usual => 1.24,
+            Self::High => 1.79,
+            Self::Highest => 2.44,
+        };
+        factor / libm::sqrt(columns as f64)
+    }
+}
+
+/// What a node tells of its drift.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// `‖u‖²`.
+    pub norm: f64,
+    /// [`Gauge::Linear`]: `⟨ξ,u⟩`. [`Gauge::Sketch`]: the sketch, by rows.
+    pub more: Vec<f64>,
+}
+
+impl State {
+    /// Whether everything is finite.
+    pub fn is_finite(&self) -> bool {
+        self.norm.is_finite() && self.more.iter().all(|value| value.is_finite())
+    }
+}
+
+/// `ξ`, a direction that all nodes know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Axis(Vec<f64>);
+
+impl Axis {
+    /// The direction from one vector to another; `None` if they are equal.
+    pub fn between(before: &[f64], after: &[f64]) -> Option<Self> {
+        Self::of(after.iter().zip(before).map(|(after, before)| after - before).collect())
+    }
+
+    /// A direction of its own for each seed.
+    pub fn random(len: usize, seed: Seed) -> Option<Self> {
+        let mut random = seed.derive("axis", 0).random();
+        Self::of((0..len).map(|_| random.normal()).collect())
+    }
+
+    fn of(mut vector: Vec<f64>) -> Option<Self> {
+        let norm = libm::sqrt(vector.iter().map(|value| value * value).sum());
+        vector.iter_mut().for_each(|value| *value /= norm);
+        vector.iter().all(|value| value.is_finite()).then_some(Self(vector))
+    }
+
+    /// Its coordinates, of which the squares add up to 1.
+    pub fn values(&self) -> &[f64] {
+        &self.0
+    }
+
+    pub(super) fn from_values(values: Vec<f64>) -> Self {
+        Self(values)
+    }
+}
+
+impl Gauge {
+    /// What sketches, where this gauge does.
+    pub fn sketcher(self, len: usize, seed: Seed) -> Option<Sketcher> {
+        match self {
+            Self::Sketch { rows, columns, .. } => Some(Sketcher::new(rows, columns, len, seed)),
+            Self::Naive | Self::Linear => None,
+        }
+    }
+
+    /// Numbers of a state beside the norm.
+    pub fn more(self) -> usize {
+        match self {
+            Self::Naive => 0,
+            Self::Linear => 1,
+            Self::Sketch { rows, columns, .. } => rows * columns,
+        }
+    }
+
+    /// What to tell of this drift; without an `axis`, a linear gauge tells as much as a naive one.
+    pub fn state(self, drift: &[f64], axis: Option<&Axis>, sketcher: Option<&Sketcher>) -> State {
+        let norm = drift.iter().map(|value| value * value).sum();
+        let more = match self {
+            Self::Naive => Vec::new(),
+            Self::Linear => {
+                let along = |axis: &Axis| axis.0.iter().zip(drift).map(|(axis, value)| axis * value).sum();
+                vec![axis.map_or(0.0, along)]
+            }
+            Self::Sketch { .. } => sketcher.map_or_else(Vec::new, |sketcher| sketcher.sketch(drift)),
+        };
+        State { norm, more }
+    }
+
+    /// `H` of these states, which are as many as nodes.
+    ///
+    /// `common` says that all had the same axis; otherwise what they tell of it is left out.
+    pub fn bound(self, states: &[&State], common: bool, sketcher: Option<&Sketcher>) -> f64 {
+        let count = states.len().max(1) as f64;
+        let norm = states.iter().map(|state| state.norm).sum::<f64>() / count;
+        let mean = |place: usize| states.iter().map(|state| state.more[place]).sum::<f64>() / count;
+        match self {
+            Self::Naive => norm,
+            Self::Linear if !common => norm,
+            Self::Linear => {
+                let along = mean(0);
+                norm - along * along
+            }
+            Self::Sketch { rows, columns, confidence } => {
+                let sketch: Vec<f64> = (0..rows * columns).map(mean).collect();
+                let drift = sketcher.map_or(0.0, |sketcher| sketcher.norm(&sketch));
+                norm - drift / (1.0 + confidence.epsilon(columns))
+            }
+        }
+    }
+}
