@@ -17,6 +17,7 @@ pub mod collective;
 pub mod compress;
 pub mod error;
 pub mod factor;
+pub mod gossip;
 pub mod layer;
 pub mod matrix;
 #[cfg(feature = "mutants")]

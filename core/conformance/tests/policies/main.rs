@@ -2,3 +2,4 @@
 
 mod compressors;
 mod dynamic;
+mod gossip;

@@ -1,0 +1,298 @@
+//! Mixing matrices, and what gossip keeps.
+
+use kronfleet_conformance::check::Check;
+use kronfleet_core::compress::{Blockwise, Compressor, Identity, Kept, RandomK, Sign, TopK};
+use kronfleet_core::gossip::{AdaGossip, Consensus, Mixing, Row, Rule, Topology};
+use kronfleet_core::seed::{Random, Seed};
+use kronfleet_core::transport::NodeId;
+use proptest::prelude::*;
+
+/// Graphs of 1 to 32 nodes, some of them not connected.
+fn topologies() -> impl Strategy<Value = Topology> {
+    let any_edges = (1_u32..24).prop_flat_map(|nodes| {
+        let edge = (0..nodes, 0..nodes).prop_filter("no loop", move |(a, b)| a != b || nodes == 1);
+        let edges = proptest::collection::vec(edge, 0..40);
+        edges.prop_map(move |edges| Topology::from_edges(nodes, edges.into_iter().filter(|(a, b)| a != b)))
+    });
+    prop_oneof![
+        2 => (1_u32..32).prop_map(Topology::ring),
+        1 => (1_u32..6, 1_u32..6).prop_map(|(rows, columns)| Topology::torus(rows, columns)),
+        1 => (0_u32..6).prop_map(Topology::hypercube),
+        1 => (1_u32..32).prop_map(Topology::exponential),
+        1 => (1_u32..12).prop_map(Topology::complete),
+        1 => Just(Topology::dyck()),
+        1 => Just(Topology::social()),
+        4 => any_edges,
+    ]
+}
+
+/// Whether all rows and columns add up to 1, and what is given is given back.
+fn check_stochastic(mixing: &Mixing) -> Result<(), String> {
+    for node in (0..mixing.nodes()).map(NodeId) {
+        let Row { own, others } = mixing.row(node);
+        let sum = own + others.values().sum::<f64>();
+        if (sum - 1.0).abs() > 1e-12 || *own < -1e-15 || others.values().any(|&weight| weight <= 0.0) {
+            return Err(format!("{node} gives {own} to itself and {others:?}"));
+        }
+        if let Some((other, _)) =
+            others.iter().find(|(other, weight)| mixing.row(**other).others.get(&node) != Some(weight))
+        {
+            return Err(format!("{node} and {other} give each other different weights"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn mixing_matrices_are_symmetric_and_doubly_stochastic() {
+    let cases = (topologies(), proptest::collection::vec(any::<(u32, u32)>(), 0..6));
+    let law = |(topology, lost): (Topology, Vec<(u32, u32)>)| {
+        let mut mixing = Mixing::metropolis(&topology);
+        for node in 0..topology.nodes() {
+            let others: Vec<NodeId> = topology.neighbours(node).map(NodeId).collect();
+            if !mixing.row(NodeId(node)).others.keys().copied().eq(others) {
+                return Err(format!("{node} gives to others than its neighbours"));
+            }
+        }
+        check_stochastic(&mixing)?;
+        if (mixing.spectral_gap() > 1e-9) != topology.is_connected() {
+            return Err(format!("a gap of {}, connected: {}", mixing.spectral_gap(), topology.is_connected()));
+        }
+        for (a, b) in lost {
+            mixing = mixing.without(NodeId(a % topology.nodes()), NodeId(b % topology.nodes()));
+            check_stochastic(&mixing)?;
+        }
+        Ok(())
+    };
+    assert_eq!(Check::default().hold(cases, law), Ok(()));
+}
+
+#[test]
+fn spectral_gaps_are_those_of_the_literature() {
+    let cube = |dimensions: u32| (Topology::hypercube(dimensions), 2.0 / f64::from(dimensions + 1));
+    for (topology, expected) in [
+        (Topology::ring(1), 1.0),
+        (Topology::ring(2), 1.0),
+        (Topology::ring(8), 0.19526),
+        (Topology::ring(16), 0.05075),
+        (Topology::ring(32), 0.01281),
+        (Topology::torus(4, 4), 0.4),
+        (Topology::torus(4, 8), 0.11716),
+        (Topology::complete(9), 1.0),
+        (Topology::dyck(), 0.19098),
+        cube(3),
+        cube(4),
+        cube(5),
+    ] {
+        let gap = Mixing::metropolis(&topology).spectral_gap();
+        assert!((gap - expected).abs() < 6e-6, "{topology:?}: {gap}, not {expected}");
+    }
+}
+
+#[test]
+fn named_graphs_are_what_they_are_called() {
+    let dyck = Topology::dyck();
+    assert!((0..32).all(|node| dyck.neighbours(node).len() == 3) && dyck.is_connected());
+    // Bipartite without circles of four: no two nodes have two neighbours in common.
+    for (a, b) in (0..32).flat_map(|a| (0..a).map(move |b| (a, b))) {
+        let common = dyck.neighbours(a).filter(|&other| dyck.neighbours(b).any(|of_b| of_b == other)).count();
+        assert!(common <= 1 && (common == 0 || (a + b) % 2 == 0), "{a} and {b}");
+    }
+    let social = Topology::social();
+    let edges: usize = (0..18).map(|woman| social.neighbours(woman).len()).sum();
+    assert!(
+        edges == 89 && social.is_connected() && (0..18).all(|woman| social.neighbours(woman).all(|event| event >= 18))
+    );
+}
+
+/// Compressors, by number.
+fn compressor(which: usize) -> Box<dyn Compressor<f64>> {
+    let kept = Kept::per_million(300_000);
+    match which % 5 {
+        0 => Box::new(Identity),
+        1 => Box::new(TopK::new(kept)),
+        2 => Box::new(RandomK::contracting(kept)),
+        3 => Box::new(Sign),
+        _ => Box::new(Blockwise),
+    }
+}
+
+/// Nodes that gossip, without any training.
+struct Fleet {
+    models: Vec<Vec<f64>>,
+    nodes: Vec<Consensus<f64>>,
+    compressor: Box<dyn Compressor<f64>>,
+    random: Random,
+}
+
+impl Fleet {
+    fn new(rule: Rule, mixing: &Mixing, which: usize, seed: u64) -> Self {
+        let mut random = Seed(seed).random();
+        let models: Vec<Vec<f64>> = (0..mixing.nodes()).map(|_| (0..12).map(|_| random.normal()).collect()).collect();
+        let nodes = (0..mixing.nodes()).map(|node| Consensus::new(rule, mixing.row(NodeId(node)), 12)).collect();
+        Self { models, nodes, compressor: compressor(which), random }
+    }
+
+    fn gossip(&mut self) {
+        let Self { models, nodes, compressor, random } = self;
+        let messages: Vec<Vec<u8>> = nodes
+            .iter_mut()
+            .zip(models.iter())
+            .map(|(node, model)| {
+                let mut message = vec![];
+                node.send(model, &mut **compressor, random, &mut message).expect("finite models");
+                message
+            })
+            .collect();
+        for (node, model) in nodes.iter_mut().zip(models) {
+            for (from, message) in (0..).map(NodeId).zip(&messages) {
+                node.receive(from, message, &mut **compressor).expect("what was encoded");
+            }
+            node.mix(model);
+        }
+    }
+
+    fn sums(&self) -> Vec<f64> {
+        (0..12).map(|place| self.models.iter().map(|model| model[place]).sum()).collect()
+    }
+
+    /// `Σ‖x − x̄‖²`.
+    fn disagreement(&self) -> f64 {
+        let count = self.models.len() as f64;
+        let sums = self.sums();
+        self.models.iter().flat_map(|model| model.iter().zip(&sums).map(|(x, sum)| (x - sum / count).powi(2))).sum()
+    }
+}
+
+fn near(a: &[f64], b: &[f64]) -> bool {
+    a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-10)
+}
+
+#[test]
+fn choco_keeps_the_sum_and_the_copies_are_alike() {
+    let cases = (topologies(), 0_usize..5, any::<u64>(), 0.05..0.4);
+    let law = |(topology, which, seed, step)| {
+        let mut fleet = Fleet::new(Rule::Choco { step }, &Mixing::metropolis(&topology), which, seed);
+        let before = fleet.sums();
+        for _ in 0..10 {
+            fleet.gossip();
+        }
+        for (id, node) in (0..).zip(&fleet.nodes) {
+            for neighbour in topology.neighbours(id) {
+                if fleet.nodes[neighbour as usize].other(NodeId(id)) != Some(node.own()) {
+                    return Err(format!("{neighbour} has another copy of the model of {id} than {id} itself"));
+                }
+            }
+        }
+        if near(&before, &fleet.sums()) { Ok(()) } else { Err(format!("{before:?} became {:?}", fleet.sums())) }
+    };
+    assert_eq!(Check::default().hold(cases, law), Ok(()));
+}
+
+#[test]
+fn rows_that_are_scaled_after_a_loss_lose_the_sum() {
+    // What `Mixing::without` is there for: the same loss with rows divided by what is left is noticed.
+    let mixing = Mixing::metropolis(&Topology::from_edges(4, [(0, 1), (1, 2), (1, 3)])).without(NodeId(0), NodeId(1));
+    let gossip = |scaled: bool| {
+        let mut fleet = Fleet::new(Rule::Choco { step: 0.4 }, &mixing, 0, 5);
+        if scaled {
+            for (id, node) in (0..).map(NodeId).zip(&mut fleet.nodes) {
+                let Row { own, others } = mixing.row(id);
+                // A third was given to whom is lost.
+                let scale = if id.0 < 2 { 1.0 / (1.0 - 1.0 / 4.0) } else { 1.0 };
+                let others = others.iter().map(|(&other, weight)| (other, scale * weight)).collect();
+                node.reweigh(&Row { own: *own, others });
+            }
+        }
+        let before = fleet.sums();
+        (0..5).for_each(|_| fleet.gossip());
+        near(&before, &fleet.sums())
+    };
+    assert!(gossip(false) && !gossip(true));
+}
+
+#[test]
+fn choco_without_loss_and_with_whole_steps_is_d_psgd() {
+    let law = |(topology, seed): (Topology, u64)| {
+        let mixing = Mixing::metropolis(&topology);
+        let mut fleet = Fleet::new(Rule::Choco { step: 1.0 }, &mixing, 0, seed);
+        for _ in 0..5 {
+            let expected = (0..mixing.nodes()).map(|node| {
+                let Row { own, others } = mixing.row(NodeId(node));
+                let mixed = |place: usize| {
+                    let of_others = others.iter().map(|(other, weight)| weight * fleet.models[other.0 as usize][place]);
+                    own * fleet.models[node as usize][place] + of_others.sum::<f64>()
+                };
+                (0..12).map(mixed).collect::<Vec<f64>>()
+            });
+            let expected: Vec<Vec<f64>> = expected.collect();
+            fleet.gossip();
+            if !expected.iter().zip(&fleet.models).all(|(expected, model)| near(expected, model)) {
+                return Err(format!("{:?}, not {expected:?}", fleet.models));
+            }
+        }
+        Ok(())
+    };
+    assert_eq!(Check::default().hold((topologies(), any::<u64>()), law), Ok(()));
+}
+
+#[test]
+fn ada_gossip_without_limit_is_choco_with_its_cap() {
+    let law = |(topology, which, seed, cap): (Topology, usize, u64, f64)| {
+        let mixing = Mixing::metropolis(&topology);
+        let ada = Rule::Ada(AdaGossip { step: f64::INFINITY, cap, ..AdaGossip::default() });
+        let mut fleets = [ada, Rule::Choco { step: cap }].map(|rule| Fleet::new(rule, &mixing, which, seed));
+        for _ in 0..6 {
+            fleets.iter_mut().for_each(Fleet::gossip);
+        }
+        let [ada, choco] = fleets;
+        if ada.models == choco.models { Ok(()) } else { Err(format!("{:?}, not {:?}", ada.models, choco.models)) }
+    };
+    assert_eq!(Check::default().hold((topologies(), 0_usize..5, any::<u64>(), 0.05..0.5), law), Ok(()));
+}
+
+#[test]
+fn equal_nodes_stay_as_they_are() {
+    let rules = prop_oneof![
+        (0.05..1.0).prop_map(|step| Rule::Choco { step }),
+        any::<bool>().prop_map(|correction| Rule::Ada(AdaGossip { correction, ..AdaGossip::default() })),
+    ];
+    let law = |(topology, rule, seed): (Topology, Rule, u64)| {
+        let mut fleet = Fleet::new(rule, &Mixing::metropolis(&topology), 1, seed);
+        let model = fleet.models[0].clone();
+        fleet.models.fill(model.clone());
+        (0..4).for_each(|_| fleet.gossip());
+        let same = fleet.models.iter().all(|other| *other == model);
+        if same { Ok(()) } else { Err(format!("{model:?} became {:?}", fleet.models)) }
+    };
+    assert_eq!(Check::default().hold((topologies(), rules, any::<u64>()), law), Ok(()));
+}
+
+#[test]
+fn gossip_comes_to_an_agreement() {
+    let mixing = Mixing::metropolis(&Topology::torus(3, 4));
+    for which in 0..5 {
+        // The published rule for each parameter alone stops where errors are as large as its steps.
+        for (rule, rest) in [
+            (Rule::Choco { step: 0.2 }, 1e-6),
+            (Rule::Ada(AdaGossip { step: 0.02, cap: 0.2, ..AdaGossip::default() }), 1e-2),
+        ] {
+            let mut fleet = Fleet::new(rule, &mixing, which, 7);
+            let before = fleet.disagreement();
+            (0..600).for_each(|_| fleet.gossip());
+            let after = fleet.disagreement();
+            assert!(after < rest * before, "{rule:?} with compressor {which}: {before} became {after}");
+        }
+    }
+}
+
+#[test]
+fn a_message_that_is_none_changes_nothing() {
+    let mixing = Mixing::metropolis(&Topology::complete(2));
+    let mut node: Consensus<f64> = Consensus::new(Rule::Choco { step: 0.5 }, mixing.row(NodeId(0)), 3);
+    let before = node.clone();
+    assert!(node.receive(NodeId(1), &[1, 2, 3], &mut Identity).is_err());
+    assert!(node.send(&[1.0, f64::NAN, 0.0], &mut Identity, &mut Seed(1).random(), &mut vec![]).is_err());
+    assert!(node.receive(NodeId(7), &[1, 2, 3], &mut Identity).is_ok(), "of a stranger");
+    assert_eq!(node, before);
+}

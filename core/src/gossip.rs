@@ -1,0 +1,39 @@
+//! Gossip: models approach each other from neighbour to neighbour, without rounds and without agreement.
+//!
+//! # For users
+//! A [`Topology`] says who is whose neighbour, [`Mixing`] how much each counts, and a [`Consensus`] is what one node keeps
+//! of its neighbours: it makes messages through any [`Compressor`](crate::compress::Compressor), takes those of others in,
+//! and moves its model.
+//!
+//! ```
+//! use kronfleet_core::compress::Identity;
+//! use kronfleet_core::gossip::{Consensus, Mixing, Rule, Topology};
+//! use kronfleet_core::seed::Seed;
+//! use kronfleet_core::transport::NodeId;
+//!
+//! let mixing = Mixing::metropolis(&Topology::complete(2));
+//! let mut models = [[0.0_f64], [4.0]];
+//! let mut nodes = [0, 1].map(|node| Consensus::new(Rule::Choco { step: 1.0 }, mixing.row(NodeId(node)), 1));
+//! let (mut random, mut messages) = (Seed(1).random(), [vec![], vec![]]);
+//! for ((node, model), message) in nodes.iter_mut().zip(&models).zip(&mut messages) {
+//!     node.send(model, &mut Identity, &mut random, message).unwrap();
+//! }
+//! nodes[0].receive(NodeId(1), &messages[1], &mut Identity).unwrap();
+//! nodes[1].receive(NodeId(0), &messages[0], &mut Identity).unwrap();
+//! for (node, model) in nodes.iter_mut().zip(&mut models) {
+//!     node.mix(model);
+//! }
+//! assert_eq!(models, [[2.0], [2.0]]);
+//! ```
+//!
+//! # For implementers
+//! Nothing here knows of frames or time. What is missing is a policy that carries these messages, and what it has to do
+//! when neighbours go offline: [`Mixing::without`] and [`Consensus::forget`] are made for it.
+
+mod consensus;
+mod mixing;
+mod topology;
+
+pub use consensus::{AdaGossip, Consensus, Rule};
+pub use mixing::{Mixing, Row};
+pub use topology::Topology;
