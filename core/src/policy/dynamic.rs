@@ -88,7 +88,12 @@ struct Check {
     awaited: Vec<NodeId>,
 }
 
-/// Averages when models have drifted apart; see the [module](self).
+/// Averages when models have drifted apart: FDA, Federated Dynamic Averaging (Theologitis et al. 2024, arXiv 2405.20988).
+///
+/// At every check, nodes tell each other a few numbers about how far their models have gone since the last average, and
+/// average when a bound of the variance over nodes exceeds the threshold. A check waits for the peers that can be
+/// reached, up to its [`patience`](DynamicOptions::patience); whoever decides to average calls the others. A node that
+/// has missed an average makes all average that hear of it.
 #[derive(Clone, Debug)]
 pub struct Dynamic {
     options: DynamicOptions,
