@@ -9,3 +9,4 @@ pub mod run;
 pub mod settings;
 pub mod speed;
 pub mod sweep;
+pub mod trial;

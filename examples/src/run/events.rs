@@ -94,7 +94,7 @@ pub fn collect(folder: &Path) -> Result<Vec<Entry>> {
 }
 
 /// By time; a node's own records keep their order where its clock stands still.
-fn sort(entries: &mut [Entry]) {
+pub(crate) fn sort(entries: &mut [Entry]) {
     entries.sort_by_key(|entry| (entry.clock, entry.record.node, entry.record.incarnation));
 }
 

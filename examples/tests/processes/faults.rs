@@ -3,14 +3,14 @@
 //! Nothing sleeps: a test waits until the event logs say that something has happened, with a deadline. Every run ends
 //! with the check of all safety invariants on those logs; a broken one is the run's failure.
 
-use super::{Folder, SHM, TCP, result, start, until};
+use super::{Folder, SHM, TCP, result, until};
 use kronfleet_core::cluster::{Incarnation, Occurrence, Record};
 use kronfleet_core::transport::NodeId;
 use kronfleet_examples::run::events::{self, Entry};
-use rustix::process::{Pid, Signal, kill_process};
+use kronfleet_examples::trial::{Observed, loss_of};
+use rustix::process::Signal;
 use std::fs;
 use std::path::Path;
-use std::process::Child;
 
 /// A fleet that trains until it is told to leave, and loses a node within a second.
 const ENDLESS: [&str; 9] = [
@@ -26,82 +26,53 @@ const ENDLESS: [&str; 9] = [
 ];
 
 /// A fleet under test.
-struct Run<'a> {
-    parent: Child,
-    folder: &'a Folder,
-    /// Where event logs are, in the folder.
-    events: &'a str,
+struct Run {
+    fleet: Observed,
 }
 
-impl<'a> Run<'a> {
-    fn start(program: &str, folder: &'a Folder, extra: &[&str]) -> Self {
-        Self { parent: start(program, folder, &[&ENDLESS[..], extra].concat()), folder, events: "run/events" }
+impl Run {
+    fn start(program: &str, folder: &Folder, extra: &[&str]) -> Self {
+        Self::start_with(program, folder, "run/events", extra)
+    }
+
+    /// The same with event logs in another place of the folder.
+    fn start_with(program: &str, folder: &Folder, events: &str, extra: &[&str]) -> Self {
+        let output = format!("--output={}", folder.path("run"));
+        let flags = [&ENDLESS[..], extra, &[&output]].concat();
+        let fleet = Observed::start(Path::new(program), &flags, folder.path(events).into());
+        Self { fleet: fleet.expect("the program starts") }
     }
 
     /// All that is recorded so far.
     fn entries(&self) -> Vec<Entry> {
-        events::collect(Path::new(&self.folder.path(self.events))).unwrap_or_default()
+        self.fleet.entries().to_vec()
     }
 
     /// Waits for a record made later than `after`; answers when the first was.
     #[track_caller]
     fn wait(&self, what: &str, after: u64, wanted: impl Fn(&Record) -> bool) -> u64 {
-        let mut found = None;
-        until(what, || {
-            let entries = self.entries();
-            found = entries.iter().find(|entry| entry.clock > after && wanted(&entry.record)).map(|entry| entry.clock);
-            found.is_some()
-        });
-        found.expect("waited for")
+        self.fleet.wait(what, after, wanted).expect("it comes")
     }
 
     /// Waits for a commit of exactly these nodes.
     #[track_caller]
     fn commit(&self, members: &[u32], after: u64) -> u64 {
-        self.wait(&format!("a commit of {members:?}"), after, |record| match &record.what {
-            Occurrence::Committed { certificate } => {
-                certificate.members.iter().map(|member| member.node.0).eq(members.iter().copied())
-            }
-            _ => false,
-        })
-    }
-
-    /// The process of a node: the one whose arguments say so.
-    #[track_caller]
-    fn process(&self, rank: u32) -> Pid {
-        let session = format!("--session={}-", self.parent.id());
-        let mut found = None;
-        until(&format!("the process of n{rank}"), || {
-            let processes = fs::read_dir("/proc").expect("/proc").flatten();
-            found = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).find(|pid| {
-                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                let words: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
-                words.contains(&format!("--rank={rank}").as_bytes())
-                    && words.iter().any(|word| word.starts_with(session.as_bytes()))
-            });
-            found.is_some()
-        });
-        found.and_then(Pid::from_raw).expect("just found")
+        self.fleet.commit(members, after).expect("it comes")
     }
 
     #[track_caller]
-    fn signal(&self, rank: u32, signal: Signal) {
-        kill_process(self.process(rank), signal).expect("a process of this test");
+    fn signal(&self, rank: u32, signal: Signal) -> u64 {
+        self.fleet.signal(rank, signal).expect("a process of this test")
     }
 
     /// Lets everybody leave; the run has to end well, with all invariants held.
     #[track_caller]
     fn end(self) -> serde_json::Value {
-        kill_process(Pid::from_child(&self.parent), Signal::INT).expect("a process of this test");
-        let result = result(&self.parent.wait_with_output().expect("it ends"));
+        let result = self.fleet.end().expect("it ends well");
         assert_eq!(result["interrupted"], true, "{result}");
         assert_eq!(result["failure"], serde_json::Value::Null, "{result}");
         result
     }
-}
-
-fn down(node: u32) -> impl Fn(&Record) -> bool {
-    move |record| matches!(record.what, Occurrence::Down { peer, .. } if peer == NodeId(node))
 }
 
 /// Killed at once and started again: the others go on without it and then with it.
@@ -110,7 +81,7 @@ fn kill_and_restart(program: &str, name: &str, victim: u32) {
     let run = Run::start(program, &folder, &["--away=1ms"]);
     let before = run.commit(&[0, 1, 2], 0);
     run.signal(victim, Signal::KILL);
-    run.wait("its loss", before, down(victim));
+    run.wait("its loss", before, loss_of(victim));
     let next = |record: &Record| record.node == NodeId(victim) && record.incarnation > Incarnation(1);
     let back = run.wait("its next start", before, next);
     run.commit(&[0, 1, 2], back);
@@ -133,27 +104,61 @@ fn a_coordinator_is_killed_and_comes_back_over_tcp() {
 }
 
 #[test]
-fn a_process_is_killed_at_every_point_of_the_protocol() {
-    let points: [(&str, &[&str]); 8] = [
-        (SHM, &["1.1:ready:2"]),
-        (SHM, &["0.1:proposed:2"]),
-        (SHM, &["0.1:done:2"]),
-        (TCP, &["1.1:done:2"]),
-        (TCP, &["0.1:committed:2"]),
-        (SHM, &["1.1:committed:2"]),
-        // Who is back dies again, when it meets the others and before it is healed.
-        (TCP, &["1.1:done:1", "1.2:ready:1"]),
-        (SHM, &["2.1:committed:1", "2.2:up:1"]),
+fn processes_are_killed_at_every_point_of_the_protocol() {
+    // n0 proposes while it is there, and n1 after it; who is back dies again, when it meets the others or is ready and
+    // before it is healed.
+    let points: [&[&str]; 4] = [
+        &["0.1:ready:2", "1.1:committed:4", "0.2:up:1"],
+        &["0.1:proposed:2", "1.1:done:4", "1.2:ready:1"],
+        &["0.1:done:2", "1.1:proposed:1", "1.2:started:1"],
+        &["0.1:committed:2", "1.1:ready:4", "2.1:ready:7"],
     ];
-    for (program, points) in points {
-        let folder = Folder::new("points");
-        let mut flags = super::SMALL.to_vec();
-        flags.extend(["--stall-budget=4s", "--kills=0", "--away=1ms", "--no-reference"]);
-        flags.extend(points.iter().flat_map(|point| ["--kill-at", point]));
-        let result = result(&super::run(program, &folder, &flags).1);
-        assert_eq!(result["deaths"].as_u64(), Some(points.len() as u64), "{points:?}: {result}");
-        assert!(result["accuracy"].is_f64(), "{points:?}: all have come to the end: {result}");
+    for program in [SHM, TCP] {
+        for points in points {
+            let folder = Folder::new("points");
+            let mut flags = super::SMALL.to_vec();
+            flags.extend(["--iterations=60", "--stall-budget=4s", "--kills=0", "--away=1ms", "--no-reference"]);
+            flags.extend(points.iter().flat_map(|point| ["--kill-at", point]));
+            let result = result(&super::run(program, &folder, &flags).1);
+            assert_eq!(result["deaths"].as_u64(), Some(points.len() as u64), "{program} {points:?}: {result}");
+            assert!(result["accuracy"].is_f64(), "{points:?}: all have come to the end: {result}");
+        }
     }
+}
+
+/// Rounds take all three here, so that who is back is brought up to date by one of the others: it dies meanwhile, and then
+/// whoever gives.
+fn both_ends_of_catching_up_die(program: &str, name: &str) {
+    let folder = Folder::new(name);
+    let fatal = ["--kill-at=2.1:committed:2", "--kill-at=2.2:healing:1"];
+    let flags = ["--min-members=3", "--model=mlp", "--preconditioner=none", "--away=1ms", "--stall-budget=8s"];
+    let run = Run::start(program, &folder, &[&flags[..], &fatal].concat());
+    let taker = |record: &Record| record.node == NodeId(2) && record.incarnation == Incarnation(3);
+    let mut donor = None;
+    let asked = run.wait("the second attempt to catch up", 0, |record| {
+        taker(record) && matches!(record.what, Occurrence::Healing { .. })
+    });
+    for entry in run.entries() {
+        if let (true, Occurrence::Healing { donor: asked }) = (taker(&entry.record), &entry.record.what) {
+            donor = Some(asked.0);
+        }
+    }
+    run.signal(donor.expect("somebody was asked"), Signal::KILL);
+    let healed =
+        run.wait("the state", asked, |record| taker(record) && matches!(record.what, Occurrence::Healed { .. }));
+    let together = run.commit(&[0, 1, 2], healed);
+    run.commit(&[0, 1, 2], together);
+    assert_eq!(run.end()["deaths"], 3);
+}
+
+#[test]
+fn both_ends_of_catching_up_die_through_shared_memory() {
+    both_ends_of_catching_up_die(SHM, "shm-catch-up");
+}
+
+#[test]
+fn both_ends_of_catching_up_die_over_tcp() {
+    both_ends_of_catching_up_die(TCP, "tcp-catch-up");
 }
 
 /// Stopped for longer than detection takes: the others go on without it, and with it once it is continued; it has the
@@ -163,7 +168,7 @@ fn stopped_for_long(program: &str, name: &str) {
     let run = Run::start(program, &folder, &[]);
     let before = run.commit(&[0, 1, 2], 0);
     run.signal(1, Signal::STOP);
-    let lost = run.wait("its loss", before, down(1));
+    let lost = run.wait("its loss", before, loss_of(1));
     let without = run.commit(&[0, 2], lost);
     run.signal(1, Signal::CONT);
     run.commit(&[0, 1, 2], without);
@@ -190,7 +195,7 @@ fn a_process_that_stands_still_for_a_moment_is_waited_for() {
         for _ in 0..3 {
             run.signal(1, Signal::STOP);
             // It stands still for as long as it takes the others to say anything more, or to come to a halt.
-            let process = run.process(1).as_raw_nonzero();
+            let process = run.fleet.process(1).expect("a process of this test").as_raw_nonzero();
             until("it stands still", || {
                 let status = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
                 status.contains(") T ")
@@ -198,7 +203,7 @@ fn a_process_that_stands_still_for_a_moment_is_waited_for() {
             run.signal(1, Signal::CONT);
             seen = run.commit(&[0, 1, 2], seen);
         }
-        assert!(!run.entries().iter().any(|entry| down(1)(&entry.record)), "it was never lost");
+        assert!(!run.entries().iter().any(|entry| loss_of(1)(&entry.record)), "it was never lost");
         run.end();
     }
 }
@@ -209,17 +214,15 @@ fn everything_is_killed_and_goes_on_from_what_a_majority_had_made_durable() {
         let folder = Folder::new(name);
         let state = folder.path("state");
         let strict = ["--mode=strict", "--state", &state];
-        let run = Run { events: "state/events", ..Run::start(program, &folder, &strict) };
+        let run = Run::start_with(program, &folder, "state/events", &strict);
         run.commit(&[0, 1, 2], 0);
         // Who starts others again, or lets them leave in peace, must not see what happens.
-        kill_process(Pid::from_child(&run.parent), Signal::STOP).expect("a process of this test");
+        run.fleet.signal_parent(Signal::STOP).expect("a process of this test");
         for rank in 0..3 {
             run.signal(rank, Signal::KILL);
         }
-        let mut parent = run.parent;
-        parent.kill().expect("a process of this test");
-        parent.wait().expect("a process of this test");
-        let before = Run { parent, folder: &folder, events: "state/events" }.entries();
+        let before = run.entries();
+        drop(run);
         let killed = events::clock();
         let rounds = |entries: &[Entry]| {
             let commits = entries.iter().filter_map(|entry| match &entry.record.what {
@@ -229,7 +232,7 @@ fn everything_is_killed_and_goes_on_from_what_a_majority_had_made_durable() {
             commits.max()
         };
 
-        let run = Run { events: "state/events", ..Run::start(program, &folder, &strict) };
+        let run = Run::start_with(program, &folder, "state/events", &strict);
         let newest = rounds(&before);
         let restored = |record: &Record| match &record.what {
             Occurrence::Healed { certificate, .. } => Some(certificate.round) >= newest,

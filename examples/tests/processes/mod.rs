@@ -3,6 +3,7 @@
 mod faults;
 mod launchers;
 mod namespaces;
+mod proxies;
 mod replay;
 
 use super::{Folder, lossy, result};
@@ -13,14 +14,10 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 /// The trainers over processes.
 const SHM: &str = env!("CARGO_BIN_EXE_shm");
 const TCP: &str = env!("CARGO_BIN_EXE_tcp");
-
-/// How long a test waits for something that is bound to come.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A small fleet; patient, for the machine may be busy.
 const SMALL: [&str; 8] = [
@@ -69,13 +66,8 @@ fn children(parent: u32) -> usize {
 
 /// Waits until a condition holds.
 #[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        // Not to be early, but to leave the processor to those that are waited for.
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
+fn until(what: &str, holds: impl FnMut() -> bool) {
+    kronfleet_examples::trial::until(what, holds).expect("it comes");
 }
 
 /// Who has committed something so far, as the event logs say.

@@ -1,0 +1,122 @@
+//! How fast a node that was killed has the fleet's state again, over a slow line.
+
+use crate::report::Line;
+use crate::sibling;
+use anyhow::{Context, Result, ensure};
+use kronfleet_core::cluster::{Incarnation, Occurrence, Record};
+use kronfleet_core::transport::NodeId;
+use kronfleet_examples::run::events::{Entry, clock};
+use kronfleet_examples::trial::{Network, Observed};
+use rustix::process::Signal;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+const NODES: u32 = 3;
+
+/// The node that is killed, behind the slow line.
+const VICTIM: u32 = 2;
+
+/// The network that is trained: 784, 512, 512 and 10 wide.
+const MODEL: &str = "mlp";
+const BYTES: usize = 4 * ((784 + 1) * 512 + (512 + 1) * 512 + (512 + 1) * 10);
+
+pub(crate) fn measure(rate: &str, budget: Duration) -> Result<Line> {
+    let network = Network::new(NODES)?;
+    network.slow_down(VICTIM, rate)?;
+    let floor = floor(&network)?;
+    let folder = tempfile::tempdir().context("no temporary folder")?;
+    let nodes: Vec<Observed> =
+        (0..NODES).map(|node| start(&network, folder.path(), node, budget)).collect::<Result<_>>()?;
+    let victim = &nodes[VICTIM as usize];
+    let together = victim.commit(&[0, 1, 2], 0)?;
+    victim.signal(VICTIM, Signal::KILL)?;
+    nodes[0].commit(&[0, 1], together)?;
+    let again = |record: &Record| record.incarnation > Incarnation(1) && record.node == NodeId(VICTIM);
+    let wait = |what, wanted: fn(&Occurrence) -> bool| {
+        victim.wait(what, together, move |record| again(record) && wanted(&record.what))
+    };
+    let ready = wait("its first averaging", |what| matches!(what, Occurrence::Ready { .. }))?;
+    let healed = wait("its catching up", |what| matches!(what, Occurrence::Healed { .. }))?;
+    let began = began(&nodes[0].entries(), ready, healed).context("nobody has proposed a round with the node")?;
+    let seconds = (healed - began) as f64 / 1e9;
+    let stalled = longest_wait(&nodes[0].entries(), ready, clock());
+    for node in nodes {
+        node.end()?;
+    }
+    let share = floor / seconds;
+    Ok(Line {
+        what: "caught up",
+        transport: "tcp",
+        processes: NODES,
+        seconds: vec![seconds],
+        floor: vec![floor],
+        limit: None,
+        more: vec![("share_of_the_line", share), ("others_waited_at_most_s", stalled)],
+    })
+}
+
+/// A node on a machine of its own, which trains until it is told to leave.
+fn start(network: &Network, folder: &Path, node: u32, budget: Duration) -> Result<Observed> {
+    let program = sibling("tcp")?.display().to_string();
+    let output = folder.join(format!("node{node}"));
+    let join: Vec<String> = (0..NODES).map(|node| network.address(node) + ":29400").collect();
+    let own = [
+        format!("--node={node}"),
+        format!("--nodes={NODES}"),
+        format!("--listen={}:29400", network.address(node)),
+        format!("--join={}", join.join(",")),
+        format!("--output={}", output.display()),
+        format!("--stall-budget={}ms", budget.as_millis()),
+        format!("--model={MODEL}"),
+    ];
+    let endless = ["--iterations=1000000000", "--evaluate-every=1000000000", "--batch=16", "--preconditioner=none"];
+    let mut command = network.command(node, &program);
+    command.args(own).args(endless).args(["--interval=20", "--away=1ms", "--insecure", "--quiet", "--json"]);
+    Observed::launch(&mut command, output.join("events"))
+}
+
+/// Seconds that the line takes for the model's bytes without any protocol.
+fn floor(network: &Network) -> Result<f64> {
+    let program = std::env::current_exe().context("cannot find this program")?.display().to_string();
+    let address = network.address(0) + ":29399";
+    let mut giving = network.command(0, &program);
+    let giving = giving.args(["--serve", &address, &BYTES.to_string()]).stdout(Stdio::piped());
+    let mut giving = giving.spawn().context("cannot start this program again")?;
+    let mut said = BufReader::new(giving.stdout.take().context("it was asked for")?);
+    said.read_line(&mut String::new())?;
+    let taking = network.command(VICTIM, &program).args(["--fetch", &address]).output()?;
+    giving.wait()?;
+    said.read_to_string(&mut String::new())?;
+    let text = String::from_utf8(taking.stdout)?;
+    let (seconds, bytes) = text.trim().split_once(' ').context("it says how long it took")?;
+    ensure!(bytes.parse() == Ok(BYTES), "{bytes} bytes came over the line instead of {BYTES}");
+    Ok(seconds.parse()?)
+}
+
+/// When the round was proposed that brought the node up to date: the last one before it was, with it among the members.
+fn began(entries: &[Entry], ready: u64, healed: u64) -> Option<u64> {
+    let with = |record: &Record| match &record.what {
+        Occurrence::Proposed { members, .. } => members.contains(&NodeId(VICTIM)),
+        _ => false,
+    };
+    let proposed = entries.iter().filter(|entry| (ready..healed).contains(&entry.clock) && with(&entry.record));
+    proposed.last().map(|entry| entry.clock)
+}
+
+/// The longest time that a node waited for the outcome of a round, in seconds.
+fn longest_wait(entries: &[Entry], from: u64, until: u64) -> f64 {
+    let mut longest = 0;
+    let mut since = None;
+    for Entry { clock, record } in entries.iter().filter(|entry| (from..until).contains(&entry.clock)) {
+        match record.what {
+            Occurrence::Ready { .. } => since = Some(*clock),
+            Occurrence::Committed { .. } | Occurrence::Abandoned { .. } => {
+                longest = since.take().map_or(0, |since| clock - since).max(longest);
+            }
+            _ => {}
+        }
+    }
+    longest as f64 / 1e9
+}

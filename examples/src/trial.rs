@@ -1,0 +1,11 @@
+//! Fleets of real processes under trial: started, watched by their event logs, and harmed.
+//!
+//! For tests, and for the benchmark `recovery`: nothing here is part of a trainer. Whoever waits has a deadline.
+
+mod line;
+mod network;
+mod observed;
+
+pub use line::{fetch, serve};
+pub use network::Network;
+pub use observed::{Observed, commit_of, loss_of, until};
