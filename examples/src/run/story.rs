@@ -177,6 +177,13 @@ impl Story {
         self.deaths.iter().filter_map(|death| death.noticed).reduce(f64::max)
     }
 
+    /// The mean loss of some steps, in the order in which they were made.
+    fn mean_loss(&self, steps: std::ops::Range<usize>) -> Option<f64> {
+        let losses: Vec<f64> =
+            self.metrics[steps].iter().map(|metric| metric.loss).filter(|loss| loss.is_finite()).collect();
+        (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
+    }
+
     /// Takes over evaluations.
     pub fn curve(points: &[Point]) -> Vec<(u64, f64)> {
         points.iter().map(|point| (point.iteration, point.accuracy)).collect()
@@ -199,6 +206,8 @@ impl Story {
             "iterations_to_target": self.reached(&self.averaged),
             "iterations_to_target_reference": self.reached(&self.reference),
             "target": self.target,
+            "loss_early": self.mean_loss(0..self.metrics.len().div_ceil(10)),
+            "loss_late": self.mean_loss(self.metrics.len() - self.metrics.len().div_ceil(10)..self.metrics.len()),
             "seconds": self.seconds,
             "virtual_seconds": self.virtual_seconds,
             "trace_hash": self.trace_hash,
@@ -397,6 +406,16 @@ mod tests {
             [metric(0, 1, false), metric(1, 1, true), metric(0, 2, false), metric(0, 3, true), metric(0, 4, false)];
         let expected = [Outage { node: 0, from: 0.0, to: 2.0 }, Outage { node: 0, from: 3.0, to: 4.0 }];
         assert_eq!(outages(&metrics), expected);
+    }
+
+    #[test]
+    fn early_and_late_losses_are_those_of_a_tenth() {
+        let metric = |step: u32| Metric { node: 0, iteration: 1, time: 0.0, loss: f64::from(step), online: true };
+        let story = Story { metrics: (0..20).map(metric).collect(), ..Story::default() };
+        let json: serde_json::Value = serde_json::from_str(&story.json()).expect("JSON");
+        assert_eq!((json["loss_early"].as_f64(), json["loss_late"].as_f64()), (Some(0.5), Some(18.5)));
+        let nothing: serde_json::Value = serde_json::from_str(&Story::default().json()).expect("JSON");
+        assert_eq!((&nothing["loss_early"], &nothing["loss_late"]), (&().into(), &().into()));
     }
 
     #[test]

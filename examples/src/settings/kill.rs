@@ -3,6 +3,37 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// The first words of all that nodes record.
+const RECORDS: [&str; 27] = [
+    "started",
+    "up",
+    "suspect",
+    "down",
+    "quarantined",
+    "readmitted",
+    "zombie",
+    "refused",
+    "stranger",
+    "ready",
+    "proposed",
+    "slow",
+    "lacking",
+    "recovering",
+    "accepted",
+    "not",
+    "done",
+    "committed",
+    "aborted",
+    "abandoned",
+    "forked",
+    "merged",
+    "healing",
+    "healed",
+    "heal",
+    "finished",
+    "left",
+];
+
 /// A point of the protocol: the so-and-so-many-th record of a kind in a start of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KillAt {
@@ -13,6 +44,11 @@ pub struct KillAt {
 }
 
 impl KillAt {
+    /// The node that it is about.
+    pub fn node(&self) -> u32 {
+        self.node
+    }
+
     /// Whether it is about this start of this node.
     pub fn is_of(&self, node: u32, start: u64) -> bool {
         (self.node, self.start) == (node, start)
@@ -43,11 +79,14 @@ impl FromStr for KillAt {
             let (node, start) = who.split_once('.')?;
             let (word, count) = what.split_once(':')?;
             let count = count.parse().ok().filter(|&count| count > 0)?;
-            let word =
-                Some(word).filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase()) && !word.is_empty())?;
             Some(Self { node: node.parse().ok()?, start: start.parse().ok()?, word: word.to_owned(), count })
         };
-        read().ok_or_else(|| format!("{text:?} is no point of the protocol; write it as 1.2:done:3"))
+        let at = read().ok_or_else(|| format!("{text:?} is no point of the protocol; write it as 1.2:done:3"))?;
+        if !RECORDS.contains(&at.word.as_str()) {
+            // Nobody would ever be killed there.
+            return Err(format!("nodes record no {:?}; they record {}", at.word, RECORDS.join(", ")));
+        }
+        Ok(at)
     }
 }
 
@@ -62,7 +101,10 @@ mod tests {
         let met: Vec<bool> = ["done a1", "not done", "done a2", "done a3"].map(|record| at.is_met(record)).into();
         assert_eq!(met, [false, false, true, false]);
         for text in ["1:done:2", "1.2:done", "1.2:done:0", "1.2::1", "1.2:Done:1"] {
-            assert!(text.parse::<KillAt>().is_err_and(|says| says.contains("1.2:done:3")), "{text}");
+            assert!(text.parse::<KillAt>().is_err(), "{text}");
         }
+        assert!("1:done:2".parse::<KillAt>().is_err_and(|says| says.contains("1.2:done:3")));
+        let unknown = "1.2:dnoe:1".parse::<KillAt>().expect_err("nobody records that");
+        assert!(unknown.contains("\"dnoe\"") && unknown.contains("proposed"), "{unknown}");
     }
 }

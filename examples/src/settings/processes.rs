@@ -15,6 +15,10 @@ pub struct ProcessSettings {
     /// How long a killed process stays away
     #[arg(long, default_value = "1s", value_name = "SPAN", value_parser = super::span)]
     pub away: Duration,
+    /// For so long, kill or start a process every half second to two seconds, two to all of them living at any time; then
+    /// start all and let them train to the end
+    #[arg(long, value_name = "SPAN", value_parser = super::span, conflicts_with_all = ["kills", "away"])]
+    pub churn: Option<Duration>,
     /// Kill a node at a point of the protocol: 1.2:done:3 kills the second start of n1 when it records `done` for the third
     /// time, before anybody hears of it; may be given several times
     #[arg(long, value_name = "NODE.START:RECORD:COUNT")]

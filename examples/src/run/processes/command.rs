@@ -230,6 +230,12 @@ where
     let started = Instant::now();
     let first = prepare()?;
     let output = &own(output, first.number);
+    let (nodes, all) = (first.nodes, AveragingSettings { nodes: first.nodes, ..averaging.clone() });
+    // What every node would refuse is refused before one is started.
+    all.cluster(RunId(task.seed), NodeId(0), Incarnation(1))?;
+    if let Some(at) = processes.kill_at.iter().find(|at| at.node() >= nodes) {
+        bail!("--kill-at {at} names n{}, but the nodes are n0 to n{}", at.node(), nodes - 1);
+    }
     let timeouts = format!("{}\n{}", averaging.budget()?, first.timeouts);
     if !output.quiet {
         announce(timeouts.trim_end());
@@ -254,7 +260,9 @@ where
             first_start,
             iterations: task.iterations,
             // Who is one of many machines' nodes is killed by whoever likes to.
-            kills: if apart { 0 } else { kills },
+            kills: if apart || processes.churn.is_some() { 0 } else { kills },
+            // Nor is there churn in the run without kills that others are compared with.
+            churn: processes.churn.filter(|_| !apart && kills > 0),
             away: processes.away,
             restarts,
             session: session(),
@@ -301,7 +309,7 @@ fn own(output: &OutputSettings, number: Option<u32>) -> OutputSettings {
 fn claim(state: &Path, settings: &str) -> Result<()> {
     let path = state.join("settings.toml");
     // Who is killed, and for how long, may be different every time.
-    let lasting = |line: &&str| !["kills = ", "away = "].iter().any(|key| line.starts_with(key));
+    let lasting = |line: &&str| !["kills = ", "away = ", "churn = "].iter().any(|key| line.starts_with(key));
     let settings: String = settings.lines().filter(lasting).map(|line| line.to_owned() + "\n").collect();
     match fs::read_to_string(&path) {
         Ok(known) if known == settings => Ok(()),

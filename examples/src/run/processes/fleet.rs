@@ -47,6 +47,8 @@ pub struct Fleet {
     pub away: Duration,
     /// Whether a killed one is started again; if not, the run ends.
     pub restarts: bool,
+    /// For how long they come and go, two of them staying at least.
+    pub churn: Option<Duration>,
     /// What the run is called on this machine.
     pub session: String,
     /// The folder of event logs.
@@ -99,6 +101,7 @@ impl Fleet {
             random: self.seed.derive("kills", 0).random(),
             kills: 0,
             began: Instant::now(),
+            next: Instant::now(),
         };
         for rank in 0..self.nodes {
             let start = self.first_start;
@@ -125,6 +128,8 @@ struct Watch<'a, J> {
     random: Random,
     kills: u32,
     began: Instant,
+    /// When the next process comes or goes, if they do.
+    next: Instant,
 }
 
 impl<J: Judge> Watch<'_, J> {
@@ -165,6 +170,7 @@ impl<J: Judge> Watch<'_, J> {
                 return Ok(());
             }
             self.kill_if_due()?;
+            self.churn_if_due()?;
             self.restart_if_due()?;
         }
     }
@@ -250,7 +256,8 @@ impl<J: Judge> Watch<'_, J> {
     /// Takes note of a node's death.
     fn bury(&mut self, rank: u32) {
         let node = &mut self.nodes[rank as usize];
-        node.due = Some(Instant::now() + self.fleet.away);
+        // Where they come and go, chance says when it is back.
+        node.due = self.fleet.churn.is_none().then(|| Instant::now() + self.fleet.away);
         node.bytes = (node.bytes.0 + node.bytes.1, 0);
         node.death = Some(self.story.deaths.len());
         node.finished = false;
@@ -279,6 +286,37 @@ impl<J: Judge> Watch<'_, J> {
         let child = self.nodes[rank].child.as_mut().expect("all are there");
         // What follows is what follows any death: the end of its output is noticed.
         child.kill().with_context(|| format!("cannot kill the process of n{rank}"))
+    }
+
+    /// Kills a process or starts one that is away, if it is time; starts all of them once that is over.
+    ///
+    /// The rates are those under which hivemind and its like were found wanting: 60 % joins and 40 % kills, every half
+    /// second to two seconds.
+    fn churn_if_due(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let Some(span) = self.fleet.churn.filter(|_| self.nodes.iter().all(|node| node.joined)) else { return Ok(()) };
+        let here = || self.fleet.ranks.clone().map(|rank| rank as usize);
+        let away: Vec<usize> = here().filter(|&rank| self.nodes[rank].child.is_none()).collect();
+        if self.began.elapsed() >= span || self.nodes.iter().any(|node| node.finished) {
+            // A kill after the first has finished would leave somebody without those that could help.
+            for rank in away {
+                self.nodes[rank].due.get_or_insert(now);
+            }
+            return Ok(());
+        }
+        if now < self.next {
+            return Ok(());
+        }
+        self.next = now + Duration::from_millis(500 + self.random.below(1501));
+        let alive: Vec<usize> = here().filter(|&rank| self.nodes[rank].child.is_some()).collect();
+        if away.is_empty() || (alive.len() > 2 && self.random.chance(0.4)) {
+            let rank = alive[self.random.below(alive.len() as u64) as usize];
+            self.nodes[rank].killed = Some(events::clock());
+            let child = self.nodes[rank].child.as_mut().expect("it is alive");
+            return child.kill().with_context(|| format!("cannot kill the process of n{rank}"));
+        }
+        self.nodes[away[self.random.below(away.len() as u64) as usize]].due = Some(now);
+        Ok(())
     }
 
     fn restart_if_due(&mut self) -> Result<()> {
