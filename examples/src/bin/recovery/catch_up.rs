@@ -101,8 +101,8 @@ fn began(entries: &[Entry], ready: u64, healed: u64) -> Option<u64> {
         Occurrence::Proposed { members, .. } => members.contains(&NodeId(VICTIM)),
         _ => false,
     };
-    let proposed = entries.iter().filter(|entry| (ready..healed).contains(&entry.clock) && with(&entry.record));
-    proposed.last().map(|entry| entry.clock)
+    let mut proposed = entries.iter().filter(|entry| (ready..healed).contains(&entry.clock) && with(&entry.record));
+    proposed.next_back().map(|entry| entry.clock)
 }
 
 /// The longest time that a node waited for the outcome of a round, in seconds.
