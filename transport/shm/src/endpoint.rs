@@ -20,8 +20,13 @@ const FEWEST_SPINS: u32 = 200;
 /// The same, at most: about the time of ten wake-ups.
 const MOST_SPINS: u32 = 3200;
 
+/// Of so many of these looks, one lets others run.
+const PER_YIELD: u32 = 32;
+
 /// A sleep that is shorter than this would have been better spent looking.
-const NAP: Duration = Duration::from_micros(50);
+///
+/// Longer than a few wake-ups: two nodes that both sleep wait for each other's, and would never find out otherwise.
+const NAP: Duration = Duration::from_micros(300);
 
 /// How often peers' processes are looked at; a death is reported at most this much later.
 const WATCH: Duration = Duration::from_millis(10);
@@ -362,8 +367,13 @@ impl Transport for ShmEndpoint {
                 return Ok(false);
             }
             self.watch(now);
-            if (0..self.spins).any(|_| {
-                std::hint::spin_loop();
+            if (1..=self.spins).any(|spin| {
+                // Whoever is awaited may be waiting for this very core.
+                if spin % PER_YIELD == 0 {
+                    std::thread::yield_now()
+                } else {
+                    std::hint::spin_loop()
+                }
                 self.news()
             }) {
                 continue;

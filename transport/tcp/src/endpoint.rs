@@ -48,7 +48,9 @@ const FEWEST_GLANCES: u32 = 4;
 /// The same, at most: about the time of three wake-ups.
 const MOST_GLANCES: u32 = 256;
 /// A wait that is shorter than this would have been better spent looking.
-const NAP: Duration = Duration::from_micros(100);
+///
+/// Longer than a few wake-ups: two nodes that both wait for each other's would never find out otherwise.
+const NAP: Duration = Duration::from_micros(400);
 /// Incidents kept for whoever takes them.
 const INCIDENTS: usize = 256;
 
@@ -373,6 +375,10 @@ impl Transport for TcpEndpoint {
             }
             let glance = called || watched <= self.glances || !self.ready.is_empty();
             let until = if glance { now } else { deadline.min(self.timer) };
+            if watched > 1 && glance {
+                // Whoever is awaited may be waiting for this very core.
+                std::thread::yield_now();
+            }
             self.watch(until)?;
             watched += 1;
             if !glance {

@@ -5,7 +5,7 @@ mod job;
 
 use crate::measurement::Measurements;
 use crate::member::{Message, measure};
-use crate::place::{Place, RUN, Task};
+use crate::place::{Place, RUN, Task, Training};
 use crate::report::Floors;
 use crate::{Arguments, Medium};
 use anyhow::{Context, Result, bail};
@@ -57,6 +57,16 @@ pub(crate) fn rounds(arguments: &Arguments, measured: &mut Measurements) -> Resu
         }
     }
     Ok(())
+}
+
+/// Seconds that an iteration of training takes the slowest process.
+pub(crate) fn training(arguments: &Arguments, training: Training) -> Result<f64> {
+    let told = run(arguments, arguments.tls, &Task::Training(training))?;
+    let seconds = told.iter().flatten().filter_map(|message| match message {
+        Message::Training(seconds) => Some(*seconds),
+        _ => None,
+    });
+    Ok(seconds.fold(0.0, f64::max))
 }
 
 /// Of every repetition, how long the slowest took.

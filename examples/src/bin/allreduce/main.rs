@@ -10,11 +10,12 @@ mod member;
 mod peers;
 mod place;
 mod report;
+mod training;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
-use measurement::Measurements;
-use place::Place;
+use measurement::{Measurements, quantile};
+use place::{Place, Training};
 use report::{Floors, Report};
 use std::path::PathBuf;
 
@@ -51,6 +52,13 @@ pub(crate) struct Arguments {
     /// The Python that has torch, for Gloo; also from the environment variable KRONFLEET_PYTHON
     #[arg(long, default_value_os_t = default_python(), value_name = "PATH")]
     python: PathBuf,
+    /// Train LeNet-5 for so many iterations instead, with committed rounds and with the bare collective, and print what
+    /// fault tolerance costs while nobody dies (shm, tcp, mpi)
+    #[arg(long, value_name = "N", conflicts_with_all = ["sizes", "no_peers"])]
+    training: Option<u64>,
+    /// Iterations of that from one average to the next
+    #[arg(long, default_value_t = 5, value_name = "N", requires = "training", value_parser = clap::value_parser!(u64).range(1..))]
+    interval: u64,
     /// Leave out MPI and Gloo
     #[arg(long)]
     no_peers: bool,
@@ -97,6 +105,13 @@ fn main() -> Result<()> {
             "{bytes} bytes are no vector of single-precision numbers: give a multiple of 4"
         );
     }
+    if let Some(iterations) = arguments.training {
+        ensure!(
+            arguments.transport != Medium::Lossy,
+            "--training takes processes: choose --transport shm or tcp; `lossy --driver threads` trains in threads"
+        );
+        return overhead(&arguments, iterations);
+    }
     let mut measured = Measurements::default();
     let mut floors = Floors::default();
     for _ in 0..arguments.passes {
@@ -107,6 +122,36 @@ fn main() -> Result<()> {
         return report.print_lines();
     }
     report.print_table();
+    Ok(())
+}
+
+/// Trains in both ways by turns, and prints how long an iteration takes.
+fn overhead(arguments: &Arguments, iterations: u64) -> Result<()> {
+    let interval = arguments.interval;
+    let mut milliseconds = [Vec::new(), Vec::new()];
+    for _ in 0..arguments.passes {
+        for (committed, milliseconds) in [false, true].into_iter().zip(&mut milliseconds) {
+            let seconds = launch::training(arguments, Training { iterations, interval, committed })?;
+            milliseconds.push(1e3 * seconds);
+        }
+    }
+    let [bare, committed] = milliseconds.map(|all| quantile(&all, 0.5));
+    let overhead = committed / bare - 1.0;
+    if arguments.json {
+        let line = serde_json::json!({
+            "transport": arguments.transport, "processes": arguments.processes, "iterations": iterations,
+            "interval": interval, "bare_ms": bare, "committed_ms": committed, "overhead": overhead,
+        });
+        println!("{line}");
+    } else {
+        println!(
+            "LeNet-5, an average every {interval} of {iterations} iterations, {} processes, medians of {} runs:\n\
+             {bare:.3} ms an iteration with the bare collective, {committed:.3} ms with committed rounds: {:+.1} %",
+            arguments.processes,
+            arguments.passes,
+            100.0 * overhead
+        );
+    }
     Ok(())
 }
 

@@ -3,7 +3,8 @@
 use crate::group::Group;
 use crate::measurement::repetitions;
 use crate::place::{Place, RUN, Task};
-use anyhow::{Context, Result, ensure};
+use crate::training::train;
+use anyhow::{Context, Result, bail, ensure};
 use kronfleet_core::cluster::{Budget, Contribution, Incarnation, Node, Outcome, Settings, Status};
 use kronfleet_core::process::drive;
 use kronfleet_core::time::Duration;
@@ -26,6 +27,8 @@ pub(crate) enum Message {
     Reductions(usize, Vec<f64>),
     /// Seconds of every committed round of so many bytes.
     Rounds(usize, Vec<f64>),
+    /// Seconds of an iteration of training.
+    Training(f64),
     /// Nothing more follows.
     Done,
 }
@@ -43,7 +46,7 @@ pub(crate) fn serve(place: &Place) -> Result<()> {
 
 /// Measures and tells; `input` ends when everybody has said `Done`, or when whoever started this process is gone.
 fn attend(place: &Place, mut input: impl Read + Send + 'static, mut output: impl Write) -> Result<()> {
-    let (mut transport, address) = place.open()?;
+    let (mut end, address) = place.open()?;
     let mut tell = |message: Message| {
         writeln!(output, "{}", serde_json::to_string(&message)?)?;
         Ok(output.flush()?)
@@ -56,7 +59,10 @@ fn attend(place: &Place, mut input: impl Read + Send + 'static, mut output: impl
         let _ = input.read_to_end(&mut Vec::new());
         OVER.store(true, Ordering::Release);
     });
-    measure(&mut *transport, place.nodes, &place.task, &OVER, &mut tell)
+    match place.task {
+        Task::Training(training) => train(&mut end, place.nodes, training, &OVER, &mut tell),
+        _ => measure(&mut *end.transport, place.nodes, &place.task, &OVER, &mut tell),
+    }
 }
 
 /// Measures what is asked for; stays until everybody is done.
@@ -77,6 +83,7 @@ pub(crate) fn measure(
             tell(Message::Done)
         }
         Task::Rounds(bytes) => rounds(transport, nodes, *bytes, over, tell),
+        Task::Training(_) => bail!("training takes processes"),
     }
 }
 

@@ -32,6 +32,25 @@ pub(crate) enum Task {
     Collective(Vec<usize>),
     /// Whole committed rounds on vectors of so many bytes.
     Rounds(usize),
+    /// A network's training.
+    Training(Training),
+}
+
+/// How a network is trained.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Training {
+    pub(crate) iterations: u64,
+    /// Iterations from one average to the next.
+    pub(crate) interval: u64,
+    /// Whether averages are committed rounds; if not, the bare collective.
+    pub(crate) committed: bool,
+}
+
+/// One node's end.
+pub(crate) struct End {
+    pub(crate) transport: Box<dyn Transport>,
+    /// Makes a waiting `recv` come back.
+    pub(crate) wake: Box<dyn Fn() + Send + Sync>,
 }
 
 /// The run that all fleets of this program belong to; their sessions differ.
@@ -39,16 +58,20 @@ pub(crate) const RUN: RunId = RunId(1);
 
 impl Place {
     /// This process's end, and where it listens if others have to know.
-    pub(crate) fn open(&self) -> Result<(Box<dyn Transport>, Option<String>)> {
+    pub(crate) fn open(&self) -> Result<(End, Option<String>)> {
         let node = NodeId(self.node);
         if self.transport == Medium::Shm {
             let options = kronfleet_shm::Options::new(&self.session, RUN, self.nodes, node);
-            return Ok((Box::new(ShmEndpoint::open(&options)?), None));
+            let endpoint = ShmEndpoint::open(&options)?;
+            let waker = endpoint.waker();
+            return Ok((End { transport: Box::new(endpoint), wake: Box::new(move || waker.wake()) }, None));
         }
         #[cfg(feature = "mpi")]
         if self.transport == Medium::Mpi {
             let end = kronfleet_mpi::Site::enter()?.open(self.nodes)?;
-            return Ok((Box::new(end.context("this process is one of the nodes")?), None));
+            let end = end.context("this process is one of the nodes")?;
+            let waker = end.waker();
+            return Ok((End { transport: Box::new(end), wake: Box::new(move || waker.wake()) }, None));
         }
         let mut options = kronfleet_tcp::Options::new(RUN, node);
         options.seeds = self.seed.iter().cloned().collect();
@@ -57,6 +80,7 @@ impl Place {
         }
         let endpoint = TcpEndpoint::open(options)?;
         let address = endpoint.address().context("an end that listens")?.to_string();
-        Ok((Box::new(endpoint), Some(address)))
+        let waker = endpoint.waker();
+        Ok((End { transport: Box::new(endpoint), wake: Box::new(move || waker.wake()) }, Some(address)))
     }
 }
