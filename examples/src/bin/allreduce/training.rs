@@ -58,6 +58,8 @@ pub(crate) fn train(
 fn bare(end: &mut End, nodes: u32, training: Training, mut trainer: Trainer<Faer<f32>>) -> Result<f64> {
     let mut group = Group::new(&mut *end.transport, nodes);
     let mut reduction = None;
+    // Until everybody is there.
+    group.barrier()?;
     let mut start = Instant::now();
     for iteration in 1..=WARM_UP + training.iterations {
         trainer.step()?;
