@@ -99,6 +99,19 @@ fn a_crashed_node_is_started_anew_and_ends_with_the_fleet() {
 }
 
 #[test]
+fn strict_mode_holds_on_real_threads() {
+    let folder = Folder::new("threads");
+    let flags = ["--driver=threads", "--mode=strict", "--outages=none", "--stall-budget=4s"];
+    let flags: Vec<&str> = SMALL.into_iter().filter(|flag| !flag.starts_with("--max-")).chain(flags).collect();
+    let result = result(&lossy(&folder, &flags));
+    // Four averages are due; a majority of the three nodes has accepted each.
+    assert!(result["rounds_committed"].as_u64() >= Some(2), "{result}");
+    assert_eq!(result["samples"], 3 * 20 * 16);
+    let report = fs::read_to_string(folder.0.join("run").join("report.md")).expect("a report");
+    assert!(report.contains("All safety invariants held") && report.contains(" recomputed"), "{report}");
+}
+
+#[test]
 fn the_result_and_the_report_say_what_happened() {
     let folder = Folder::new("report");
     let result = result(&lossy(&folder, &SMALL));

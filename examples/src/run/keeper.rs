@@ -107,7 +107,7 @@ impl<D: Storage> Keeper<D> {
                 (None, Some(process)) => process.training_mut(),
                 (None, None) => None,
             };
-            let trainer = &mut training.ok_or_else(|| anyhow!("{node} is dead"))?.trainer;
+            let trainer = &mut training.ok_or_else(|| anyhow!("{node} has crashed and is not back"))?.trainer;
             let (own, state) = template(trainer)?;
             layers.get_or_insert(own);
             trainers.push(state);

@@ -164,9 +164,6 @@ impl Fleet<'_> {
             bail!("checkpoints are of virtual time: leave out --checkpoint and --resume, or use --driver virtual");
         }
         let crashes = crashes(&faults)?;
-        if !crashes.is_empty() && (keeper.is_some() || saved.is_some()) {
-            bail!("a checkpoint keeps no crashes: leave out --checkpoint and --resume, or --crash");
-        }
         let nodes: Vec<NodeId> = (0..self.averaging.nodes).map(NodeId).collect();
         let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();
         let last = self.task.iterations;
@@ -191,19 +188,30 @@ impl Fleet<'_> {
             faults,
             ..NetworkOptions::new(self.averaging.nodes, Seed(self.task.seed).derive("network", 0))
         };
+        let again = |node: NodeId| Ok((node, Witness::new(self.workshop.trainer(make(), node.0)?)));
+        let mut starts = Starts {
+            first: BTreeMap::new(),
+            again: crashes.into_iter().map(again).collect::<Result<_>>()?,
+            averaging: self.averaging.clone(),
+            run: RunId(self.task.seed),
+            schedule: self.schedule(),
+            disks: Disks::default(),
+        };
         if let Some(saved) = saved.as_ref().filter(|saved| saved.manifest.run.nodes == self.averaging.nodes) {
             let Resumed { snapshot, parts, watch: state } = self.resume(&make, saved)?;
             watch.resume(state, parts.iter().filter_map(|parts| parts.process.as_ref()), replay)?;
             watch.story.resumed = Some(saved.describe());
-            let start = |_, _, _, _| unreachable!("a node starts once: nothing crashes");
+            let disks = snapshot.disks();
+            starts.disks = disks.clone();
+            let start = move |node, start, _, now| starts.start(node, start, now);
             let simulation = Simulation::resume(SimulationOptions::new(options), trace, snapshot, parts, start);
-            let simulation = simulation.with_context(|| format!("the checkpoint {}", saved.path.display()))?;
+            let simulation = simulation.with_context(|| format!("the checkpoint {}", saved.path.display()))?.on(&disks);
             if let Some(keeper) = &mut keeper {
                 keeper.go_on(watch.furthest());
             }
             return simulate(simulation, watch, keeper);
         }
-        let participants: BTreeMap<NodeId, Trained<B>> = match &saved {
+        starts.first = match &saved {
             Some(saved) => {
                 let (participants, iteration) = self.reshape(&make, saved)?;
                 watch.begin_at(iteration);
@@ -221,16 +229,7 @@ impl Fleet<'_> {
                 nodes.iter().map(make).collect::<Result<_>>()?
             }
         };
-        let again = |node: NodeId| Ok((node, Witness::new(self.workshop.trainer(make(), node.0)?)));
-        let disks = Disks::default();
-        let mut starts = Starts {
-            first: participants,
-            again: crashes.into_iter().map(again).collect::<Result<_>>()?,
-            averaging: self.averaging.clone(),
-            run: RunId(self.task.seed),
-            schedule: self.schedule(),
-            disks: disks.clone(),
-        };
+        let disks = starts.disks.clone();
         match self.network.driver {
             Driver::Virtual => {
                 let start = move |node, start, _, now| starts.start(node, start, now);
@@ -318,6 +317,7 @@ where
     J: Judge,
 {
     let mut over = false;
+    let nodes = watch.nodes();
     while !watch.is_over() {
         let ended = simulation.run(Instant::FAR, |seen| {
             let online = !seen.network.offline(seen.node);
@@ -327,12 +327,15 @@ where
             // A recording that was interrupted ends here, and so does what repeats it.
             over = trace.is_over();
             let due = keeper.as_mut().is_some_and(|keeper| keeper.is_due(watch.furthest()));
+            // Of a crashed node there is nothing to be kept: the checkpoint is written once all are back.
+            let due = due && (0..nodes).all(|node| !seen.network.dead(NodeId(node)));
             if due || over { ControlFlow::Break(()) } else { flow }
         });
         if over || ended != Ended::Observer {
             break;
         }
-        if let Some(keeper) = keeper.as_mut().filter(|_| !watch.is_over()) {
+        let all = simulation.processes().count() == nodes as usize;
+        if let Some(keeper) = keeper.as_mut().filter(|_| !watch.is_over() && all) {
             keeper.keep(&mut simulation, &watch);
         }
     }

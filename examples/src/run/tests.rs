@@ -137,6 +137,7 @@ fn any_flags() -> impl Strategy<Value = Vec<&'static str>> {
     let mode = prop::sample::select(vec!["--mode=available", "--mode=strict"]);
     let policy = prop::sample::select(vec![
         vec!["--interval=3"],
+        vec!["--interval=3", "--crash=500ms..800ms:1", "--crash=1100ms..1300ms:0"],
         vec!["--policy=fda:naive", "--theta=auto", "--check-every=2"],
         vec!["--policy=fda:linear", "--theta=0.03"],
         vec!["--policy=fda:sketch", "--columns=20"],

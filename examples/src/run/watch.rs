@@ -29,6 +29,8 @@ pub struct WatchState<C> {
     finished: Vec<bool>,
     samples: Vec<u64>,
     iterations: Vec<u64>,
+    starts: Vec<(Incarnation, u64)>,
+    fresh: Vec<bool>,
 }
 
 /// Sees every node each time it has acted.
@@ -94,6 +96,8 @@ impl<J: Judge> Watch<J> {
             finished: self.finished.clone(),
             samples: self.samples.clone(),
             iterations: self.iterations.clone(),
+            starts: self.starts.clone(),
+            fresh: self.fresh.clone(),
         }
     }
 
@@ -111,8 +115,8 @@ impl<J: Judge> Watch<J> {
     where
         B: Backend<Buffer: Send, Download: Send> + Send + 'a,
     {
-        let WatchState { story, evaluator, checker, finished, samples, iterations } = state;
-        let lens = [story.nodes.len(), finished.len(), samples.len(), iterations.len()];
+        let WatchState { story, evaluator, checker, finished, samples, iterations, starts, fresh } = state;
+        let lens = [story.nodes.len(), finished.len(), samples.len(), iterations.len(), starts.len(), fresh.len()];
         if lens.iter().any(|&len| len != self.finished.len()) {
             return Err(anyhow!("the checkpoint tells of {lens:?} nodes instead of {}", self.finished.len()));
         }
@@ -123,6 +127,7 @@ impl<J: Judge> Watch<J> {
         self.evaluator.resume(evaluator);
         self.display.resume(&iterations);
         (self.finished, self.samples, self.iterations) = (finished, samples, iterations);
+        (self.starts, self.fresh) = (starts, fresh);
         Ok(())
     }
 
@@ -130,6 +135,11 @@ impl<J: Judge> Watch<J> {
     pub fn begin_at(&mut self, iteration: u64) {
         self.iterations.fill(iteration);
         self.display.resume(&self.iterations);
+    }
+
+    /// How many nodes it watches.
+    pub fn nodes(&self) -> u32 {
+        self.finished.len() as u32
     }
 
     /// The iterations of the node that is furthest.

@@ -61,6 +61,11 @@ impl Snapshot {
         frames.count() as u64
     }
 
+    /// Disks with what was durable then, for a run that goes on [`on`](Simulation::on) them.
+    pub fn disks(&self) -> Disks {
+        Disks::holding(self.disks.clone())
+    }
+
     /// How many nodes there are.
     pub fn nodes(&self) -> u32 {
         self.slots.len() as u32
