@@ -39,7 +39,9 @@ pub(crate) fn measure(rate: &str, budget: Duration) -> Result<Line> {
     };
     let ready = wait("its first averaging", |what| matches!(what, Occurrence::Ready { .. }))?;
     let healed = wait("its catching up", |what| matches!(what, Occurrence::Healed { .. }))?;
-    let began = began(&nodes[0].entries(), ready, healed).context("nobody has proposed a round with the node")?;
+    // Where too few others were ready for a round, one of them gave it the state.
+    let began = began(&nodes[0].entries(), ready, healed).or_else(|| began(&victim.entries(), ready, healed));
+    let began = began.context("nobody has brought the node up to date")?;
     let seconds = (healed - began) as f64 / 1e9;
     let stalled = longest_wait(&nodes[0].entries(), ready, clock());
     for node in nodes {
@@ -95,10 +97,11 @@ fn floor(network: &Network) -> Result<f64> {
     Ok(seconds.parse()?)
 }
 
-/// When the round was proposed that brought the node up to date: the last one before it was, with it among the members.
+/// When the round was proposed that brought the node up to date, or it asked for the state: the last time before it had it.
 fn began(entries: &[Entry], ready: u64, healed: u64) -> Option<u64> {
     let with = |record: &Record| match &record.what {
         Occurrence::Proposed { members, .. } => members.contains(&NodeId(VICTIM)),
+        Occurrence::Healing { .. } => record.node == NodeId(VICTIM),
         _ => false,
     };
     let mut proposed = entries.iter().filter(|entry| (ready..healed).contains(&entry.clock) && with(&entry.record));

@@ -96,7 +96,7 @@ fn main() -> Result<()> {
     if arguments.transport != Some(Medium::Shm) {
         match catch_up::measure(&arguments.rate, budget) {
             Ok(line) => lines.push(line),
-            Err(error) => eprintln!("skipped: catching up over a slow line ({error:#}); it takes root, ip and tc"),
+            Err(error) => eprintln!("skipped: catching up over a slow line: {error:#} (it takes root, ip and tc)"),
         }
     }
     report::print(&lines, arguments.json);
