@@ -9,7 +9,7 @@ use std::fmt;
 /// Within how many seeds this mistake is noticed: a few times as many as it took when it was measured, and 8 at least.
 pub fn bound(mutant: Mutant) -> u64 {
     match mutant {
-        Mutant::PromiseBroken => 1000,
+        Mutant::PromiseBroken => 10_000,
         Mutant::LateAlone => 500,
         Mutant::GoodbyeForgotten => 300,
         Mutant::RecoveryForgets => 300,
