@@ -8,7 +8,7 @@
 //! - With [`Options::twice`], the same run again: the same.
 
 use crate::machine::{Fleet, Machine, is_progress};
-use crate::schedule::{Fault, Mode, Schedule};
+use crate::schedule::{Fault, Mode, Rejoin, Schedule, Sickness};
 use crate::training::Witness;
 use kronfleet_conformance::invariants::memory::Memory;
 use kronfleet_conformance::invariants::{Checker, Summary};
@@ -261,13 +261,16 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
     let liveness = |what: String| Failure { law: LIVENESS.into(), what };
     let lagging = simulation.processes().filter(|(_, machine)| !machine.is_over());
     let lagging: Vec<String> = lagging.map(|(node, machine)| format!("{node} {}", situation(machine))).collect();
-    // Too few nodes may wait for those that are missing, if they are told to.
-    let may_wait = run.wait && live.len() < needed;
-    if ended != Ended::Observer && !lagging.is_empty() && !may_wait {
+    // Too few nodes may wait for those that are missing or sit out, if they are told to.
+    let may_wait = run.wait && (live.len() < needed || run.quarantine > 0);
+    // Of a node that has left, a former self is nobody's former self: it answers, and others wait for it.
+    let haunted = simulation.processes().any(|(_, machine)| machine.unaware().is_some() && !machine.is_live());
+    if ended != Ended::Observer && !lagging.is_empty() && !may_wait && !haunted {
         return Err(liveness(format!("calm since {calm}, not over at {deadline}: {}", lagging.join(", "))));
     }
+    let misled = agree_on_a_wrong_shape(schedule);
     // Who sits out may do so for longer.
-    if live.len() >= needed && run.quarantine == 0 {
+    if live.len() >= needed && run.quarantine == 0 && !(misled && run.rejoin == Rejoin::HealFirst) {
         let late = live.iter().filter(|node| recovered.get(node).is_none_or(|after| *after > within));
         let late: Vec<String> = late
             .map(|node| match recovered.get(node) {
@@ -290,6 +293,7 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
         }
     }
     if run.quarantine == 0
+        && !misled
         && let Some(what) = left_with_nothing(simulation.processes(), trains)
     {
         return Err(liveness(what));
@@ -299,6 +303,23 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
     let hash = trace.finish().map_err(|error| liveness(error.to_string()))?;
     let summary = checker.finish().map_err(|violation| Failure { law: violation.law.into(), what: violation.what })?;
     Ok(Outcome { summary, hash, recovered, ended: now, held: most })
+}
+
+/// Whether nodes may commit values of a wrong shape together, which no other node can take over.
+fn agree_on_a_wrong_shape(schedule: &Schedule) -> bool {
+    let wrong: Vec<_> = schedule
+        .faults
+        .iter()
+        .filter_map(|fault| match *fault {
+            // What was contributed waits for a round for as long as the budget allows.
+            Fault::Sick { node, with: Sickness::Shape, from, until } => Some((node, from, until + schedule.run.budget)),
+            _ => None,
+        })
+        .collect();
+    let together = |&(a, begins, ends): &(NodeId, Instant, Instant)| {
+        wrong.iter().any(|&(b, from, until)| a != b && begins < until && from < ends)
+    };
+    wrong.iter().any(|sick| schedule.run.minimum == 1 || together(sick))
 }
 
 /// A node that has neither been part of an average nor been healed, although others stopped training with one.
