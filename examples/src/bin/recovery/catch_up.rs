@@ -22,13 +22,18 @@ const VICTIM: u32 = 2;
 const MODEL: &str = "mlp";
 const BYTES: usize = 4 * ((784 + 1) * 512 + (512 + 1) * 512 + (512 + 1) * 10);
 
-pub(crate) fn measure(rate: &str, budget: Duration) -> Result<Line> {
+/// A network of which one node has a slow line: what this machine may not be able to have.
+pub(crate) fn network(rate: &str) -> Result<Network> {
     let network = Network::new(NODES)?;
     network.slow_down(VICTIM, rate)?;
-    let floor = floor(&network)?;
+    Ok(network)
+}
+
+pub(crate) fn measure(network: &Network, budget: Duration) -> Result<Line> {
+    let floor = floor(network)?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let nodes: Vec<Observed> =
-        (0..NODES).map(|node| start(&network, folder.path(), node, budget)).collect::<Result<_>>()?;
+        (0..NODES).map(|node| start(network, folder.path(), node, budget)).collect::<Result<_>>()?;
     let victim = &nodes[VICTIM as usize];
     let together = victim.commit(&[0, 1, 2], 0)?;
     victim.signal(VICTIM, Signal::KILL)?;

@@ -94,8 +94,8 @@ fn main() -> Result<()> {
         fleet.end()?;
     }
     if arguments.transport != Some(Medium::Shm) {
-        match catch_up::measure(&arguments.rate, budget) {
-            Ok(line) => lines.push(line),
+        match catch_up::network(&arguments.rate) {
+            Ok(network) => lines.push(catch_up::measure(&network, budget)?),
             Err(error) => eprintln!("skipped: catching up over a slow line: {error:#} (it takes root, ip and tc)"),
         }
     }
