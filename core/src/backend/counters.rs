@@ -19,4 +19,8 @@ pub struct Counters {
     pub factorisations: u64,
     /// Symmetric eigendecompositions.
     pub eigendecompositions: u64,
+    /// Kernels and library routines handed to a device; none where the host computes.
+    pub launches: u64,
+    /// Copies between host and device, in either direction; none where buffers are host memory.
+    pub transfers: u64,
 }
