@@ -1,0 +1,108 @@
+//! cuBLAS.
+
+use super::{Device, Pointer};
+use crate::error::CudaError;
+use cudarc::cublas::CudaBlas;
+use cudarc::cublas::result::CublasError;
+use cudarc::cublas::sys::{
+    cublasFillMode_t, cublasMath_t, cublasOperation_t, cublasSetMathMode, cublasSgemm_v2, cublasSsyrk_v2,
+};
+use cudarc::driver::CudaStream;
+use std::sync::Arc;
+
+/// A matrix as BLAS sees it: column-major with a leading dimension, perhaps transposed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operand {
+    pub(crate) start: Pointer,
+    pub(crate) transposed: bool,
+    /// Distance between neighbouring lines, in scalars.
+    pub(crate) step: i32,
+}
+
+impl Operand {
+    fn operation(self) -> cublasOperation_t {
+        if self.transposed { cublasOperation_t::CUBLAS_OP_T } else { cublasOperation_t::CUBLAS_OP_N }
+    }
+}
+
+/// One triangle of a symmetric product.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Symmetric {
+    pub(crate) n: i32,
+    pub(crate) k: i32,
+    pub(crate) alpha: f32,
+    pub(crate) x: Operand,
+    pub(crate) beta: f32,
+    pub(crate) c: Pointer,
+    pub(crate) step: i32,
+}
+
+fn blas(what: &'static str) -> impl FnOnce(CublasError) -> CudaError {
+    move |CublasError(code)| CudaError::Blas { what, code }
+}
+
+/// A handle on the stream.
+pub(super) fn open(stream: &Arc<CudaStream>, tensor_float: bool) -> Result<CudaBlas, CudaError> {
+    let handle = CudaBlas::new(stream.clone()).map_err(blas("making a handle"))?;
+    let mode = if tensor_float { cublasMath_t::CUBLAS_TF32_TENSOR_OP_MATH } else { cublasMath_t::CUBLAS_DEFAULT_MATH };
+    // SAFETY: the handle was just made.
+    unsafe { cublasSetMathMode(*handle.handle(), mode) }.result().map_err(blas("choosing the precision"))?;
+    Ok(handle)
+}
+
+impl Device {
+    /// `c ← α·a·b + β·c`, `c` being `m × n` and the sum over `k`. The caller has checked that all three lie in memory.
+    pub(crate) fn gemm(
+        &mut self,
+        [m, n, k]: [i32; 3],
+        (alpha, beta): (f32, f32),
+        (a, b): (Operand, Operand),
+        (c, step): (Pointer, i32),
+    ) -> Result<(), CudaError> {
+        // SAFETY: the factors are read before the call returns; the operands were checked by the caller and are freed in
+        // this handle's stream, hence later.
+        let asked = unsafe {
+            cublasSgemm_v2(
+                *self.blas.handle(),
+                a.operation(),
+                b.operation(),
+                m,
+                n,
+                k,
+                &raw const alpha,
+                a.start.0 as *const f32,
+                a.step,
+                b.start.0 as *const f32,
+                b.step,
+                &raw const beta,
+                c.0 as *mut f32,
+                step,
+            )
+        };
+        self.launches += 1;
+        asked.result().map_err(blas("a product"))
+    }
+
+    /// `c ← α·x·xᵀ + β·c` in the lower triangle. The caller has checked that both lie in memory.
+    pub(crate) fn symmetric(&mut self, job: Symmetric) -> Result<(), CudaError> {
+        let Symmetric { n, k, alpha, x, beta, c, step } = job;
+        // SAFETY: as for `gemm`.
+        let asked = unsafe {
+            cublasSsyrk_v2(
+                *self.blas.handle(),
+                cublasFillMode_t::CUBLAS_FILL_MODE_LOWER,
+                x.operation(),
+                n,
+                k,
+                &raw const alpha,
+                x.start.0 as *const f32,
+                x.step,
+                &raw const beta,
+                c.0 as *mut f32,
+                step,
+            )
+        };
+        self.launches += 1;
+        asked.result().map_err(blas("a symmetric product"))
+    }
+}

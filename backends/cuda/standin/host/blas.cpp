@@ -1,0 +1,88 @@
+// libcublas for tests: products by the host's BLAS, queued like everything else.
+
+#include "matrix.h"
+#include "queue.h"
+
+#include <cblas.h>
+
+namespace {
+
+constexpr int SUCCESS = 0, INVALID_VALUE = 7;
+
+struct Handle {
+    void* stream = nullptr;
+};
+
+CBLAS_TRANSPOSE transposition(int operation) {
+    return operation == 0 ? CblasNoTrans : CblasTrans;
+}
+
+}  // namespace
+
+extern "C" {
+
+int cublasCreate_v2(void** handle) {
+    openblas_set_num_threads(1);
+    *handle = new Handle;
+    return SUCCESS;
+}
+
+int cublasDestroy_v2(void* handle) {
+    delete static_cast<Handle*>(handle);
+    return SUCCESS;
+}
+
+int cublasSetStream_v2(void* handle, void* stream) {
+    static_cast<Handle*>(handle)->stream = stream;
+    return SUCCESS;
+}
+
+int cublasSetMathMode(void*, int) {
+    return SUCCESS;
+}
+
+int cublasSgemm_v2(void* handle, int transa, int transb, int m, int n, int k, const float* alpha, const float* a, int lda,
+                   const float* b, int ldb, const float* beta, float* c, int ldc) {
+    int a_rows = transa == 0 ? m : k, b_rows = transb == 0 ? k : n;
+    if (m < 0 || n < 0 || k < 0 || lda < (a_rows > 1 ? a_rows : 1) || ldb < (b_rows > 1 ? b_rows : 1) || ldc < (m > 1 ? m : 1)) {
+        return INVALID_VALUE;
+    }
+    if (standin_current_mutant() == MUTANT_LEADING_DIMENSION) {
+        ldc++;
+    }
+    standin_enqueue(static_cast<Handle*>(handle)->stream, [=, alpha = *alpha, beta = *beta] {
+        Matrix first(a, a_rows, transa == 0 ? k : m, lda), second(b, b_rows, transb == 0 ? n : k, ldb), target(c, m, n, ldc);
+        first.load();
+        second.load();
+        if (beta != 0.0f) {
+            target.load();
+        }
+        cblas_sgemm(CblasColMajor, transposition(transa), transposition(transb), m, n, k, alpha, first.data(), first.pitch(),
+                    second.data(), second.pitch(), beta, target.data(), target.pitch());
+        target.store(c);
+    });
+    return SUCCESS;
+}
+
+int cublasSsyrk_v2(void* handle, int uplo, int trans, int n, int k, const float* alpha, const float* a, int lda,
+                   const float* beta, float* c, int ldc) {
+    int a_rows = trans == 0 ? n : k;
+    if (n < 0 || k < 0 || lda < (a_rows > 1 ? a_rows : 1) || ldc < (n > 1 ? n : 1)) {
+        return INVALID_VALUE;
+    }
+    if (standin_current_mutant() == MUTANT_UPPER_FOR_LOWER) {
+        uplo = 1 - uplo;
+    }
+    standin_enqueue(static_cast<Handle*>(handle)->stream, [=, alpha = *alpha, beta = *beta] {
+        Matrix first(a, a_rows, trans == 0 ? k : n, lda), target(c, n, n, ldc, uplo == 0 ? Part::Lower : Part::Upper);
+        first.load();
+        if (beta != 0.0f) {
+            target.load();
+        }
+        cblas_ssyrk(CblasColMajor, uplo == 0 ? CblasLower : CblasUpper, transposition(trans), n, k, alpha, first.data(),
+                    first.pitch(), beta, target.data(), target.pitch());
+        target.store(c);
+    });
+    return SUCCESS;
+}
+}

@@ -1,0 +1,61 @@
+// Matrices of a library call, copied in and out element by element: exactly what the call may touch is touched, and what
+// it may not read is NaN.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <vector>
+
+enum class Part { Whole, Lower, Upper };
+
+struct Matrix {
+    const float* source;
+    int rows, columns, step;
+    Part part;
+    std::vector<float> content;
+
+    Matrix(const float* source, int rows, int columns, int step, Part part = Part::Whole)
+        : source(source), rows(rows), columns(columns), step(step), part(part),
+          content(static_cast<size_t>(rows) * static_cast<size_t>(columns) + 1, NAN) {}
+
+    bool within(int row, int column) const {
+        return part == Part::Whole || (part == Part::Lower ? row >= column : row <= column);
+    }
+
+    size_t far(int row, int column) const {
+        return static_cast<size_t>(row) + static_cast<size_t>(column) * static_cast<size_t>(step);
+    }
+
+    float& near(int row, int column) {
+        return content[static_cast<size_t>(row) + static_cast<size_t>(column) * static_cast<size_t>(rows)];
+    }
+
+    Matrix& load() {
+        for (int column = 0; column < columns; column++) {
+            for (int row = 0; row < rows; row++) {
+                if (within(row, column)) {
+                    near(row, column) = source[far(row, column)];
+                }
+            }
+        }
+        return *this;
+    }
+
+    void store(float* target) {
+        for (int column = 0; column < columns; column++) {
+            for (int row = 0; row < rows; row++) {
+                if (within(row, column)) {
+                    target[far(row, column)] = near(row, column);
+                }
+            }
+        }
+    }
+
+    float* data() {
+        return content.data();
+    }
+
+    int pitch() const {
+        return rows > 0 ? rows : 1;
+    }
+};
