@@ -1,0 +1,226 @@
+//! The backend itself: memory, tickets and counters; what the operations share.
+
+use crate::buffer::{Bound, Buffer, Limit};
+use crate::device::Device;
+use crate::error::WgpuError;
+use crate::kernel::Kernel;
+use crate::queue::Queue;
+use crate::ticket::{Download, Staging, Verdict, wait};
+use core::ops::Range;
+use kronfleet_core::backend::{Backend, Buffer as _, Counters, Gemm, Invert, Map, MapJob, Outer, ReduceJob, Solve};
+use kronfleet_core::matrix::Region;
+use wgpu::BufferUsages;
+
+/// One in-order queue on a GPU.
+#[derive(Debug)]
+pub struct Wgpu {
+    pub(crate) queue: Queue,
+    pub(crate) counters: Counters,
+    staging: Staging,
+    /// Stands for a missing operand.
+    nothing: Buffer,
+    /// Scratch of one operation; what comes later is ordered behind what uses it.
+    scratch: Option<Buffer>,
+    /// Memory of tables that were written.
+    tables: Vec<Vec<u32>>,
+}
+
+impl Wgpu {
+    /// A queue on this device that has done nothing yet.
+    ///
+    /// # Errors
+    /// If device memory runs out or the device is lost.
+    pub fn new(device: &Device) -> Result<Self, WgpuError> {
+        let nothing = Self::zeros(device, 0)?;
+        Ok(Self {
+            queue: Queue::new(device)?,
+            counters: Counters::default(),
+            staging: Staging::default(),
+            nothing,
+            scratch: None,
+            tables: Vec::new(),
+        })
+    }
+
+    /// The device computed on.
+    pub fn device(&self) -> &Device {
+        self.queue.device()
+    }
+
+    /// How often work was handed to the driver.
+    pub fn submissions(&self) -> u64 {
+        self.queue.submissions
+    }
+
+    fn zeros(device: &Device, len: usize) -> Result<Buffer, WgpuError> {
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        let raw = device.memory((4 * len as u64).max(16), usage)?;
+        Ok(Buffer::new(raw, device.buffer_id(), len))
+    }
+
+    pub(crate) fn limit(&self) -> Limit {
+        Limit(self.device().adapter().binding_bytes)
+    }
+
+    /// Binds a buffer, or of one that is too large the part around `span`.
+    pub(crate) fn bind(&self, buffer: &Buffer, span: Range<usize>) -> Result<Bound, WgpuError> {
+        let (limit, bytes) = (self.limit(), 4 * span.len() as u64);
+        buffer.bound(span, limit).ok_or(WgpuError::Binding { bytes, limit: limit.0 })
+    }
+
+    /// Binds all of a buffer.
+    pub(crate) fn bind_all(&self, buffer: &Buffer) -> Result<Bound, WgpuError> {
+        self.bind(buffer, 0..buffer.len())
+    }
+
+    /// Binds a buffer, or something in place of one that there is not.
+    pub(crate) fn bind_or_nothing(&self, buffer: Option<&Buffer>, span: Range<usize>) -> Result<Bound, WgpuError> {
+        self.bind(buffer.unwrap_or(&self.nothing), if buffer.is_some() { span } else { 0..0 })
+    }
+
+    /// `len` scalars of unspecified content, for one operation.
+    pub(crate) fn scratch(&mut self, len: usize) -> Result<Bound, WgpuError> {
+        let scratch = match self.scratch.take() {
+            Some(scratch) if scratch.len() >= len => scratch,
+            _ => Self::zeros(self.device(), len.next_power_of_two())?,
+        };
+        let bound = self.bind_all(&scratch);
+        self.scratch = Some(scratch);
+        bound
+    }
+
+    /// An empty table.
+    pub(crate) fn table(&mut self) -> Vec<u32> {
+        let mut table = self.tables.pop().unwrap_or_default();
+        table.clear();
+        table
+    }
+
+    /// Runs a shader on this table.
+    pub(crate) fn launch(
+        &mut self,
+        kernel: &Kernel,
+        table: Vec<u32>,
+        bound: &[Bound],
+        groups: usize,
+    ) -> Result<(), WgpuError> {
+        self.counters.launches += u64::from(groups > 0);
+        let outcome = self.queue.launch(kernel, &table, bound, groups);
+        self.tables.push(table);
+        outcome
+    }
+
+    /// Asks for a snapshot of what is bound, from its beginning.
+    pub(crate) fn snapshot(&mut self, source: &Bound, len: usize) -> Result<Download, WgpuError> {
+        self.staging.begin(&mut self.queue, &source.memory.raw, source.base, len)
+    }
+}
+
+impl Backend for Wgpu {
+    type Scalar = f32;
+    type Buffer = Buffer;
+    type Download = Download;
+    type Verdict = Verdict;
+    type Error = WgpuError;
+
+    fn allocate(&mut self, len: usize) -> Result<Buffer, WgpuError> {
+        self.queue.sweep();
+        let buffer = Self::zeros(self.device(), len)?;
+        self.counters.allocations += 1;
+        self.counters.allocated += len as u64;
+        Ok(buffer)
+    }
+
+    fn upload(&mut self, source: &[f32], target: &mut Buffer, offset: usize) -> Result<(), WgpuError> {
+        assert!(
+            offset + source.len() <= target.len(),
+            "{} scalars do not fit behind {offset} of {}",
+            source.len(),
+            target.len()
+        );
+        self.queue.upload(source, target, offset)?;
+        self.counters.uploaded += source.len() as u64;
+        self.counters.transfers += u64::from(!source.is_empty());
+        Ok(())
+    }
+
+    fn download(&mut self, source: &Buffer, range: Range<usize>) -> Result<Download, WgpuError> {
+        assert!(range.start <= range.end && range.end <= source.len(), "{range:?} lies outside {}", source.len());
+        let ticket = self.staging.begin(&mut self.queue, &source.memory.raw, range.start, range.len())?;
+        self.counters.downloaded += range.len() as u64;
+        self.counters.transfers += u64::from(!range.is_empty());
+        Ok(ticket)
+    }
+
+    fn finish(&mut self, ticket: Download, target: &mut [f32]) -> Result<(), WgpuError> {
+        assert_eq!(ticket.len(), target.len(), "a snapshot is finished into another length");
+        self.counters.host_waits += 1;
+        self.staging.finish(&mut self.queue, ticket, |bytes| {
+            bytemuck::cast_slice_mut::<f32, u8>(target).copy_from_slice(bytes);
+        })
+    }
+
+    fn gemm(&mut self, jobs: &[Gemm<f32>], a: &Buffer, b: &Buffer, c: &mut Buffer) -> Result<(), WgpuError> {
+        self.run_gemm(jobs, a, b, c)
+    }
+
+    fn map(
+        &mut self,
+        op: Map<f32>,
+        jobs: &[MapJob],
+        x: Option<&Buffer>,
+        y: Option<&Buffer>,
+        out: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_map(op, jobs, x, y, out)
+    }
+
+    fn reduce(
+        &mut self,
+        jobs: &[ReduceJob<f32>],
+        x: &Buffer,
+        y: Option<&Buffer>,
+        out: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_reduce(jobs, x, y, out)
+    }
+
+    fn cholesky(&mut self, jobs: &[Region], matrices: &mut Buffer) -> Result<Verdict, WgpuError> {
+        self.run_cholesky(jobs, matrices)
+    }
+
+    fn cholesky_solve(&mut self, jobs: &[Solve], factors: &Buffer, x: &mut Buffer) -> Result<(), WgpuError> {
+        self.run_solve(jobs, factors, x)
+    }
+
+    fn verdict(&mut self, ticket: Verdict, sound: &mut [bool]) -> Result<(), WgpuError> {
+        assert_eq!(ticket.0.len(), sound.len(), "a verdict is finished into another number of jobs");
+        self.counters.host_waits += 1;
+        self.staging.finish(&mut self.queue, ticket.0, |bytes| {
+            for (sound, word) in sound.iter_mut().zip(bytes.chunks_exact(4)) {
+                *sound = word != [0; 4];
+            }
+        })
+    }
+
+    fn sync(&mut self) -> Result<(), WgpuError> {
+        self.counters.host_waits += 1;
+        self.queue.flush()?;
+        wait(self.device())
+    }
+
+    fn counters(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+    fn symmetric_product(&mut self, jobs: &[Outer<f32>], x: &Buffer, c: &mut Buffer) -> Result<(), WgpuError> {
+        self.run_symmetric_product(jobs, x, c)
+    }
+
+    fn mirror(&mut self, region: Region, matrix: &mut Buffer) -> Result<(), WgpuError> {
+        self.run_mirror(&[region], matrix)
+    }
+
+    fn cholesky_invert(&mut self, jobs: &[Invert], factors: &Buffer, out: &mut Buffer) -> Result<(), WgpuError> {
+        self.run_invert(jobs, factors, out)
+    }
+}

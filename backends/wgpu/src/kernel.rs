@@ -1,0 +1,56 @@
+//! The shaders, and what each of them is bound to.
+
+/// What a shader does with a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+use Access::{Read, Write};
+
+/// A shader; the first binding of every one is the table of its jobs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernel {
+    /// Unique.
+    pub(crate) name: &'static str,
+    /// Constants of this variant.
+    pub(crate) prefix: &'static str,
+    pub(crate) source: &'static str,
+    pub(crate) bindings: &'static [Access],
+}
+
+/// What all shaders share.
+pub(crate) const COMMON: &str = include_str!("shader/common.wgsl");
+
+macro_rules! kernel {
+    ($constant:ident, $name:literal, $bindings:expr) => {
+        pub(crate) const $constant: Kernel = Kernel {
+            name: $name,
+            prefix: "",
+            source: include_str!(concat!("shader/", $name, ".wgsl")),
+            bindings: &$bindings,
+        };
+    };
+}
+
+macro_rules! product {
+    ($constant:ident, $name:literal, $side:literal) => {
+        pub(crate) const $constant: Kernel = Kernel {
+            name: $name,
+            prefix: concat!("const SIDE = ", $side, "u;\n"),
+            source: include_str!("shader/product.wgsl"),
+            bindings: &[Read, Read, Write, Write],
+        };
+    };
+}
+
+product!(PRODUCT_16, "product 16×16", 4);
+product!(PRODUCT_32, "product 32×32", 8);
+product!(PRODUCT_64, "product 64×64", 16);
+kernel!(PARTS, "parts", [Read, Write]);
+kernel!(MAP, "map", [Read, Read, Write]);
+kernel!(REDUCE, "reduce", [Read, Read, Write]);
+kernel!(CHOLESKY, "cholesky", [Write, Write]);
+kernel!(SOLVE, "solve", [Read, Write]);
+kernel!(MIRROR, "mirror", [Write]);

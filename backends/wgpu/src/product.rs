@@ -1,0 +1,138 @@
+//! Matrix products.
+
+use crate::backend::Wgpu;
+use crate::buffer::Buffer;
+use crate::error::WgpuError;
+use crate::kernel::{Kernel, PARTS, PRODUCT_16, PRODUCT_32, PRODUCT_64};
+use crate::table::{hull, runs, span, steps, word};
+use kronfleet_core::backend::{Buffer as _, Gemm, Outer};
+use kronfleet_core::matrix::Region;
+
+const HEADER: usize = 2;
+const RECORD: usize = 20;
+const PART_RECORD: usize = 10;
+
+/// A product, or one triangle of a symmetric one and its mirror image.
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    product: Gemm<f32>,
+    symmetric: bool,
+}
+
+impl Job {
+    fn tiles(&self, side: usize) -> usize {
+        let (down, across) = (self.product.c.rows.div_ceil(side), self.product.c.columns.div_ceil(side));
+        if self.symmetric { down * (down + 1) / 2 } else { down * across }
+    }
+
+    /// Into how many parts the sum is cut, to be added up afterwards: where few tiles would keep few cores busy for
+    /// long. It depends on shapes alone, and so do the bits.
+    fn parts(&self, tiles: usize) -> usize {
+        let terms = self.product.a.columns;
+        if tiles >= BUSY || terms < 2 * PART { 1 } else { (terms / PART).min(BUSY / tiles.max(1)).max(1) }
+    }
+}
+
+/// Tiles of 32×32 that are taken to fill a GPU.
+const BUSY: usize = 64;
+/// Terms of a part, at least.
+const PART: usize = 512;
+
+impl Wgpu {
+    pub(crate) fn run_gemm(&mut self, jobs: &[Gemm<f32>], a: &Buffer, b: &Buffer, c: &Buffer) -> Result<(), WgpuError> {
+        for job in jobs {
+            job.check();
+            self.counters.flops += job.flops();
+        }
+        let jobs: Vec<Job> = jobs.iter().map(|&product| Job { product, symmetric: false }).collect();
+        self.products(&jobs, a, b, c)
+    }
+
+    pub(crate) fn run_symmetric_product(
+        &mut self,
+        jobs: &[Outer<f32>],
+        x: &Buffer,
+        c: &Buffer,
+    ) -> Result<(), WgpuError> {
+        let mut products = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            job.check();
+            self.counters.flops += job.flops();
+            let product = Gemm { alpha: job.alpha, a: job.x, b: job.x.transposed(), beta: job.beta, c: job.c };
+            products.push(Job { product, symmetric: true });
+        }
+        self.products(&products, x, x, c)
+    }
+
+    fn products(&mut self, jobs: &[Job], a: &Buffer, b: &Buffer, c: &Buffer) -> Result<(), WgpuError> {
+        for Job { product, .. } in jobs {
+            product.a.check(a.len());
+            product.b.check(b.len());
+            product.c.check(c.len());
+        }
+        let spans = |jobs: &[Job]| {
+            let of = |region: fn(&Job) -> Region| hull(jobs.iter().map(|job| span(region(job))));
+            [of(|job| job.product.a), of(|job| job.product.b), of(|job| job.product.c)]
+        };
+        let limit = self.limit();
+        for run in runs(jobs, RECORD, |jobs| spans(jobs).iter().all(|span| limit.admits(span))) {
+            let [of_a, of_b, of_c] = spans(run);
+            let bound = [self.bind(a, of_a)?, self.bind(b, of_b)?, self.bind(c, of_c)?];
+            let tiles: usize = run.iter().map(|job| job.tiles(32)).sum();
+            let (kernel, side) = variant(run);
+            let mut table = self.table();
+            let mut joins = self.table();
+            table.resize(HEADER, 0);
+            joins.resize(HEADER, 0);
+            let (mut groups, mut join_groups, mut scratch) = (0, 0, 0);
+            for job in run.iter().filter(|job| !job.product.c.is_empty()) {
+                let Gemm { alpha, a, b, beta, c } = job.product;
+                let parts = job.parts(tiles);
+                table.extend([
+                    word(groups),
+                    word(c.rows.div_ceil(side)),
+                    word(c.rows),
+                    word(c.columns),
+                    word(a.columns),
+                ]);
+                table.extend(steps(a, bound[0].base));
+                table.extend(steps(b, bound[1].base));
+                let [offset, _, column_step] = steps(c, bound[2].base);
+                table.extend([offset, column_step, alpha.to_bits(), beta.to_bits(), u32::from(job.symmetric)]);
+                table.extend([word(parts), word(a.columns.div_ceil(parts.max(1))), word(scratch), 0]);
+                groups += job.tiles(side) * parts;
+                if parts > 1 {
+                    joins.extend([word(join_groups), word(c.rows), word(c.columns), offset, column_step]);
+                    joins.extend([
+                        alpha.to_bits(),
+                        beta.to_bits(),
+                        u32::from(job.symmetric),
+                        word(parts),
+                        word(scratch),
+                    ]);
+                    join_groups += c.len().div_ceil(64);
+                    scratch += parts * c.len();
+                }
+            }
+            table[0] = word(groups);
+            table[1] = word((table.len() - HEADER) / RECORD);
+            joins[0] = word(join_groups);
+            joins[1] = word((joins.len() - HEADER) / PART_RECORD);
+            let scratch = self.scratch(scratch)?;
+            let [of_a, of_b, of_c] = bound;
+            self.launch(kernel, table, &[of_a, of_b, of_c.clone(), scratch.clone()], groups)?;
+            self.launch(&PARTS, joins, &[scratch, of_c], join_groups)?;
+        }
+        Ok(())
+    }
+}
+
+/// The shader for these shapes and the rows and columns of its tiles: the largest tiles that are not mostly empty.
+fn variant(jobs: &[Job]) -> (&'static Kernel, usize) {
+    let extent = |job: &Job| job.product.c.rows.min(job.product.c.columns);
+    match jobs.iter().map(extent).max().unwrap_or(0) {
+        0..=16 => (&PRODUCT_16, 16),
+        17..=48 => (&PRODUCT_32, 32),
+        _ => (&PRODUCT_64, 64),
+    }
+}

@@ -1,0 +1,97 @@
+//! Snapshots on their way to the host.
+
+use crate::device::Device;
+use crate::error::WgpuError;
+use crate::queue::Queue;
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+use wgpu::BufferUsages;
+
+/// A snapshot on its way to the host.
+#[derive(Debug)]
+pub struct Download {
+    staging: Option<wgpu::Buffer>,
+    len: usize,
+}
+
+/// Which factorisations succeeded: a snapshot of one number per job.
+#[derive(Debug)]
+pub struct Verdict(pub(crate) Download);
+
+/// Host-visible memory of tickets that were finished, for those to come.
+#[derive(Debug, Default)]
+pub(crate) struct Staging {
+    /// By size in bytes, a power of two.
+    free: BTreeMap<u64, Vec<wgpu::Buffer>>,
+}
+
+impl Staging {
+    /// Asks for a snapshot of `source[offset..offset + len]`.
+    pub(crate) fn begin(
+        &mut self,
+        queue: &mut Queue,
+        source: &wgpu::Buffer,
+        offset: usize,
+        len: usize,
+    ) -> Result<Download, WgpuError> {
+        if len == 0 {
+            queue.device().check()?;
+            return Ok(Download { staging: None, len });
+        }
+        let bytes = (4 * len as u64).next_power_of_two().max(256);
+        let staging = match self.free.get_mut(&bytes).and_then(Vec::pop) {
+            Some(staging) => staging,
+            None => queue.device().memory(bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?,
+        };
+        queue.copy(source, 4 * offset as u64, &staging, 4 * len as u64);
+        Ok(Download { staging: Some(staging), len })
+    }
+
+    /// Waits for a snapshot and shows it to `read`.
+    pub(crate) fn finish(
+        &mut self,
+        queue: &mut Queue,
+        ticket: Download,
+        read: impl FnOnce(&[u8]),
+    ) -> Result<(), WgpuError> {
+        queue.flush()?;
+        let Some(staging) = ticket.staging else {
+            read(&[]);
+            return Ok(());
+        };
+        let slice = staging.slice(..4 * ticket.len as u64);
+        let (sender, receiver) = mpsc::channel();
+        slice.map_async(wgpu::MapMode::Read, move |outcome| {
+            // Nobody listens any more where waiting itself failed.
+            let _ = sender.send(outcome);
+        });
+        wait(queue.device())?;
+        let mapped = receiver.try_recv().map_err(|error| error.to_string());
+        let mapped = mapped.and_then(|outcome| outcome.map_err(|error| error.to_string()));
+        let view = mapped.and_then(|()| slice.get_mapped_range().map_err(|error| error.to_string()));
+        match view {
+            Ok(view) => read(&view),
+            Err(reason) => {
+                queue.device().check()?;
+                return Err(WgpuError::Command { reason });
+            }
+        }
+        staging.unmap();
+        self.free.entry(staging.size()).or_default().push(staging);
+        Ok(())
+    }
+}
+
+impl Download {
+    /// How many scalars it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// Waits until everything handed to the driver is done.
+pub(crate) fn wait(device: &Device) -> Result<(), WgpuError> {
+    let outcome = device.raw().poll(wgpu::PollType::wait_indefinitely());
+    device.check()?;
+    outcome.map(|_| ()).map_err(|error| WgpuError::Command { reason: error.to_string() })
+}
