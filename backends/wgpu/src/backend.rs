@@ -7,7 +7,10 @@ use crate::kernel::Kernel;
 use crate::queue::Queue;
 use crate::ticket::{Download, Staging, Verdict, wait};
 use core::ops::Range;
-use kronfleet_core::backend::{Backend, Buffer as _, Counters, Gemm, Invert, Map, MapJob, Outer, ReduceJob, Solve};
+use kronfleet_core::backend::{
+    Backend, BatchNorm, Buffer as _, Convolution, Counters, EvoNorm, Extent, Gemm, Invert, Map, MapJob, Outer, Pooling,
+    ReduceJob, Softmax, Solve,
+};
 use kronfleet_core::matrix::Region;
 use wgpu::BufferUsages;
 
@@ -223,4 +226,158 @@ impl Backend for Wgpu {
     fn cholesky_invert(&mut self, jobs: &[Invert], factors: &Buffer, out: &mut Buffer) -> Result<(), WgpuError> {
         self.run_invert(jobs, factors, out)
     }
+    /// The whole batch, as long as its patches can be bound at once.
+    fn tile(&self, shape: &Convolution, batch: usize) -> usize {
+        let sample = 4 * (shape.patch_rows() * shape.output.positions()) as u64;
+        ((self.limit().0 / 2).min(PATCHES) / sample.max(1)).clamp(1, batch.max(1) as u64) as usize
+    }
+
+    fn unfold(
+        &mut self,
+        shape: &Convolution,
+        samples: Range<usize>,
+        x: &Buffer,
+        patches: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_unfold(shape, samples, x, patches)
+    }
+
+    fn fold(
+        &mut self,
+        shape: &Convolution,
+        samples: Range<usize>,
+        patches: &Buffer,
+        x: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_fold(shape, samples, patches, x)
+    }
+
+    fn pool_forward(&mut self, shape: &Pooling, batch: usize, x: &Buffer, y: &mut Buffer) -> Result<(), WgpuError> {
+        self.run_pool_forward(shape, batch, x, y)
+    }
+
+    fn pool_backward(
+        &mut self,
+        shape: &Pooling,
+        batch: usize,
+        x: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_pool_backward(shape, batch, x, dy, dx)
+    }
+
+    fn batch_norm_forward(
+        &mut self,
+        shape: &BatchNorm<f32>,
+        columns: usize,
+        parameters: (&Buffer, usize),
+        x: &Buffer,
+        y: &mut Buffer,
+        saved: &mut Buffer,
+        running: (&mut Buffer, usize),
+    ) -> Result<(), WgpuError> {
+        self.run_batch_norm_forward(shape, columns, parameters, [x, y, saved], (running.0, running.1))
+    }
+
+    fn batch_norm_evaluate(
+        &mut self,
+        shape: &BatchNorm<f32>,
+        columns: usize,
+        parameters: (&Buffer, usize),
+        running: (&Buffer, usize),
+        x: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_normalise(shape, columns, parameters, running, true, x, y)
+    }
+
+    fn batch_norm_backward(
+        &mut self,
+        shape: &BatchNorm<f32>,
+        columns: usize,
+        parameters: (&Buffer, usize),
+        x: &Buffer,
+        saved: &Buffer,
+        dy: &Buffer,
+        gradient: &mut Buffer,
+        dx: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_batch_norm_backward(shape, columns, parameters, [x, saved, dy, gradient, dx])
+    }
+
+    fn evo_norm_forward(
+        &mut self,
+        shape: &EvoNorm<f32>,
+        batch: usize,
+        parameters: (&Buffer, usize),
+        x: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_evo_norm_forward(shape, batch, parameters, x, y)
+    }
+
+    fn evo_norm_backward(
+        &mut self,
+        shape: &EvoNorm<f32>,
+        batch: usize,
+        parameters: (&Buffer, usize),
+        x: &Buffer,
+        dy: &Buffer,
+        gradient: &mut Buffer,
+        dx: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_evo_norm_backward(shape, batch, parameters, [x, dy, gradient, dx])
+    }
+
+    fn subsample(
+        &mut self,
+        input: Extent,
+        output: Extent,
+        stride: usize,
+        batch: usize,
+        accumulate: bool,
+        x: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_subsample((input, output, stride), batch, Some(accumulate), x, y)
+    }
+
+    fn subsample_adjoint(
+        &mut self,
+        input: Extent,
+        output: Extent,
+        stride: usize,
+        batch: usize,
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_subsample((input, output, stride), batch, None, dy, dx)
+    }
+
+    fn softmax_cross_entropy(
+        &mut self,
+        shape: &Softmax<f32>,
+        batch: usize,
+        z: &Buffer,
+        labels: &Buffer,
+        dz: &mut Buffer,
+        loss: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_cross_entropy(shape, batch, [z, labels, dz, loss])
+    }
+
+    fn sample_labels(
+        &mut self,
+        classes: usize,
+        batch: usize,
+        z: &Buffer,
+        uniform: &Buffer,
+        labels: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_sample_labels(classes, batch, [z, uniform, labels])
+    }
 }
+
+/// Bytes of patches in one tile, at most.
+const PATCHES: u64 = 64 << 20;

@@ -36,9 +36,13 @@ mod elementwise;
 mod error;
 mod factorisation;
 mod kernel;
+mod normalisation;
+mod patch;
+mod pooling;
 mod product;
 mod queue;
 mod reduction;
+mod softmax;
 mod table;
 mod ticket;
 
