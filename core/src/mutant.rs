@@ -75,6 +75,7 @@ mod catalogue {
         HealForever: "A donor that is lost or stands still is waited for.",
         LateAlone: "Whoever comes back after all others have finished trains alone instead of being healed.",
         GoodbyeForgotten: "A peer that has said goodbye is taken for one that is silent.",
+        DepartureUntold: "Whoever comes later is not told who has left.",
         MinorityCommits: "Strict mode: less than a majority commits, so that two proposers can.",
         PromiseBroken: "Strict mode: a node accepts what is older than its promise.",
         RecoveryForgets: "Strict mode: a recovery does not finish what was accepted.",

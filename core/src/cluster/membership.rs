@@ -5,6 +5,7 @@
 //! Towards peers that are not up they go on as probes at half the rate, so that whoever returns is noticed.
 
 mod contact;
+mod departure;
 mod sending;
 
 use crate::cluster::budget::Budget;
@@ -49,6 +50,8 @@ struct Link<S> {
     /// The start of the peer that is to be refused.
     refuse: Option<Incarnation>,
     goodbyes: u8,
+    /// The highest start of the peer that is known to have left; 0 if none.
+    departed: Incarnation,
     strange: bool,
     zombie: bool,
     losses: Losses,
@@ -76,6 +79,8 @@ pub(crate) struct Links<S> {
     pub(crate) identity: Identity,
     pub(crate) budget: Budget,
     pub(crate) quarantine: Option<Quarantine>,
+    /// How many nodes this one waits for, itself included; none where it goes on without a round.
+    pub(crate) waits_for: Option<usize>,
     pub(crate) counters: Counters,
     pub(crate) status: Status,
     pub(crate) last: CertificateId,
@@ -111,6 +116,7 @@ impl<S: Scalar> Links<S> {
                 full: false,
                 refuse: None,
                 goodbyes: 0,
+                departed: Incarnation(0),
                 strange: false,
                 zombie: false,
                 losses: Losses::default(),
@@ -123,6 +129,7 @@ impl<S: Scalar> Links<S> {
             identity,
             budget,
             quarantine: None,
+            waits_for: None,
             counters: Counters::default(),
             status: Status::Observing,
             last: CertificateId::default(),
@@ -208,13 +215,13 @@ impl<S: Scalar> Links<S> {
         }
     }
 
-    /// Says goodbye to everybody who was met.
+    /// Says goodbye to everybody, also to those that were never met: they may meet a former self later.
     pub(crate) fn leave(&mut self) {
         if !self.leaving {
             self.leaving = true;
             for link in self.links.values_mut() {
                 link.outbox.reset();
-                if link.peer.incarnation != Incarnation(0) && link.peer.liveness != Liveness::Left {
+                if link.peer.liveness != Liveness::Left {
                     link.goodbyes = GOODBYES;
                 }
             }
@@ -228,12 +235,11 @@ impl<S: Scalar> Links<S> {
     /// Judges silences and finds frames to be sent again.
     pub(crate) fn wake(&mut self, now: Instant) {
         let mut silent = Vec::new();
-        let mut readmitted = Vec::new();
+        let mut readmitted = self.needed_all_the_same();
         for (&node, link) in &mut self.links {
             link.full = false;
             link.outbox.wake(now);
             if link.peer.quarantine.is_some_and(|until| until <= now) {
-                link.peer.quarantine = None;
                 readmitted.push(node);
             }
             if !link.reachable() {
@@ -248,8 +254,11 @@ impl<S: Scalar> Links<S> {
             }
         }
         for peer in readmitted {
-            self.record(now, Occurrence::Readmitted { peer });
-            self.changes.push_back(Change::Up(peer));
+            let sits_out = self.links.get_mut(&peer).and_then(|link| link.peer.quarantine.take());
+            if sits_out.is_some() {
+                self.record(now, Occurrence::Readmitted { peer });
+                self.changes.push_back(Change::Up(peer));
+            }
         }
         for (peer, silence) in silent {
             match silence {
@@ -257,6 +266,18 @@ impl<S: Scalar> Links<S> {
                 None => self.lose(now, peer, Loss::Silent),
             }
         }
+    }
+
+    /// Peers that sit out although this node waits, as too few others take part.
+    fn needed_all_the_same(&self) -> Vec<NodeId> {
+        let Some(enough) = self.waits_for else { return Vec::new() };
+        let averages = |status| matches!(status, Status::Training | Status::Healing);
+        let able = self.peers().filter(|peer| peer.is_reachable() && averages(peer.status));
+        let mut sitting: Vec<_> =
+            able.clone().filter_map(|peer| peer.quarantine.map(|until| (until, peer.node))).collect();
+        let taking = usize::from(averages(self.status)) + able.count() - sitting.len();
+        sitting.sort_unstable();
+        sitting.into_iter().take(enough.saturating_sub(taking)).map(|(_, node)| node).collect()
     }
 
     pub(crate) fn timeout(&self) -> Instant {

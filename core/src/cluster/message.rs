@@ -1,6 +1,6 @@
 //! What nodes say to each other reliably, as bytes.
 
-use crate::cluster::certificate::{Algorithm, Attempt, Certificate, CertificateId, Member, Parent, Round};
+use crate::cluster::certificate::{Algorithm, Attempt, Certificate, CertificateId, Incarnation, Member, Parent, Round};
 use crate::cluster::digest::Digest;
 use crate::cluster::record::{AbandonReason, AbortReason};
 use crate::cluster::wire::{Reader, WireError};
@@ -151,6 +151,10 @@ pub(crate) enum Message<'a> {
     Note {
         bytes: &'a [u8],
     },
+    /// These starts of these nodes have said goodbye.
+    Departed {
+        starts: Vec<(NodeId, Incarnation)>,
+    },
 }
 
 const READY: u8 = 1;
@@ -178,6 +182,7 @@ const ACCEPT: u8 = 22;
 const ACCEPTED: u8 = 23;
 const DECIDED: u8 = 24;
 const NOTE: u8 = 25;
+const DEPARTED: u8 = 26;
 
 const ABORTS: [AbortReason; 7] = [
     AbortReason::Lost,
@@ -271,6 +276,9 @@ impl<'a> Message<'a> {
             ACCEPTED => Self::Accepted { attempt: reader.attempt()? },
             DECIDED => Self::Decided { certificate: reader.certificate_id()? },
             NOTE => Self::Note { bytes: reader.rest() },
+            DEPARTED => {
+                Self::Departed { starts: reader.list(12, |reader| Ok((NodeId(reader.u32()?), reader.incarnation()?)))? }
+            }
             HEAL_OFFER => Self::HealOffer {
                 certificate: certificate(reader)?,
                 iteration: reader.u64()?,
@@ -432,6 +440,13 @@ impl<'a> Message<'a> {
             Self::Note { bytes } => {
                 out.push(NOTE);
                 put(out, bytes);
+            }
+            Self::Departed { starts } => {
+                out.push(DEPARTED);
+                put_list(out, starts, |out, (node, start)| {
+                    put_node(out, node);
+                    put(out, &start.0.to_le_bytes());
+                });
             }
             Self::Lacking { ready, missing } => {
                 out.push(LACKING);

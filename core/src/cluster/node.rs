@@ -142,7 +142,9 @@ impl<S: Scalar> Node<S> {
         let mut links = Links::new(identity, settings.budget, &settings.peers, settings.largest_message, now);
         links.quarantine = settings.quarantine;
         links.record(now, Occurrence::Started);
-        Self { links, rounds: Rounds::new(&settings, persisted), notes: VecDeque::new() }
+        let rounds = Rounds::new(&settings, persisted);
+        links.waits_for = rounds.waits_for();
+        Self { links, rounds, notes: VecDeque::new() }
     }
 
     /// Who this node is.
@@ -322,6 +324,7 @@ impl<S: Scalar> Node<S> {
         match Message::decode(bytes) {
             Ok(Message::Note { bytes }) if self.noted() + bytes.len() > NOTES => self.links.counters.overflowed += 1,
             Ok(Message::Note { bytes }) => self.notes.push_back((from, bytes.to_vec())),
+            Ok(Message::Departed { starts }) => self.links.learn_departures(now, from, &starts),
             Ok(message) => self.rounds.handle(now, &mut self.links, from, message),
             Err(_) => self.links.counters.malformed += 1,
         }

@@ -3,6 +3,10 @@
 //! Every loss of a member costs the others an attempt. A peer that has been lost several times within some budgets is
 //! therefore left out of rounds when it comes back, first for one budget, then for two, four, … up to 64. Each node
 //! judges by what it has seen; the one that proposes applies it, and tells the node that sits out why.
+//!
+//! Nobody sits out where the others would wait for it: a node that waits for enough others instead of going on without
+//! rounds would rather have an attempt fail now and then than none at all, so it readmits the peer that has to sit out
+//! for the shortest time, and the next, until there are enough.
 
 use crate::cluster::budget::Budget;
 use crate::time::{Duration, Instant};

@@ -111,6 +111,11 @@ impl<S: Scalar> Rounds<S> {
         }
     }
 
+    /// How many nodes a round needs, if this node waits for them.
+    pub(crate) fn waits_for(&self) -> Option<usize> {
+        self.proposer.waits_for()
+    }
+
     pub(crate) fn last_certificate(&self) -> Option<&Arc<Certificate>> {
         self.last.as_ref().map(|(certificate, _)| certificate)
     }
@@ -220,8 +225,8 @@ impl<S: Scalar> Rounds<S> {
                 self.heal_piece(now, links, from, certificate, index, values);
             }
             Message::HealRefuse => self.heal_refused(now, links, from),
-            // The node keeps them for its policy.
-            Message::Note { .. } => {}
+            // The node sees to these itself.
+            Message::Note { .. } | Message::Departed { .. } => {}
         }
         self.advance(now, links);
     }

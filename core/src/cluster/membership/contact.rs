@@ -47,7 +47,7 @@ impl<S: Scalar> Links<S> {
             return None;
         }
         let link = self.links.get_mut(&from).expect("checked above");
-        if link.peer.liveness == Liveness::Left {
+        if header.incarnation <= link.departed {
             return None;
         }
         if header.kind == Kind::Goodbye {
@@ -162,6 +162,7 @@ impl<S: Scalar> Links<S> {
                     self.record(now, Occurrence::Quarantined { peer: from, losses: losses.count, cool_down });
                 }
                 self.changes.push_back(Change::Up(from));
+                self.tell_departures(from);
             }
             _ => {}
         }
@@ -173,7 +174,15 @@ impl<S: Scalar> Links<S> {
         };
         let was = link.peer.liveness;
         let left = why == Loss::Left && !mutant!(GoodbyeForgotten);
-        link.peer.liveness = if left { Liveness::Left } else { Liveness::Down };
+        if left {
+            link.departed = link.peer.incarnation;
+        }
+        link.peer.liveness = match was {
+            // Both may have started anew and hear of each other's former starts only; one of them has to speak first.
+            Liveness::Unknown if left => was,
+            _ if left => Liveness::Left,
+            _ => Liveness::Down,
+        };
         if !matches!(was, Liveness::Up | Liveness::Suspect) {
             return;
         }

@@ -99,6 +99,11 @@ impl Proposer {
         }
     }
 
+    /// How many nodes a round needs, if this node waits for them.
+    pub(super) fn waits_for(&self) -> Option<usize> {
+        (self.shortage == Shortage::Wait).then_some(self.minimum)
+    }
+
     pub(super) fn is_running(&self, attempt: Attempt) -> bool {
         self.running.as_ref().is_some_and(|running| running.attempt() == attempt)
     }

@@ -94,3 +94,36 @@ fn waiting_nodes_wait_as_long_as_it_takes_and_not_silently() {
     let outcomes = fleet.outcomes(SECOND);
     assert_eq!(members(committed(&outcomes[&0]).0), [0, 1, 2]);
 }
+
+/// The last of `size` nodes is cut off again and again; then all contribute. Answers who averages.
+fn averages_with_one_that_flaps(size: u32, minimum: usize, adapt: fn(&mut Settings)) -> Vec<u32> {
+    let mut fleet = Fleet::adapted(size, Faults::NONE, 1, Rejoin::FullWeight, minimum, adapt);
+    fleet.settle_in();
+    let others: Vec<u32> = (0..size - 1).collect();
+    for _ in 0..6 {
+        fleet.partition(&[size - 1], &others);
+        fleet.run(3 * SECOND / 5);
+        fleet.cut.clear();
+        fleet.run(SECOND / 2);
+    }
+    fleet.contribute_all(4);
+    let outcomes = fleet.outcomes(SECOND);
+    members(committed(&outcomes[&0]).0)
+}
+
+#[test]
+fn nobody_sits_out_where_the_others_would_wait_for_it() {
+    let sits_out: fn(&mut Settings) = |settings| settings.quarantine = Some(Quarantine::after(3));
+    let waits: fn(&mut Settings) = |settings| {
+        settings.quarantine = Some(Quarantine::after(3));
+        settings.shortage = Shortage::Wait;
+    };
+    for size in [2, 3, 5] {
+        let all: Vec<u32> = (0..size).collect();
+        assert_eq!(averages_with_one_that_flaps(size, size as usize, waits), all);
+        if size > 2 {
+            assert_eq!(averages_with_one_that_flaps(size, size as usize - 1, waits), all[..all.len() - 1]);
+            assert_eq!(averages_with_one_that_flaps(size, 2, sits_out).len(), all.len() - 1);
+        }
+    }
+}

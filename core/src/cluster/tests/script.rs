@@ -204,6 +204,10 @@ fn brief(message: &Message<'_>) -> String {
         Message::Accept { attempt, certificate, .. } => format!("accept {} in {attempt}", certificate.id()),
         Message::Accepted { attempt } => format!("accepted {attempt}"),
         Message::Decided { certificate } => format!("decided {certificate}"),
+        Message::Departed { starts } => {
+            let starts: Vec<String> = starts.iter().map(|(node, start)| format!("{node} {start}")).collect();
+            format!("departed {}", starts.join(", "))
+        }
         Message::Note { bytes } => format!("note of {} bytes", bytes.len()),
     }
 }

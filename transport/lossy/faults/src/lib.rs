@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod draw;
+mod farewell;
 mod machine;
 #[cfg(feature = "mutants")]
 pub mod mutants;

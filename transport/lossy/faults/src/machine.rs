@@ -242,9 +242,9 @@ impl Machine {
 
     fn end_life(&mut self, now: Instant, back: Option<Duration>) {
         self.disk.crash(&mut self.random);
-        self.life = None;
+        let ended = self.life.take().map(|life| life.number);
         self.dying = None;
-        self.finished = None;
+        self.finished.take_if(|piece| Some(piece.life) == ended);
         self.back = back.map(|span| now + span);
     }
 
@@ -569,10 +569,12 @@ impl Work for Machine {
         }
         let slow = self.windows.slow.iter().filter(|&&(from, until, _)| within(self.now, from, until));
         let factor: f64 = slow.map(|&(.., factor)| factor).product();
-        let life = self.life.as_mut()?;
-        let (duration, step) = life.participant.begin()?;
+        // A former self trains on, too, where its successor leaves it the processor.
+        let ghost = self.ghost.as_mut().filter(|ghost| ghost.wakes <= self.now).map(|ghost| &mut ghost.life);
+        let mut lives = self.life.iter_mut().chain(ghost);
+        let (number, (duration, step)) = lives.find_map(|life| Some((life.number, life.participant.begin()?)))?;
         let duration = if factor == 1.0 { duration } else { duration.mul_f64(factor) };
-        Some((duration, Piece { life: life.number, step }))
+        Some((duration, Piece { life: number, step }))
     }
 
     fn complete(&mut self, now: Instant, piece: Piece) {

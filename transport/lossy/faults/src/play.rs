@@ -7,8 +7,9 @@
 //! - Where processes go on from checkpoints, the same run without that: the traces are the same, byte for byte.
 //! - With [`Options::twice`], the same run again: the same.
 
+use crate::farewell::Farewells;
 use crate::machine::{Fleet, Machine, is_progress};
-use crate::schedule::{Fault, Mode, Rejoin, Schedule, Sickness};
+use crate::schedule::{Fault, Mode, Rejoin, Schedule};
 use crate::training::Witness;
 use kronfleet_conformance::invariants::memory::Memory;
 use kronfleet_conformance::invariants::{Checker, Summary};
@@ -197,6 +198,7 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
     let mut over = vec![false; schedule.run.nodes as usize];
     let mut trains = vec![true; schedule.run.nodes as usize];
     let mut heard = Vec::new();
+    let mut farewells = Farewells::default();
     let mut wakes = vec![(Instant::ORIGIN, 0); schedule.run.nodes as usize];
     let ended = simulation.run(deadline, |seen| {
         let (machine, now, node, trace) = (seen.process, seen.now, seen.node, seen.trace);
@@ -227,7 +229,9 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
                 if heeds {
                     heard.push(record.clone());
                 }
+                farewells.record(now, record);
             });
+            farewells.look(now, member);
             let held = member.held();
             most = most.max(held);
             if let Err(violation) = verdict.and(owned.clone()).and(memory.holds(member.id(), held)) {
@@ -261,16 +265,18 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
     let liveness = |what: String| Failure { law: LIVENESS.into(), what };
     let lagging = simulation.processes().filter(|(_, machine)| !machine.is_over());
     let lagging: Vec<String> = lagging.map(|(node, machine)| format!("{node} {}", situation(machine))).collect();
-    // Too few nodes may wait for those that are missing or sit out, if they are told to.
-    let may_wait = run.wait && (live.len() < needed || run.quarantine > 0);
-    // Of a node that has left, a former self is nobody's former self: it answers, and others wait for it.
-    let haunted = simulation.processes().any(|(_, machine)| machine.unaware().is_some() && !machine.is_live());
-    if ended != Ended::Observer && !lagging.is_empty() && !may_wait && !haunted {
+    // Too few nodes may wait for those that are missing, if they are told to.
+    let may_wait = run.wait && live.len() < needed;
+    if ended != Ended::Observer && !lagging.is_empty() && !may_wait {
         return Err(liveness(format!("calm since {calm}, not over at {deadline}: {}", lagging.join(", "))));
     }
-    let misled = agree_on_a_wrong_shape(schedule);
+    // What nodes with a wrong shape have agreed on nobody else can take over. If they are too few for a round, those that
+    // have to take it over before they count have none either.
+    let fits = |node: NodeId| simulation.processes().any(|(id, machine)| id == node && fits(machine, run.values));
+    let misfits = live.iter().filter(|node| !fits(**node)).count();
+    let misled = run.rejoin == Rejoin::HealFirst && (1..needed).contains(&misfits);
     // Who sits out may do so for longer.
-    if live.len() >= needed && run.quarantine == 0 && !(misled && run.rejoin == Rejoin::HealFirst) {
+    if live.len() >= needed && run.quarantine == 0 && !misled {
         let late = live.iter().filter(|node| recovered.get(node).is_none_or(|after| *after > within));
         let late: Vec<String> = late
             .map(|node| match recovered.get(node) {
@@ -293,9 +299,14 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
         }
     }
     if run.quarantine == 0
-        && !misled
-        && let Some(what) = left_with_nothing(simulation.processes(), trains)
+        && let Some(what) = left_with_nothing(simulation.processes(), trains, run.values)
     {
+        return Err(liveness(what));
+    }
+    let nodes = simulation.processes().filter(|(_, machine)| machine.is_live());
+    let nodes: Vec<_> = nodes.filter_map(|(_, machine)| Some(machine.participant()?.node())).collect();
+    // Links are no worse than at the beginning since all was calm, so that what was said a budget ago has arrived.
+    if let Some(what) = farewells.untold(calm + 2 * run.budget, &nodes) {
         return Err(liveness(what));
     }
     let recovered = live.iter().filter_map(|node| recovered.get(node)).max().copied().unwrap_or_default();
@@ -305,27 +316,18 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
     Ok(Outcome { summary, hash, recovered, ended: now, held: most })
 }
 
-/// Whether nodes may commit values of a wrong shape together, which no other node can take over.
-fn agree_on_a_wrong_shape(schedule: &Schedule) -> bool {
-    let wrong: Vec<_> = schedule
-        .faults
-        .iter()
-        .filter_map(|fault| match *fault {
-            // What was contributed waits for a round for as long as the budget allows.
-            Fault::Sick { node, with: Sickness::Shape, from, until } => Some((node, from, until + schedule.run.budget)),
-            _ => None,
-        })
-        .collect();
-    let together = |&(a, begins, ends): &(NodeId, Instant, Instant)| {
-        wrong.iter().any(|&(b, from, until)| a != b && begins < until && from < ends)
-    };
-    wrong.iter().any(|sick| schedule.run.minimum == 1 || together(sick))
+/// Whether what a node holds of others, if anything, has the shape of what a model with so many values contributes.
+fn fits(machine: &Machine, values: u32) -> bool {
+    let state = machine.participant().and_then(|participant| participant.node().last_state());
+    let segment = state.and_then(|state| state.find("x"));
+    segment.is_none_or(|segment| segment.values.len() == values as usize)
 }
 
 /// A node that has neither been part of an average nor been healed, although others stopped training with one.
 fn left_with_nothing<'a>(
     machines: impl Iterator<Item = (NodeId, &'a Machine)>,
     trains: impl Fn(NodeId) -> bool,
+    values: u32,
 ) -> Option<String> {
     let (mut nothing, mut holder) = (None, None);
     for (node, machine) in machines.filter(|(_, machine)| machine.is_live()) {
@@ -333,7 +335,7 @@ fn left_with_nothing<'a>(
         let last = participant.node().last();
         match (trains(node), last == CertificateId::default()) {
             (true, true) => nothing = nothing.or(Some(node)),
-            (false, false) => holder = holder.or(Some((node, last))),
+            (false, false) if fits(machine, values) => holder = holder.or(Some((node, last))),
             _ => {}
         }
     }
