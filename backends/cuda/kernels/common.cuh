@@ -51,3 +51,41 @@ __device__ inline float block_sum(float value, float* shared) {
     __syncthreads();
     return sum;
 }
+
+// The geometry of a convolution or of pooling windows; pairs are vertical, horizontal.
+struct Extent {
+    unsigned channels, height, width;
+};
+
+struct Windows {
+    Extent input, output;
+    unsigned kernel[2], stride[2], padding[2], dilation[2];
+    unsigned bias;
+};
+
+// Which element this thread has, of a launch over a line of elements.
+__device__ inline unsigned line_element() {
+    return blockIdx.x * THREADS + threadIdx.x;
+}
+
+// The input pixel that an output pixel sees at a kernel element; whether there is one.
+__device__ inline bool source(const Windows& w, unsigned row, unsigned column, unsigned i, unsigned j, unsigned* pixel) {
+    unsigned y = row * w.stride[0] + i * w.dilation[0], x = column * w.stride[1] + j * w.dilation[1];
+    if (y < w.padding[0] || x < w.padding[1]) {
+        return false;
+    }
+    y -= w.padding[0];
+    x -= w.padding[1];
+    *pixel = y * w.input.width + x;
+    return y < w.input.height && x < w.input.width;
+}
+
+// The output coordinate whose kernel element i sees an input coordinate along one axis; whether there is one.
+__device__ inline bool target(const Windows& w, unsigned axis, unsigned input, unsigned i, unsigned extent, unsigned* output) {
+    unsigned reached = input + w.padding[axis], skipped = i * w.dilation[axis];
+    if (reached < skipped || (reached - skipped) % w.stride[axis] != 0) {
+        return false;
+    }
+    *output = (reached - skipped) / w.stride[axis];
+    return *output < extent;
+}

@@ -1,13 +1,16 @@
 //! The backend: memory, tickets, and the way from the trait to the device.
 
 use crate::buffer::Buffer;
-use crate::device::{Device, Snapshot};
+use crate::device::{Device, Snapshot, Workspace};
 use crate::error::CudaError;
 use crate::factorisation::Scratch;
 use crate::options::Options;
-use crate::{elementwise, factorisation, product, reduction};
+use crate::{convolution, elementwise, factorisation, loss, normalisation, pooling, product, reduction, shortcut};
 use core::ops::Range;
-use kronfleet_core::backend::{Backend, Counters, Eigen, Gemm, Invert, Map, MapJob, Outer, ReduceJob, Solve};
+use kronfleet_core::backend::{
+    Backend, BatchNorm, Convolution, Counters, Eigen, EvoNorm, Extent, Gemm, Invert, Map, MapJob, Outer, Pooling,
+    ReduceJob, Softmax, Solve,
+};
 use kronfleet_core::matrix::Region;
 
 /// A CUDA device: one in-order queue. Only `finish`, `verdict` and `sync` wait.
@@ -15,6 +18,8 @@ use kronfleet_core::matrix::Region;
 pub struct Cuda {
     // Freed in the stream, hence before the device goes.
     scratch: Scratch,
+    /// Partial sums of normalisations.
+    partials: Workspace,
     counters: Counters,
     device: Device,
 }
@@ -34,7 +39,7 @@ impl Cuda {
     /// If a library is missing, there is no such device, or it refuses.
     pub fn new(options: &Options) -> Result<Self, CudaError> {
         let device = Device::open(options)?;
-        Ok(Self { scratch: Scratch::default(), counters: Counters::default(), device })
+        Ok(Self { scratch: Scratch::default(), partials: Workspace::default(), counters: Counters::default(), device })
     }
 
     /// The device's name.
@@ -156,5 +161,156 @@ impl Backend for Cuda {
         // Reduction to tridiagonal form, divide and conquer, and the way back (Golub & Van Loan, §8.3).
         self.counters.flops += jobs.iter().map(|job| 9 * (job.matrix.rows as u64).pow(3)).sum::<u64>();
         factorisation::eigen(&mut self.device, &mut self.scratch, jobs, matrices, values)
+    }
+
+    fn unfold(
+        &mut self,
+        shape: &Convolution,
+        samples: Range<usize>,
+        x: &Buffer,
+        patches: &mut Buffer,
+    ) -> Result<(), CudaError> {
+        convolution::unfold(&mut self.device, shape, samples, x, patches)
+    }
+
+    fn fold(
+        &mut self,
+        shape: &Convolution,
+        samples: Range<usize>,
+        patches: &Buffer,
+        x: &mut Buffer,
+    ) -> Result<(), CudaError> {
+        convolution::fold(&mut self.device, shape, samples, patches, x)
+    }
+
+    fn pool_forward(&mut self, shape: &Pooling, batch: usize, x: &Buffer, y: &mut Buffer) -> Result<(), CudaError> {
+        pooling::forward(&mut self.device, shape, batch, x, y)
+    }
+
+    fn pool_backward(
+        &mut self,
+        shape: &Pooling,
+        batch: usize,
+        x: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<(), CudaError> {
+        pooling::backward(&mut self.device, shape, batch, x, dy, dx)
+    }
+
+    fn batch_norm_forward(
+        &mut self,
+        shape: &BatchNorm<f32>,
+        columns: usize,
+        parameters: (&Buffer, usize),
+        x: &Buffer,
+        y: &mut Buffer,
+        saved: &mut Buffer,
+        running: (&mut Buffer, usize),
+    ) -> Result<(), CudaError> {
+        let (device, partials) = (&mut self.device, &mut self.partials);
+        normalisation::batch_norm_forward(device, partials, shape, columns, parameters, x, (y, saved), running)
+    }
+
+    fn batch_norm_evaluate(
+        &mut self,
+        shape: &BatchNorm<f32>,
+        columns: usize,
+        parameters: (&Buffer, usize),
+        running: (&Buffer, usize),
+        x: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<(), CudaError> {
+        normalisation::batch_norm_evaluate(&mut self.device, shape, columns, parameters, running, x, y)
+    }
+
+    fn batch_norm_backward(
+        &mut self,
+        shape: &BatchNorm<f32>,
+        columns: usize,
+        parameters: (&Buffer, usize),
+        x: &Buffer,
+        saved: &Buffer,
+        dy: &Buffer,
+        gradient: &mut Buffer,
+        dx: &mut Buffer,
+    ) -> Result<(), CudaError> {
+        let (device, partials) = (&mut self.device, &mut self.partials);
+        let (read, written) = ((x, saved, dy), (gradient, dx));
+        normalisation::batch_norm_backward(device, partials, shape, columns, parameters, read, written)
+    }
+
+    fn evo_norm_forward(
+        &mut self,
+        shape: &EvoNorm<f32>,
+        batch: usize,
+        parameters: (&Buffer, usize),
+        x: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<(), CudaError> {
+        normalisation::evo_norm_forward(&mut self.device, shape, batch, parameters, x, y)
+    }
+
+    fn evo_norm_backward(
+        &mut self,
+        shape: &EvoNorm<f32>,
+        batch: usize,
+        parameters: (&Buffer, usize),
+        x: &Buffer,
+        dy: &Buffer,
+        gradient: &mut Buffer,
+        dx: &mut Buffer,
+    ) -> Result<(), CudaError> {
+        let (device, partials) = (&mut self.device, &mut self.partials);
+        normalisation::evo_norm_backward(device, partials, shape, batch, parameters, (x, dy), (gradient, dx))
+    }
+
+    fn subsample(
+        &mut self,
+        input: Extent,
+        output: Extent,
+        stride: usize,
+        batch: usize,
+        accumulate: bool,
+        x: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<(), CudaError> {
+        shortcut::subsample(&mut self.device, (input, output), stride, batch, accumulate, x, y)
+    }
+
+    fn subsample_adjoint(
+        &mut self,
+        input: Extent,
+        output: Extent,
+        stride: usize,
+        batch: usize,
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<(), CudaError> {
+        shortcut::adjoint(&mut self.device, (input, output), stride, batch, dy, dx)
+    }
+
+    /// A label that is not a class makes the loss NaN, for the device cannot panic.
+    fn softmax_cross_entropy(
+        &mut self,
+        shape: &Softmax<f32>,
+        batch: usize,
+        z: &Buffer,
+        labels: &Buffer,
+        dz: &mut Buffer,
+        loss: &mut Buffer,
+    ) -> Result<(), CudaError> {
+        loss::softmax_cross_entropy(&mut self.device, shape, batch, (z, labels), (dz, loss))
+    }
+
+    fn sample_labels(
+        &mut self,
+        classes: usize,
+        batch: usize,
+        z: &Buffer,
+        uniform: &Buffer,
+        labels: &mut Buffer,
+    ) -> Result<(), CudaError> {
+        loss::sample_labels(&mut self.device, classes, batch, (z, uniform), labels)
     }
 }

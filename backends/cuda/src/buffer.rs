@@ -11,3 +11,11 @@ impl kronfleet_core::backend::Buffer for Buffer {
         self.0.len()
     }
 }
+
+impl Buffer {
+    /// Panics unless `len` scalars from `offset` on lie in the buffer.
+    #[track_caller]
+    pub(crate) fn check(&self, what: &str, offset: usize, len: usize) {
+        assert!(offset + len <= self.0.len(), "{what}: {len} from {offset} on in a buffer of {}", self.0.len());
+    }
+}

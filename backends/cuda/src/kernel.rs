@@ -3,10 +3,16 @@
 //! Public so that they can be compiled without a device: by the gate that assembles them for every architecture, and by
 //! the stand-in that runs them on the CPU.
 
+use crate::table::narrow;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Threads in every block.
 pub const THREADS: u32 = 256;
+
+/// Blocks for a line of elements, one per thread.
+pub(crate) fn line(elements: usize) -> u32 {
+    narrow(elements).div_ceil(THREADS)
+}
 
 /// What is put in front of every source.
 pub const COMMON: &str = include_str!("../kernels/common.cuh");
@@ -47,6 +53,12 @@ sources! {
     Mirror "mirror" "../kernels/mirror.cu";
     Soundness "soundness" "../kernels/soundness.cu";
     Eigen "eigen" "../kernels/eigen.cu";
+    Patch "patch" "../kernels/patch.cu";
+    Pool "pool" "../kernels/pool.cu";
+    BatchNorm "batch_norm" "../kernels/batch_norm.cu";
+    EvoNorm "evo_norm" "../kernels/evo_norm.cu";
+    Subsample "subsample" "../kernels/subsample.cu";
+    Softmax "softmax" "../kernels/softmax.cu";
 }
 
 impl Source {

@@ -26,14 +26,20 @@
 
 mod backend;
 mod buffer;
+mod convolution;
 mod device;
 mod elementwise;
 mod error;
 mod factorisation;
 pub mod kernel;
+mod loss;
+mod normalisation;
 mod options;
+mod pooling;
 mod product;
 mod reduction;
+mod shape;
+mod shortcut;
 mod table;
 
 pub use backend::{Cuda, Download, Verdict};

@@ -33,7 +33,9 @@ macro_rules! parameters {
     };
 }
 
-parameters!(crate::table::MapTable, crate::table::ReduceTable, crate::table::SquareTable, crate::table::EigenTable,);
+parameters!(crate::table::MapTable, crate::table::ReduceTable, crate::table::SquareTable, crate::table::EigenTable);
+parameters!(crate::shape::PatchTable, crate::shape::PoolTable, crate::shape::BatchNormTable);
+parameters!(crate::shape::EvoNormTable, crate::shape::SubsampleTable, crate::shape::SoftmaxTable);
 
 /// More pointers than any kernel takes.
 const MOST: usize = 9;

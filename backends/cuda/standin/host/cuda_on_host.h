@@ -5,7 +5,8 @@
 // block runs at a time, and keeps what the block before it left.
 #pragma once
 
-#include <cmath>
+#include <math.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -25,6 +26,14 @@
 struct uint3 {
     unsigned x, y, z;
 };
+
+static inline unsigned min(unsigned a, unsigned b) {
+    return a < b ? a : b;
+}
+
+static inline unsigned max(unsigned a, unsigned b) {
+    return a > b ? a : b;
+}
 
 extern "C" uint3 standin_thread, standin_block, standin_block_extent, standin_grid_extent;
 extern "C" void standin_barrier();

@@ -1,0 +1,44 @@
+//! Softmax cross-entropy and drawing from a softmax.
+
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::error::CudaError;
+use crate::kernel::line;
+use crate::shape::SoftmaxTable;
+use crate::table::narrow;
+use kronfleet_core::backend::Softmax;
+
+/// See [`Backend::softmax_cross_entropy`](kronfleet_core::backend::Backend::softmax_cross_entropy).
+pub(crate) fn softmax_cross_entropy(
+    device: &mut Device,
+    shape: &Softmax<f32>,
+    batch: usize,
+    (z, labels): (&Buffer, &Buffer),
+    (dz, loss): (&mut Buffer, &mut Buffer),
+) -> Result<(), CudaError> {
+    assert!(shape.classes > 0, "a loss over no classes");
+    z.check("the loss reads", 0, batch * shape.classes);
+    labels.check("the loss reads", 0, batch);
+    dz.check("the loss writes", 0, batch * shape.classes);
+    loss.check("the loss writes", 0, 2);
+    let table = SoftmaxTable { classes: narrow(shape.classes), batch: narrow(batch), smoothing: shape.smoothing };
+    let pointers = [&z.0, &labels.0, &dz.0, &loss.0].map(|memory| device.pointer(memory));
+    device.launch("softmax_cross_entropy", 1, &table, &pointers)
+}
+
+/// See [`Backend::sample_labels`](kronfleet_core::backend::Backend::sample_labels).
+pub(crate) fn sample_labels(
+    device: &mut Device,
+    classes: usize,
+    batch: usize,
+    (z, uniform): (&Buffer, &Buffer),
+    labels: &mut Buffer,
+) -> Result<(), CudaError> {
+    assert!(classes > 0, "a label of no classes");
+    z.check("drawing reads", 0, batch * classes);
+    uniform.check("drawing reads", 0, batch);
+    labels.check("drawing writes", 0, batch);
+    let table = SoftmaxTable { classes: narrow(classes), batch: narrow(batch), smoothing: 0.0 };
+    let pointers = [&z.0, &uniform.0, &labels.0].map(|memory| device.pointer(memory));
+    device.launch("sample_labels", line(batch), &table, &pointers)
+}
