@@ -19,6 +19,7 @@ mod memory;
 mod solver;
 
 pub(crate) use blas::{Operand, Symmetric};
+pub(crate) use compiler::compile;
 pub(crate) use launch::Functions;
 pub(crate) use memory::{Memory, Pointer, Snapshot};
 pub(crate) use solver::{Routine, Square as SolverSquare, Workspace};

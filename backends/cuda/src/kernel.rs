@@ -3,6 +3,8 @@
 //! Public so that they can be compiled without a device: by the gate that assembles them for every architecture, and by
 //! the stand-in that runs them on the CPU.
 
+use crate::device::compile;
+use crate::error::CudaError;
 use crate::table::narrow;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -65,6 +67,14 @@ impl Source {
     /// What the compiler is given.
     pub fn program(self) -> String {
         format!("{COMMON}\n{}", self.text())
+    }
+
+    /// Its PTX for an architecture such as `compute_80`, by NVRTC.
+    ///
+    /// # Errors
+    /// If NVRTC is missing or refuses the source.
+    pub fn compile(self, architecture: &str) -> Result<String, CudaError> {
+        compile(self, &self.program(), architecture)
     }
 
     /// The kernels in it.

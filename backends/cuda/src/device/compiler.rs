@@ -1,6 +1,6 @@
 //! Compiling the kernels for the device, once: later runs find them on disk.
 
-use super::Functions;
+use super::{Functions, library};
 use crate::error::{CudaError, driver};
 use crate::kernel::{Source, digest};
 use cudarc::driver::CudaContext;
@@ -50,7 +50,9 @@ fn version() -> String {
     format!("{major}.{minor}")
 }
 
-fn compile(source: Source, text: &str, architecture: &str) -> Result<String, CudaError> {
+/// The source's PTX for an architecture such as `compute_80`.
+pub(crate) fn compile(source: Source, text: &str, architecture: &str) -> Result<String, CudaError> {
+    library::check_compiler()?;
     let options = CompileOptions {
         name: Some(source.file().to_owned()),
         options: vec![format!("--gpu-architecture={architecture}")],

@@ -6,7 +6,7 @@
 //! their names alone: the loader keeps to what is loaded already.
 //!
 //! ```sh
-//! LD_LIBRARY_PATH=$(cargo run -p kronfleet-cuda-standin) cargo test -p kronfleet-cuda
+//! LD_LIBRARY_PATH=$(cargo run -p kronfleet-cuda-standin --bin cuda-standin) cargo test -p kronfleet-cuda
 //! ```
 //! # For implementers
 //! `host/driver.cpp` says how asynchrony is emulated and what is trapped. Kernels are the backend's own sources behind

@@ -3,8 +3,11 @@
 //! Without `g++`, OpenBLAS and LAPACKE there is no stand-in, and nothing is tested: it says so. Arguments are parts of the
 //! names of tests to run.
 
+mod step;
+
 use kronfleet_conformance::backend::laws;
 use kronfleet_conformance::check::Check;
+use kronfleet_core::preconditioner::Form;
 use kronfleet_cuda::{Cuda, Options};
 use kronfleet_cuda_standin::{Mutant, StandIn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,6 +49,11 @@ fn main() -> ExitCode {
         let standin = &standin;
         tests.push((format!("mutants::{mutant:?}"), Box::new(move || mutant_is_caught(standin, mutant))));
     }
+    for form in [Form::Inverse, Form::Eigen, Form::Ekfac] {
+        tests.push((format!("step::agrees::{form:?}"), Box::new(move || step::agrees(&backend, form))));
+    }
+    tests.push(("step::repeats".to_owned(), Box::new(|| step::repeats(&backend))));
+    tests.push(("step::asks_little".to_owned(), Box::new(|| step::asks_little(&backend))));
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     tests.retain(|(name, _)| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str())));
     let mut failed = 0;
