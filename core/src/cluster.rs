@@ -7,7 +7,8 @@
 //! [`Counters`] how much. [`Budget`] is the only time to be chosen.
 //!
 //! # For implementers
-//! `membership` keeps one link per peer: detector, `outbox` (window, retransmission), `inbox` (reassembly).
+//! `membership` keeps one link per peer: detector, `outbox` (what is sent when, within the `window` and again after the
+//! `patience`), `inbox` (reassembly).
 //! `round` decides, `collective` computes, `healing` brings back who fell behind. Partitions go on
 //! independently and merge when they meet again: the merging certificate names both parents.
 
@@ -25,6 +26,7 @@ mod message;
 mod mode;
 mod node;
 mod outbox;
+mod patience;
 mod peer;
 mod persistence;
 mod quarantine;
@@ -33,6 +35,7 @@ mod rejoin;
 mod round;
 #[cfg(test)]
 mod tests;
+mod window;
 pub mod wire;
 
 pub use budget::{Budget, BudgetError};

@@ -81,9 +81,14 @@ impl Budget {
         self.0 / 16
     }
 
-    /// The longest wait before a frame is sent again: 1/8.
+    /// The longest wait before a frame is sent again, unless round trips take longer: 1/8.
     pub fn retransmit_longest(&self) -> Duration {
         self.0 / 8
+    }
+
+    /// How long what is sent may wait on its way behind what was sent before, where the line is full: 1/32.
+    pub fn queueing(&self) -> Duration {
+        self.0 / 32
     }
 
     /// How long a received frame may wait to be acknowledged: 1/128.
@@ -104,7 +109,7 @@ impl fmt::Display for Budget {
         write!(
             f,
             "budget {:?}: heartbeat {:?}, suspect within {:?}, down within {:?}, ready wait {:?}, \
-             progress {:?}, report {:?}, inquiry {:?}, retransmit {:?} to {:?}, acknowledge {:?}",
+             progress {:?}, report {:?}, inquiry {:?}, retransmit {:?} to {:?}, queueing {:?}, acknowledge {:?}",
             self.total(),
             self.heartbeat(),
             self.suspect(),
@@ -115,6 +120,7 @@ impl fmt::Display for Budget {
             self.inquiry(),
             self.retransmit(),
             self.retransmit_longest(),
+            self.queueing(),
             self.acknowledge(),
         )
     }
@@ -155,7 +161,7 @@ mod tests {
         assert_eq!(
             budget.to_string(),
             "budget 1s: heartbeat 50ms, suspect within 250ms, down within 500ms, ready wait 500ms, \
-             progress 500ms, report 125ms, inquiry 250ms, retransmit 62.5ms to 125ms, acknowledge 7.8125ms"
+             progress 500ms, report 125ms, inquiry 250ms, retransmit 62.5ms to 125ms, queueing 31.25ms, acknowledge 7.8125ms"
         );
     }
 }

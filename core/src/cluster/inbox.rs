@@ -14,7 +14,9 @@ use alloc::vec::Vec;
 
 /// An acknowledgement goes out at the latest when this many frames wait for it.
 const TOGETHER: u32 = 16;
-/// The same while a frame is missing, so that its sender learns soon.
+/// The same for bytes: a sender whose window is small must not wait for an acknowledgement that waits for company.
+const BYTES_TOGETHER: usize = 32 << 10;
+/// The same for frames while one is missing, so that its sender learns soon.
 const TOGETHER_WITH_GAP: u32 = 4;
 
 #[derive(Clone, Debug)]
@@ -50,6 +52,7 @@ pub(crate) struct Inbox {
     held: usize,
     cancelled: BTreeMap<u32, u32>,
     waiting: u32,
+    waiting_bytes: usize,
     due: Instant,
 }
 
@@ -65,6 +68,7 @@ impl Inbox {
             held: 0,
             cancelled: BTreeMap::new(),
             waiting: 0,
+            waiting_bytes: 0,
             due: Instant::FAR,
         }
     }
@@ -92,6 +96,7 @@ impl Inbox {
     /// Takes note that a frame went to the peer, and the acknowledgement with it.
     pub(crate) fn told(&mut self) {
         self.waiting = 0;
+        self.waiting_bytes = 0;
         self.due = Instant::FAR;
     }
 
@@ -116,7 +121,7 @@ impl Inbox {
         {
             return Arrival::Overflow;
         }
-        self.note(now, place);
+        self.note(now, place, data.len());
         if whole {
             return Arrival::Message(Cow::Borrowed(data));
         }
@@ -154,7 +159,7 @@ impl Inbox {
         }
         // Earlier frames of it may still be under way; they are ignored until all of them are accounted for.
         self.cancelled.insert(place.message, place.sequence);
-        self.note(now, place);
+        self.note(now, place, 0);
         Arrival::Taken
     }
 
@@ -182,7 +187,7 @@ impl Inbox {
         sequence.wrapping_sub(self.next) as i32
     }
 
-    fn note(&mut self, now: Instant, place: Place) {
+    fn note(&mut self, now: Instant, place: Place, bytes: usize) {
         let had_gap = self.beyond != 0;
         match self.ahead(place.sequence) {
             0 => {
@@ -199,11 +204,9 @@ impl Inbox {
         self.cancelled.retain(|_, last| last.wrapping_sub(next) as i32 >= 0);
         let gap = self.beyond != 0;
         self.waiting += 1;
+        self.waiting_bytes += bytes;
         let together = if gap { TOGETHER_WITH_GAP } else { TOGETHER };
-        self.due = if gap != had_gap || self.waiting >= together {
-            now
-        } else {
-            self.due.min(now + self.budget.acknowledge())
-        };
+        let enough = self.waiting >= together || self.waiting_bytes >= BYTES_TOGETHER;
+        self.due = if gap != had_gap || enough { now } else { self.due.min(now + self.budget.acknowledge()) };
     }
 }

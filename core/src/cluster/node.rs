@@ -73,7 +73,8 @@ impl Settings {
             mode: Mode::Available,
             rejoin: Rejoin::FullWeight,
             quarantine: None,
-            chunk: 16 * 1024,
+            // With their heads they fit into a frame of 64 KiB.
+            chunk: 16_000,
             largest_message: 1 << 20,
         }
     }

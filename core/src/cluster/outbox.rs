@@ -7,7 +7,9 @@
 use crate::cluster::budget::Budget;
 use crate::cluster::certificate::Attempt;
 use crate::cluster::contribution::Contribution;
-use crate::cluster::wire::{Acknowledged, Place};
+use crate::cluster::patience::Patience;
+use crate::cluster::window::Window;
+use crate::cluster::wire::{Acknowledged, HEADER, Place, SEGMENT};
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::{Duration, Instant};
@@ -16,8 +18,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Frames that may be under way at once: what one acknowledgement can describe.
-pub(crate) const WINDOW: u32 = 64;
+/// Frames that may be under way at once: what one acknowledgement can describe. Their bytes are the [`Window`]'s.
+pub(crate) const FRAMES: u32 = 64;
+/// Bytes that a frame takes beside its data.
+const OVERHEAD: usize = HEADER + SEGMENT;
 /// A frame is taken for lost when one this much later was acknowledged.
 const REORDERING: u32 = 3;
 
@@ -91,6 +95,8 @@ struct Flight {
     len: u32,
     at: Instant,
     times: u32,
+    /// How long those that were under way before it may keep it waiting.
+    queued: Duration,
 }
 
 /// The next frame an outbox wants to send.
@@ -111,6 +117,8 @@ pub(crate) struct Plan {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Outbox<S> {
     budget: Budget,
+    window: Window,
+    patience: Patience,
     epoch: u32,
     base: u32,
     next_message: u32,
@@ -119,14 +127,21 @@ pub(crate) struct Outbox<S> {
     urgent: VecDeque<u32>,
     bulk: VecDeque<u32>,
     lost: BTreeSet<u32>,
-    round_trip: Option<(f64, f64)>,
+    /// Bytes that are not acknowledged.
+    under_way: usize,
     deadline: Instant,
 }
 
 impl<S: Scalar> Outbox<S> {
     pub(crate) fn new(budget: Budget) -> Self {
+        Self::with_window(budget, Window::new(budget))
+    }
+
+    pub(crate) fn with_window(budget: Budget, window: Window) -> Self {
         Self {
             budget,
+            window,
+            patience: Patience::new(budget),
             epoch: 1,
             base: 0,
             next_message: 0,
@@ -135,7 +150,7 @@ impl<S: Scalar> Outbox<S> {
             urgent: VecDeque::new(),
             bulk: VecDeque::new(),
             lost: BTreeSet::new(),
-            round_trip: None,
+            under_way: 0,
             deadline: Instant::FAR,
         }
     }
@@ -199,15 +214,22 @@ impl<S: Scalar> Outbox<S> {
             let flight = self.flights[sequence.wrapping_sub(self.base) as usize]?;
             return Some(self.describe(sequence, flight.message, flight.offset, flight.len, true));
         }
-        if self.flights.len() as u32 >= WINDOW {
+        if self.flights.len() as u32 >= FRAMES {
             return None;
         }
         let id = *self.urgent.front().or_else(|| self.bulk.front())?;
         let message = &self.messages[&id];
         let head = message.post.head.len();
+        let capacity = capacity.min(self.window.frame());
         let mut end = (message.sent as usize + capacity).min(message.total as usize);
         if end < message.total as usize && end > head {
             end -= (end - head) % S::BYTES;
+        }
+        // What is urgent is short, and not held up by what is bulky.
+        let len = end - message.sent as usize;
+        let bulky = self.urgent.is_empty() && self.under_way > 0;
+        if bulky && self.under_way + OVERHEAD + len > self.window.bytes() {
+            return None;
         }
         let sequence = self.base.wrapping_add(self.flights.len() as u32);
         Some(self.describe(sequence, id, message.sent, end as u32 - message.sent, false))
@@ -245,7 +267,7 @@ impl<S: Scalar> Outbox<S> {
 
     /// Takes note that a planned frame is on its way.
     pub(crate) fn sent(&mut self, now: Instant, plan: &Plan) {
-        let times = if plan.again {
+        let (times, queued) = if plan.again {
             self.lost.remove(&plan.place.sequence);
             let index = plan.place.sequence.wrapping_sub(self.base) as usize;
             let Some(flight) = &mut self.flights[index] else {
@@ -253,7 +275,7 @@ impl<S: Scalar> Outbox<S> {
             };
             flight.times += 1;
             flight.at = now;
-            flight.times
+            (flight.times, flight.queued)
         } else {
             let id = plan.place.message;
             let message = self.messages.get_mut(&id).expect("planned from this message");
@@ -265,10 +287,14 @@ impl<S: Scalar> Outbox<S> {
                     self.bulk.pop_front();
                 }
             }
-            self.flights.push_back(Some(Flight { message: id, offset: plan.offset, len: plan.len, at: now, times: 1 }));
-            1
+            let queued = self.window.queueing(self.under_way);
+            let Plan { offset, len, .. } = *plan;
+            self.flights.push_back(Some(Flight { message: id, offset, len, at: now, times: 1, queued }));
+            self.under_way += OVERHEAD + len as usize;
+            self.window.used(self.under_way);
+            (1, queued)
         };
-        self.deadline = self.deadline.min(now + self.patience(times));
+        self.deadline = self.deadline.min(now + self.patience.span(times, queued));
     }
 
     /// Takes in an acknowledgement.
@@ -304,15 +330,12 @@ impl<S: Scalar> Outbox<S> {
 
     fn land(&mut self, now: Instant, sequence: u32, flight: Flight) {
         self.lost.remove(&sequence);
+        self.under_way -= OVERHEAD + flight.len as usize;
         if flight.times == 1 {
-            let sample = now.since(flight.at).as_secs_f64();
-            self.round_trip = Some(match self.round_trip {
-                None => (sample, sample / 2.0),
-                Some((mean, deviation)) => {
-                    let difference = sample - mean;
-                    (mean + difference / 8.0, deviation + (libm::fabs(difference) - deviation) / 4.0)
-                }
-            });
+            let round_trip = now.since(flight.at);
+            let next = self.base.wrapping_add(self.flights.len() as u32);
+            self.patience.measured(round_trip);
+            self.window.measured(now, sequence, next, round_trip);
         }
         if let Some(message) = self.messages.get_mut(&flight.message) {
             message.flying -= 1;
@@ -322,16 +345,6 @@ impl<S: Scalar> Outbox<S> {
                 self.messages.remove(&flight.message);
             }
         }
-    }
-
-    /// How long to wait for the acknowledgement of a frame sent `times` times.
-    fn patience(&self, times: u32) -> Duration {
-        let longest = self.budget.retransmit_longest();
-        let usual = match self.round_trip {
-            None => self.budget.retransmit(),
-            Some((mean, deviation)) => Duration::from_secs_f64(mean + 4.0 * deviation) + 2 * self.budget.acknowledge(),
-        };
-        usual.saturating_mul(1 << (times - 1).min(4)).min(longest)
     }
 
     /// When [`wake`](Self::wake) wants to be called.
@@ -348,6 +361,7 @@ impl<S: Scalar> Outbox<S> {
         if mutant!(OutboxSilent) {
             return;
         }
+        let mut overdue = false;
         for index in 0..self.flights.len() {
             let Some(flight) = self.flights[index] else {
                 continue;
@@ -356,12 +370,16 @@ impl<S: Scalar> Outbox<S> {
             if self.lost.contains(&sequence) {
                 continue;
             }
-            let due = flight.at + self.patience(flight.times);
+            let due = flight.at + self.patience.span(flight.times, flight.queued);
             if due <= now {
+                overdue = true;
                 self.lost.insert(sequence);
             } else {
                 self.deadline = self.deadline.min(due);
             }
+        }
+        if overdue {
+            self.patience.exhausted();
         }
     }
 }

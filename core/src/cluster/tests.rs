@@ -4,6 +4,7 @@ mod chaos;
 mod fleet;
 mod healing;
 mod leaving;
+mod line;
 mod persistence;
 mod puppet;
 mod refusals;

@@ -1,9 +1,9 @@
 //! Weighted means of everybody's contributions: reduce-scatter and all-gather, piece by piece.
 //!
-//! Every piece has an owner, in whose hands its sum ends; [`Pattern`] says over whom. By the default pattern the owner
-//! gets everybody's own values, sums in [`NodeId`](crate::transport::NodeId) order in double precision,
-//! `x = Σ w_i x_i / Σ w_i`, and rounds once. Everybody, the owner included, keeps the value as it stands on the wire. So
-//! the result is one bit pattern for a given list of members, however frames travelled.
+//! Every piece has an owner, in whose hands its sum ends: one of those that count in it. [`Pattern`] says over whom. By
+//! the default pattern the owner gets everybody's own values, sums in [`NodeId`](crate::transport::NodeId) order in
+//! double precision, `x = Σ w_i x_i / Σ w_i`, and rounds once. Everybody, the owner included, keeps the value as it stands
+//! on the wire. So the result is one bit pattern for a given list of members, however frames travelled.
 //!
 //! Against the exact mean, the error by [`Pattern::Direct`] and [`Pattern::Exchange`] is at most half a unit in the last
 //! place of the rounded value, plus `P · 2⁻⁵² Σ w_i |x_i| / Σ w_i` from the sum in double precision; by the others, which
@@ -138,6 +138,9 @@ pub struct Reduction<S> {
     weights: Vec<Vec<f64>>,
     totals: Vec<f64>,
     pieces: Vec<Piece>,
+    /// Whose are the pieces of each segment, in turn: those that count in it, so that whoever only takes the result
+    /// gets each value once.
+    owners: Vec<Vec<usize>>,
     own: Arc<Contribution<S>>,
     /// What came of sums that lack something else.
     parts: BTreeMap<u32, Vec<Option<Vec<u8>>>>,
@@ -181,6 +184,8 @@ impl<S: Scalar> Reduction<S> {
         }
         let totals: Vec<f64> = (0..segments.len()).map(|s| weights.iter().map(|weights| weights[s]).sum()).collect();
         let counts: Vec<bool> = totals.iter().map(|&total| total > 0.0).collect();
+        let owners = |segment: usize| (0..weights.len()).filter(|&member| weights[member][segment] > 0.0).collect();
+        let owners: Vec<Vec<usize>> = (0..segments.len()).map(owners).collect();
         memory.clear();
         for (segment, &total) in segments.iter().zip(&totals) {
             memory.segment(&segment.name, segment.values.len(), total);
@@ -195,6 +200,7 @@ impl<S: Scalar> Reduction<S> {
             there: vec![false; pieces.len()],
             missing: 0,
             pieces,
+            owners,
             own,
             parts: BTreeMap::new(),
             spare: Vec::new(),
@@ -255,7 +261,7 @@ impl<S: Scalar> Reduction<S> {
 
     fn begin_piece(&mut self, index: usize) -> Result<(), Fault> {
         let members = self.weights.len();
-        let owner = index % members;
+        let owner = self.owner(index);
         let counts = self.counts(self.me, index);
         let own = |to| Parcel { to, index: index as u32, reduced: false };
         match self.plan.pattern {
@@ -354,7 +360,7 @@ impl<S: Scalar> Reduction<S> {
     }
 
     fn receive_result(&mut self, from: usize, index: usize, values: &[u8]) -> Result<(), Fault> {
-        let owner = index % self.weights.len();
+        let owner = self.owner(index);
         if self.plan.pattern.parent(owner, self.me, self.weights.len()) != Some(from) || !self.summed[index] {
             return Err(Fault::Shape(from));
         }
@@ -376,7 +382,7 @@ impl<S: Scalar> Reduction<S> {
         self.missing -= 1;
         if self.plan.pattern != Pattern::Exchange {
             let members = self.weights.len();
-            for to in self.plan.pattern.children(index % members, self.me, members) {
+            for to in self.plan.pattern.children(self.owner(index), self.me, members) {
                 self.reduced.push_back(Parcel { to, index: index as u32, reduced: true });
             }
         }
@@ -398,7 +404,7 @@ impl<S: Scalar> Reduction<S> {
         let mut awaited = vec![false; members];
         for index in (0..self.pieces.len()).filter(|&index| !self.there[index]) {
             if self.summed[index] {
-                if let Some(parent) = self.plan.pattern.parent(index % members, self.me, members) {
+                if let Some(parent) = self.plan.pattern.parent(self.owner(index), self.me, members) {
                     awaited[parent] = true;
                 }
                 continue;
@@ -426,13 +432,19 @@ impl<S: Scalar> Reduction<S> {
         self.result
     }
 
+    /// The member in whose hands the sum of a piece ends.
+    fn owner(&self, index: usize) -> usize {
+        let owners = &self.owners[self.pieces[index].segment];
+        owners[index % owners.len()]
+    }
+
     fn counts(&self, member: usize, index: usize) -> bool {
         self.weights[member][self.pieces[index].segment] > 0.0
     }
 
     /// Whether this member's sum of a piece takes in something of `member`.
     fn is_source(&self, member: usize, index: usize) -> bool {
-        let (pattern, members, owner) = (self.plan.pattern, self.weights.len(), index % self.weights.len());
+        let (pattern, members, owner) = (self.plan.pattern, self.weights.len(), self.owner(index));
         match pattern {
             Pattern::Exchange => member != self.me && self.counts(member, index),
             Pattern::Direct => owner == self.me && member != self.me && self.counts(member, index),
@@ -456,7 +468,7 @@ impl<S: Scalar> Reduction<S> {
         outcome?;
         self.summed[index] = true;
         let members = self.weights.len();
-        match self.plan.pattern.parent(index % members, self.me, members) {
+        match self.plan.pattern.parent(self.owner(index), self.me, members) {
             None => self.arrive(index),
             Some(to) => self.sums.push_back(Parcel { to, index: key, reduced: false }),
         }
@@ -488,7 +500,7 @@ impl<S: Scalar> Reduction<S> {
             if weight > 0.0 {
                 terms.push(Term { member: self.me, weight, values: Values::Here(own) });
             }
-            for member in self.plan.pattern.children(index % members, self.me, members) {
+            for member in self.plan.pattern.children(self.owner(index), self.me, members) {
                 let bytes = came(member).expect("summed when all are there");
                 terms.push(Term { member, weight: total, values: Values::Came(bytes, encoding) });
             }
