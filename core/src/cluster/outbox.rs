@@ -361,7 +361,7 @@ impl<S: Scalar> Outbox<S> {
         if mutant!(OutboxSilent) {
             return;
         }
-        let mut overdue = false;
+        let mut again = false;
         for index in 0..self.flights.len() {
             let Some(flight) = self.flights[index] else {
                 continue;
@@ -372,13 +372,13 @@ impl<S: Scalar> Outbox<S> {
             }
             let due = flight.at + self.patience.span(flight.times, flight.queued);
             if due <= now {
-                overdue = true;
+                again |= flight.times > 1;
                 self.lost.insert(sequence);
             } else {
                 self.deadline = self.deadline.min(due);
             }
         }
-        if overdue {
+        if again {
             self.patience.exhausted();
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! The smoothed round trip and four times its mean deviation, as RFC 6298 has it; beyond that, as long as frames may wait
 //! to be acknowledged together, and as what was under way before may keep it waiting. What merely queues is not lost.
-//! All of it is doubled whenever it was in vain, until a frame that was sent once is acknowledged; of one that was sent
-//! twice nobody knows which is meant (Karn & Partridge 1987).
+//! For a frame all of it is doubled whenever it was in vain; for those that follow, too, where it was in vain twice, until
+//! one that was sent once is acknowledged: of one that was sent twice nobody knows which is meant (Karn & Partridge 1987).
+//! Once alone may be chance, on links that lose frames.
 
 use crate::cluster::budget::Budget;
 use crate::time::Duration;
@@ -36,7 +37,7 @@ impl Patience {
         });
     }
 
-    /// Takes in that it was in vain.
+    /// Takes in that it was in vain for a frame that had been sent again.
     pub(crate) fn exhausted(&mut self) {
         self.doublings = (self.doublings + 1).min(DOUBLINGS);
     }
