@@ -16,6 +16,14 @@ pub enum CheckpointError {
         /// What the system says.
         reason: io::Error,
     },
+    /// What is to be taken up is not there, or is no folder.
+    #[error("{} is no folder ({reason}); give --resume the folder that --checkpoint wrote into, or one of those in it", place.display())]
+    NoFolder {
+        /// What was given.
+        place: PathBuf,
+        /// What the system says.
+        reason: io::Error,
+    },
     /// There is nothing to take up.
     #[error("there is no checkpoint in {}; give the folder that --checkpoint wrote into, or one of those in it", folder.display())]
     Nothing {

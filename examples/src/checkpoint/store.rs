@@ -185,7 +185,12 @@ impl Saved {
     /// If there is none, or it is torn, damaged, of another format or of a run with another identity (the number of
     /// nodes apart).
     pub fn find<D: Storage>(disk: &D, place: &Path, run: Option<&RunIdentity>) -> Result<Self, CheckpointError> {
-        let names = disk.list(place).map_err(failed("read", place))?;
+        let names = disk.list(place).map_err(|reason| match reason.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                CheckpointError::NoFolder { place: place.to_owned(), reason }
+            }
+            _ => failed("read", place)(reason),
+        })?;
         let one = names.iter().any(|name| name == MANIFEST || name == VOUCHER)
             || place.file_name().and_then(|name| number(&name.to_string_lossy())).is_some();
         let (checkpoint, folder, before) = if one {

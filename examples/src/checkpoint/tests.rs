@@ -211,6 +211,19 @@ fn an_empty_folder_has_nothing_to_offer() {
     assert!(error.contains("there is no checkpoint in kept/here"), "{error}");
 }
 
+#[test]
+fn what_is_no_folder_is_named_with_what_to_give_instead() {
+    let disk = sound();
+    for place in ["kept/here/00000002/model", "kept/nowhere"] {
+        let error = Saved::find(&disk, Path::new(place), None).expect_err("it is no folder").to_string();
+        assert!(error.starts_with(&format!("{place} is no folder (")), "{error}");
+        assert!(
+            error.ends_with("give --resume the folder that --checkpoint wrote into, or one of those in it"),
+            "{error}"
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn a_manifest_is_read_back_and_arbitrary_bytes_are_none(

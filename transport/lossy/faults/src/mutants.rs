@@ -10,7 +10,7 @@ use std::fmt;
 pub fn bound(mutant: Mutant) -> u64 {
     match mutant {
         Mutant::PromiseBroken => 10_000,
-        Mutant::DepartureUntold => 2_000,
+        Mutant::DepartureUntold => 600,
         Mutant::LateAlone => 500,
         Mutant::GoodbyeForgotten => 300,
         Mutant::RecoveryForgets => 300,
