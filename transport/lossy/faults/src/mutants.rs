@@ -10,15 +10,16 @@ use std::fmt;
 pub fn bound(mutant: Mutant) -> u64 {
     match mutant {
         Mutant::PromiseBroken => 10_000,
+        Mutant::TieGuessed => 1_000,
         Mutant::DepartureUntold => 600,
         Mutant::LateAlone => 500,
         Mutant::GoodbyeForgotten => 300,
         Mutant::RecoveryForgets => 300,
-        Mutant::OldAttempt | Mutant::DoubtApplies | Mutant::TieGuessed => 150,
+        Mutant::OldAttempt | Mutant::DoubtApplies => 150,
         Mutant::CheckpointForgets | Mutant::DigestIgnored | Mutant::DecayUnseen | Mutant::NotFinite => 120,
-        Mutant::HealForever => 80,
-        Mutant::ZombieAccepted | Mutant::OutboxSilent | Mutant::HealUnchecked => 48,
-        Mutant::NobodyNamed | Mutant::InboxEpoch | Mutant::MinorityCommits => 24,
+        Mutant::HealForever | Mutant::HealUnchecked => 80,
+        Mutant::ZombieAccepted | Mutant::OutboxSilent | Mutant::OutboxBlind => 48,
+        Mutant::DoubleReady | Mutant::NobodyNamed | Mutant::InboxEpoch | Mutant::MinorityCommits => 24,
         _ => 8,
     }
 }
