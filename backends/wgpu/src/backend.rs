@@ -8,8 +8,8 @@ use crate::queue::Queue;
 use crate::ticket::{Download, Staging, Verdict, wait};
 use core::ops::Range;
 use kronfleet_core::backend::{
-    Backend, BatchNorm, Buffer as _, Convolution, Counters, EvoNorm, Extent, Gemm, Invert, Map, MapJob, Outer, Pooling,
-    ReduceJob, Softmax, Solve,
+    Backend, BatchNorm, Buffer as _, Convolution, Counters, Eigen, EvoNorm, Extent, Gemm, Invert, Map, MapJob, Outer,
+    Pooling, ReduceJob, Softmax, Solve,
 };
 use kronfleet_core::matrix::Region;
 use wgpu::BufferUsages;
@@ -226,6 +226,10 @@ impl Backend for Wgpu {
     fn cholesky_invert(&mut self, jobs: &[Invert], factors: &Buffer, out: &mut Buffer) -> Result<(), WgpuError> {
         self.run_invert(jobs, factors, out)
     }
+    fn symmetric_eigen(&mut self, jobs: &[Eigen], matrices: &mut Buffer, values: &mut Buffer) -> Result<(), WgpuError> {
+        self.run_eigen(jobs, matrices, values)
+    }
+
     /// The whole batch, as long as its patches can be bound at once.
     fn tile(&self, shape: &Convolution, batch: usize) -> usize {
         let sample = 4 * (shape.patch_rows() * shape.output.positions()) as u64;

@@ -71,3 +71,4 @@ kernel!(SUMS_JOIN, "sums_join", [Read, Write]);
 kernel!(EVO_FORWARD, "evo_forward", [Read, Read, Write]);
 kernel!(EVO_BACKWARD, "evo_backward", [Read, Read, Read, Write, Write]);
 kernel!(EVO_SUMS, "evo_sums", [Read, Read, Read, Write]);
+kernel!(JACOBI, "jacobi", [Write, Write, Write]);

@@ -32,6 +32,7 @@ mod adapter;
 mod backend;
 mod buffer;
 mod device;
+mod eigen;
 mod elementwise;
 mod error;
 mod factorisation;

@@ -1,5 +1,6 @@
 //! A fleet over lossy in-process links, in virtual time or on real threads.
 
+use super::adapter;
 use super::display::{Display, announce};
 use super::evaluation::{Agenda, Evaluator, Judge, Model};
 use super::keeper::Keeper;
@@ -135,12 +136,20 @@ impl Fleet<'_> {
                 BackendKind::Faer => self.train_with_zeros(|| Faer::<f32>::new(1), &outages),
                 BackendKind::Nalgebra => self.train_with_zeros(Nalgebra::<f32>::new, &outages),
                 BackendKind::Minimal => self.train_with_zeros(Minimal::<f32>::new, &outages),
+                #[cfg(feature = "wgpu")]
+                BackendKind::Wgpu => self.train_with_zeros(adapter::wgpu(self.task.adapter.as_deref())?, &outages),
+                #[cfg(not(feature = "wgpu"))]
+                BackendKind::Wgpu => adapter::left_out(),
             };
         }
         match self.task.backend {
             BackendKind::Faer => self.train(|| Faer::<f32>::new(1), faults, trace, keeping),
             BackendKind::Nalgebra => self.train(Nalgebra::<f32>::new, faults, trace, keeping),
             BackendKind::Minimal => self.train(Minimal::<f32>::new, faults, trace, keeping),
+            #[cfg(feature = "wgpu")]
+            BackendKind::Wgpu => self.train(adapter::wgpu(self.task.adapter.as_deref())?, faults, trace, keeping),
+            #[cfg(not(feature = "wgpu"))]
+            BackendKind::Wgpu => adapter::left_out(),
         }
     }
 

@@ -20,6 +20,7 @@ mod recorded;
 pub use meetings::Repetition;
 pub use recorded::Recorded;
 
+use super::adapter;
 use super::display::Display;
 use super::evaluation::Evaluator;
 use super::lossy::{Ending, Fleet};
@@ -67,6 +68,10 @@ impl Fleet<'_> {
             BackendKind::Faer => self.retrace_with(recorded, || Faer::<f32>::new(1)),
             BackendKind::Nalgebra => self.retrace_with(recorded, Nalgebra::<f32>::new),
             BackendKind::Minimal => self.retrace_with(recorded, Minimal::<f32>::new),
+            #[cfg(feature = "wgpu")]
+            BackendKind::Wgpu => self.retrace_with(recorded, adapter::wgpu(self.task.adapter.as_deref())?),
+            #[cfg(not(feature = "wgpu"))]
+            BackendKind::Wgpu => adapter::left_out(),
         }
     }
 

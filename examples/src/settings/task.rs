@@ -14,6 +14,8 @@ pub enum BackendKind {
     Nalgebra,
     /// The example of a backend of one's own, in some 200 lines: slow.
     Minimal,
+    /// Any GPU with a Vulkan driver; only in programs built with --features wgpu.
+    Wgpu,
 }
 
 /// How weights are drawn.
@@ -77,6 +79,9 @@ pub struct TaskSettings {
     /// What computes
     #[arg(long, value_enum, default_value_t = BackendKind::Faer)]
     pub backend: BackendKind,
+    /// The adapter that --backend wgpu computes on, by a part of its name; a GPU where there is one, if left out
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
     /// Threads that compute; 0 takes every core
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = super::threads)]
     pub threads: usize,

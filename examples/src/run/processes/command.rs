@@ -2,6 +2,7 @@
 
 use super::fleet::Fleet;
 use super::node::{Connection, Job, Place};
+use crate::run::adapter;
 use crate::run::display::{Display, announce};
 use crate::run::evaluation::{Agenda, Evaluator};
 use crate::run::lossy::Ending;
@@ -176,6 +177,12 @@ fn fleet(
         BackendKind::Faer => train(kind, settings, text, given, &prepare, || Faer::<f32>::new(1)),
         BackendKind::Nalgebra => train(kind, settings, text, given, &prepare, Nalgebra::<f32>::new),
         BackendKind::Minimal => train(kind, settings, text, given, &prepare, Minimal::<f32>::new),
+        #[cfg(feature = "wgpu")]
+        BackendKind::Wgpu => {
+            train(kind, settings, text, given, &prepare, adapter::wgpu(settings.task.adapter.as_deref())?)
+        }
+        #[cfg(not(feature = "wgpu"))]
+        BackendKind::Wgpu => adapter::left_out(),
     }
 }
 
@@ -209,6 +216,10 @@ fn node(settings: &Common, rank: u32, open: &dyn Fn(&Place) -> Result<Connection
         BackendKind::Faer => job.serve(Faer::<f32>::new(1), open),
         BackendKind::Nalgebra => job.serve(Nalgebra::<f32>::new(), open),
         BackendKind::Minimal => job.serve(Minimal::<f32>::new(), open),
+        #[cfg(feature = "wgpu")]
+        BackendKind::Wgpu => job.serve(adapter::wgpu(task.adapter.as_deref())?(), open),
+        #[cfg(not(feature = "wgpu"))]
+        BackendKind::Wgpu => adapter::left_out(),
     }
 }
 

@@ -1,0 +1,57 @@
+//! Symmetric eigenproblems.
+
+use crate::backend::Wgpu;
+use crate::buffer::Buffer;
+use crate::error::WgpuError;
+use crate::kernel::JACOBI;
+use crate::table::{runs, word};
+use kronfleet_core::backend::{Backend, Buffer as _, Eigen, reference};
+
+/// Rows of the largest matrix that the shader has room for; a larger one is decomposed on the host.
+const LARGEST: usize = 1024;
+
+impl Wgpu {
+    pub(crate) fn run_eigen(
+        &mut self,
+        jobs: &[Eigen],
+        matrices: &mut Buffer,
+        values: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        for Eigen { matrix, values: line } in jobs {
+            let (rows, columns) = (matrix.rows, matrix.columns);
+            assert!(
+                rows == columns && line.len() == rows && matrix.row_step == 1,
+                "{} eigenvalues of {rows}×{columns}",
+                line.len()
+            );
+            matrix.check(matrices.len());
+            line.check(values.len());
+            self.counters.eigendecompositions += 1;
+            // Ten sweeps of n²/2 rotations of three lines of n.
+            self.counters.flops += 90 * (rows as u64).pow(3);
+        }
+        if jobs.iter().any(|job| job.matrix.rows > LARGEST) {
+            return self.host([], [matrices, values], |[], [matrices, values]| {
+                for job in jobs {
+                    reference::jacobi(job.matrix, matrices, job.values, values);
+                }
+            });
+        }
+        let (of_matrices, of_values) = (self.bind_all(matrices)?, self.bind_all(values)?);
+        for run in runs(jobs, 6, |_| true) {
+            let scratch = self.scratch(run.iter().map(|job| job.matrix.len()).sum())?;
+            let mut table = self.table();
+            table.extend([0, 0]);
+            let mut first = 0;
+            for Eigen { matrix, values } in run.iter().filter(|job| !job.matrix.is_empty()) {
+                let places = [matrix.rows, matrix.offset, matrix.column_step, values.offset, first, 0];
+                table.extend(places.map(word));
+                first += matrix.len();
+            }
+            let groups = (table.len() - 2) / 6;
+            table[0] = word(groups);
+            self.launch(&JACOBI, table, &[of_matrices.clone(), of_values.clone(), scratch], groups)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! What the laws do not ask: counted launches and waits, agreement with a CPU, large shapes, loss of the device.
+
+#[path = "device/large.rs"]
+mod large;
+#[path = "device/loss.rs"]
+mod loss;
+#[path = "device/step.rs"]
+mod step;
+
+use kronfleet_wgpu::{Choice, Device};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+/// A test on an opened device; it panics where it fails.
+type Test = fn(&Device);
+
+const TESTS: [(&str, Test); 8] = [
+    ("a step of LeNet-5 has few launches and waits for tickets alone", step::few_launches),
+    ("a step of LeNet-5 is that of faer", step::as_on_a_cpu),
+    ("training twice gives the same bits", step::reruns),
+    ("long sums that are cut into parts are exact for whole numbers", large::long_sums),
+    ("batch normalisation over many chunks", large::many_columns),
+    ("adapters are found by name, or it is said which there are", loss::adapters_have_names),
+    ("a device that is gone is an error of its kind", loss::a_lost_device_says_so),
+    ("work on one device goes on when another is lost", loss::devices_are_lost_alone),
+];
+
+/// No test harness: it would keep what is skipped to itself. Arguments name tests, as parts of their names.
+fn main() -> ExitCode {
+    let device = match Device::open(&Choice::Best) {
+        Ok(device) => device,
+        Err(error) => {
+            println!("skipped: tests of a GPU: {error}");
+            return ExitCode::SUCCESS;
+        }
+    };
+    println!("on {}", device.adapter());
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let mut failed = 0;
+    for (name, test) in TESTS {
+        if wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str())) {
+            let start = std::time::Instant::now();
+            let outcome = catch_unwind(AssertUnwindSafe(|| test(&device)));
+            failed += u32::from(outcome.is_err());
+            let outcome = if outcome.is_ok() { "ok" } else { "FAILED" };
+            println!("test {name} ... {outcome} ({} ms)", start.elapsed().as_millis());
+        }
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,146 @@
+//! Steps of LeNet-5 with K-FAC.
+
+use kronfleet_core::backend::{Backend, Counters, Extent};
+use kronfleet_core::network::{Initialisation, Network, Shape, Spec};
+use kronfleet_core::optimiser::{Sgd, SgdOptions};
+use kronfleet_core::preconditioner::{Kronecker, Options};
+use kronfleet_core::scalar::Scalar;
+use kronfleet_core::seed::{Random, Seed};
+use kronfleet_core::trainer::{Batches, Trainer, TrainerOptions};
+use kronfleet_faer::Faer;
+use kronfleet_wgpu::{Device, Wgpu};
+
+const BATCH: usize = 8;
+
+/// LeNet-5 (LeCun et al. 1998) with ReLU and maximum pooling.
+fn lenet() -> Vec<Spec> {
+    let pool = || Spec::MaxPool(Shape::square(2, 2, 0));
+    vec![
+        Spec::convolution("conv1", 6, Shape::square(5, 1, 2)),
+        Spec::Relu,
+        pool(),
+        Spec::convolution("conv2", 16, Shape::square(5, 1, 0)),
+        Spec::Relu,
+        pool(),
+        Spec::Flatten,
+        Spec::dense("fc1", 120),
+        Spec::Relu,
+        Spec::dense("fc2", 84),
+        Spec::Relu,
+        Spec::dense("fc3", 10),
+    ]
+}
+
+struct Noise(Random);
+
+impl<S: Scalar> Batches<S> for Noise {
+    fn fill(&mut self, x: &mut [S], labels: &mut [u32]) {
+        // Numbers that single precision holds.
+        x.iter_mut().for_each(|x| *x = S::of(f64::from(self.0.uniform() as f32)));
+        labels.iter_mut().for_each(|label| *label = self.0.below(10) as u32);
+    }
+}
+
+fn trainer<B>(mut backend: B) -> Trainer<B>
+where
+    B: Backend<Download: Send, Verdict: Send> + Send,
+{
+    let mut network = Network::build(&mut backend, Extent::new(1, 28, 28), &lenet(), BATCH).expect("LeNet-5 fits");
+    network.initialise(&mut backend, Seed(1), Initialisation::Uniform).expect("memory");
+    let len = network.parameters_len();
+    // The same numbers in every precision.
+    let rounded: Vec<B::Scalar> = backend.fetch(&network.parameters, 0..len).expect("memory");
+    let rounded: Vec<B::Scalar> =
+        rounded.into_iter().map(|value| B::Scalar::of(f64::from(value.wide() as f32))).collect();
+    backend.upload(&rounded, &mut network.parameters, 0).expect("memory");
+    let options = Options { inverse_period: 10, damping: DAMPING, ..Options::default() };
+    let kfac = Kronecker::new(&mut backend, network.blocks(), network.statistics_len(), len, options).expect("memory");
+    let sgd = Sgd::new(&mut backend, len, &[], SgdOptions { momentum: 0.9, ..SgdOptions::default() }).expect("memory");
+    let options = TrainerOptions::new(BATCH, 0.1);
+    let noise = Noise(Seed(2).derive("noise", 0).random());
+    Trainer::new(backend, network, Box::new(kfac), Box::new(sgd), Box::new(noise), options).expect("memory")
+}
+
+const DAMPING: f64 = 0.03;
+
+fn counters<B: Backend>(trainer: &mut Trainer<B>) -> Counters {
+    *trainer.parts().0.counters()
+}
+
+/// Between two refreshes: at most 150 launches, waits for tickets alone, two transfers to the host beside the loss'
+/// and two from it, of images and labels.
+pub(crate) fn few_launches(device: &Device) {
+    let mut trainer = trainer(Wgpu::new(device).expect("a device"));
+    for _ in 0..3 {
+        trainer.step().expect("a finite loss");
+    }
+    let (before, submissions) = (counters(&mut trainer), trainer.parts().0.submissions());
+    trainer.step().expect("a finite loss");
+    let (after, submissions_after) = (counters(&mut trainer), trainer.parts().0.submissions());
+    let launches = after.launches - before.launches;
+    let (waits, transfers) = (after.host_waits - before.host_waits, after.transfers - before.transfers);
+    let (down, up) = (after.downloaded - before.downloaded, after.uploaded - before.uploaded);
+    let submissions = submissions_after - submissions;
+    println!(
+        "  {launches} launches in {submissions} submissions, {waits} waits, {transfers} transfers: {up} scalars up, {down} down"
+    );
+    assert!(launches <= 150, "{launches} launches");
+    let batch = (BATCH * (28 * 28 + 1)) as u64;
+    assert_eq!(up, batch, "nothing but images and labels goes up");
+    assert!(transfers <= 2 + waits && waits <= 3, "{waits} waits, {transfers} transfers");
+    assert!(down <= 32, "{down} scalars come down");
+    assert!(submissions <= 6, "{submissions} submissions");
+}
+
+/// Gradient and change of the parameters of the first step, in double precision on the CPU and here.
+pub(crate) fn as_on_a_cpu(device: &Device) {
+    let (ours, theirs) = (first_step(Wgpu::new(device).expect("a device")), first_step(Faer::<f64>::new(1)));
+    // Rounding of one sum of n products: n·ε of the sum of their magnitudes (Higham §3.1), of which the largest element
+    // is at least the share 1/√n for terms of random signs; forward and backward through five layers.
+    let terms: [f64; 10] = [26.0, 151.0, 401.0, 121.0, 85.0, 10.0, 84.0, 120.0, 16.0 * 25.0, (BATCH * 784) as f64];
+    let gradient: f64 = terms.iter().map(|n| n * n.sqrt() * f64::from(f32::EPSILON)).sum();
+    // The inverse magnifies what its factors are off by, by their condition (Golub & Van Loan §2.6).
+    let bounds = [gradient, gradient, gradient / DAMPING];
+    for (((what, ours), (_, theirs)), bound) in ours.iter().zip(&theirs).zip(bounds) {
+        let size = theirs.iter().fold(0.0_f64, |size, value| size.max(value.abs()));
+        let off = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / size;
+        println!("  {what}: off by {off:.1e} of the largest element, allowed {bound:.1e}");
+        assert!(off <= bound, "{what} is off by {off:e}, more than {bound:e}");
+    }
+}
+
+fn first_step<B>(backend: B) -> [(&'static str, Vec<f64>); 3]
+where
+    B: Backend<Download: Send, Verdict: Send> + Send,
+{
+    let mut trainer = trainer(backend);
+    let fetch = |trainer: &mut Trainer<B>| {
+        let (backend, network) = trainer.parts();
+        let len = network.parameters_len();
+        let lines = [&network.parameters, &network.gradient];
+        // Parameters lie further apart in single precision than in double precision.
+        lines.map(|line| {
+            let line = backend.fetch(line, 0..len).expect("memory");
+            let places = network.table().iter().flat_map(|parameter| parameter.region.offset..parameter.region.end());
+            places.map(|place| line[place].wide()).collect::<Vec<f64>>()
+        })
+    };
+    let [before, _] = fetch(&mut trainer);
+    let loss = trainer.step().expect("a finite loss").loss;
+    let [after, gradient] = fetch(&mut trainer);
+    let change = after.iter().zip(before).map(|(after, before)| after - before).collect();
+    [("loss", vec![loss]), ("gradient", gradient), ("change of the parameters", change)]
+}
+
+pub(crate) fn reruns(device: &Device) {
+    let run = || {
+        let mut trainer = trainer(Wgpu::new(device).expect("a device"));
+        for _ in 0..3 {
+            trainer.step().expect("a finite loss");
+        }
+        let (backend, network) = trainer.parts();
+        let len = network.parameters_len();
+        backend.fetch(&network.parameters, 0..len).expect("memory").into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+    };
+    assert!(run() == run(), "two runs of three steps differ");
+}
