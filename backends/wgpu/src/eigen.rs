@@ -7,8 +7,9 @@ use crate::kernel::JACOBI;
 use crate::table::{runs, word};
 use kronfleet_core::backend::{Backend, Buffer as _, Eigen, reference};
 
-/// Rows of the largest matrix that the shader has room for; a larger one is decomposed on the host.
-const LARGEST: usize = 1024;
+/// Rows of the largest matrix that is decomposed on the device: by one workgroup in one launch, whose loops must end in time
+/// (see `factorisation.rs`). A call with a larger one is carried out on the host, which waits and is counted as a wait.
+const LARGEST: usize = 64;
 
 impl Wgpu {
     pub(crate) fn run_eigen(

@@ -14,11 +14,12 @@ use std::process::ExitCode;
 /// A test on an opened device; it panics where it fails.
 type Test = fn(&Device);
 
-const TESTS: [(&str, Test); 8] = [
+const TESTS: [(&str, Test); 9] = [
     ("a step of LeNet-5 has few launches and waits for tickets alone", step::few_launches),
     ("a step of LeNet-5 is that of faer", step::as_on_a_cpu),
     ("training twice gives the same bits", step::reruns),
     ("long sums that are cut into parts are exact for whole numbers", large::long_sums),
+    ("matrices of more rows than a workgroup has threads", large::many_rows),
     ("batch normalisation over many chunks", large::many_columns),
     ("adapters are found by name, or it is said which there are", loss::adapters_have_names),
     ("a device that is gone is an error of its kind", loss::a_lost_device_says_so),

@@ -2,15 +2,15 @@
 // positive number.
 //
 // One workgroup per matrix, in strips of WIDTH columns, looking left: a strip is brought up to date with all finished
-// columns, eight rows of terms at a time in workgroup memory, then factorised.
+// columns, WIDTH terms at a time in workgroup memory, then factorised. A launch does some of the strips.
 //
-// Table: workgroups, 0; then per job: where its soundness goes, n, offset, column step.
+// Table: workgroups, 0; then per job: where its soundness goes, n, offset, column step, first column, end of the columns.
 
 @group(0) @binding(1) var<storage, read_write> line: array<f32>;
 @group(0) @binding(2) var<storage, read_write> sound: array<u32>;
 
 const HEADER = 2u;
-const RECORD = 4u;
+const RECORD = 6u;
 const THREADS = 256u;
 const WIDTH = 16u;
 
@@ -34,8 +34,14 @@ fn main(
     let step = table[at + 3u];
     if local == 0u {
         failed = 0u;
+        if table[at + 4u] > 0u {
+            failed = 1u - sound[table[at]];
+        }
     }
-    for (var column = 0u; column < n; column += WIDTH) {
+    if workgroupUniformLoad(&failed) != 0u {
+        return;
+    }
+    for (var column = table[at + 4u]; column < table[at + 5u]; column += WIDTH) {
         let width = min(WIDTH, n - column);
         // A[column.., strip] −= L[column.., ..column] · L[strip, ..column]ᵀ, WIDTH terms at a time.
         for (var term = 0u; term < column; term += WIDTH) {
@@ -48,7 +54,7 @@ fn main(
             block[local] = value;
             workgroupBarrier();
             for (var row = column + local; row < n; row += THREADS) {
-                var sum: array<f32, WIDTH>;
+                var sum = array<f32, WIDTH>();
                 for (var k = 0u; k < WIDTH; k++) {
                     let factor = line[offset + row + (term + k) * step];
                     for (var j = 0u; j < WIDTH; j++) {
@@ -110,7 +116,7 @@ fn main(
         }
         // The rows below: L[row, strip]·L[strip, strip]ᵀ = A[row, strip].
         for (var row = column + width + local; row < n; row += THREADS) {
-            var x: array<f32, WIDTH>;
+            var x = array<f32, WIDTH>();
             for (var j = 0u; j < width; j++) {
                 var rest = line[offset + row + (column + j) * step];
                 for (var k = 0u; k < j; k++) {

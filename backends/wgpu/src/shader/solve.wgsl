@@ -1,12 +1,14 @@
-// x ← (L·Lᵀ)⁻¹·x for every job, by substitution: one thread per column, L·y = x downwards, then Lᵀ·x = y upwards.
+// x ← (L·Lᵀ)⁻¹·x for every job, by substitution: one thread per column, L·y = x downwards in steps 0 to n, then Lᵀ·x = y
+// upwards in steps n to 2n. A launch makes some of the steps.
 //
-// Table: workgroups, jobs; then per job: its first workgroup, n, columns, offset and column step of L, of x.
+// Table: workgroups, jobs; then per job: its first workgroup, n, columns, offset and column step of L, of x, first step,
+// end of the steps.
 
 @group(0) @binding(1) var<storage, read> factor: array<f32>;
 @group(0) @binding(2) var<storage, read_write> line: array<f32>;
 
 const HEADER = 2u;
-const RECORD = 7u;
+const RECORD = 9u;
 
 @compute @workgroup_size(64)
 fn main(
@@ -30,18 +32,29 @@ fn main(
     let l = table[at + 3u];
     let step = table[at + 4u];
     let x = table[at + 5u] + column * table[at + 6u];
-    for (var row = 0u; row < n; row++) {
+    for (var turn = table[at + 7u]; turn < table[at + 8u]; turn++) {
+        let is_down = turn < n;
+        let row = select(2u * n - 1u - turn, turn, is_down);
+        // L[row, k] downwards, L[k, row] upwards, for what is known by now.
+        let place = select(l + row * step, l + row, is_down);
+        let next = select(1u, step, is_down);
+        let end = select(n, row, is_down);
+        var k = select(row + 1u, 0u, is_down);
         var rest = line[x + row];
-        for (var k = 0u; k < row; k++) {
-            rest -= factor[l + row + k * step] * line[x + k];
+        while k + 8u <= end {
+            rest -= factor[place + k * next] * line[x + k];
+            rest -= factor[place + (k + 1u) * next] * line[x + k + 1u];
+            rest -= factor[place + (k + 2u) * next] * line[x + k + 2u];
+            rest -= factor[place + (k + 3u) * next] * line[x + k + 3u];
+            rest -= factor[place + (k + 4u) * next] * line[x + k + 4u];
+            rest -= factor[place + (k + 5u) * next] * line[x + k + 5u];
+            rest -= factor[place + (k + 6u) * next] * line[x + k + 6u];
+            rest -= factor[place + (k + 7u) * next] * line[x + k + 7u];
+            k += 8u;
         }
-        line[x + row] = rest / factor[l + row + row * step];
-    }
-    for (var up = 0u; up < n; up++) {
-        let row = n - 1u - up;
-        var rest = line[x + row];
-        for (var k = row + 1u; k < n; k++) {
-            rest -= factor[l + k + row * step] * line[x + k];
+        while k < end {
+            rest -= factor[place + k * next] * line[x + k];
+            k += 1u;
         }
         line[x + row] = rest / factor[l + row + row * step];
     }

@@ -1,6 +1,6 @@
 //! Shapes larger than those of the laws: sums that are cut into parts.
 
-use kronfleet_core::backend::{Backend, BatchNorm, Gemm, Outer, ReduceJob, reference};
+use kronfleet_core::backend::{Backend, BatchNorm, Eigen, Gemm, Invert, Outer, ReduceJob, reference};
 use kronfleet_core::matrix::Region;
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_wgpu::{Buffer, Device, Wgpu};
@@ -89,4 +89,65 @@ pub(crate) fn many_columns(device: &Device) {
             assert!(off <= bound, "{what}[{at}] is {seen}, not {expected} ± {bound:e}");
         }
     }
+}
+
+/// Matrices of more rows than a workgroup has threads: factors multiply back, inverses invert, eigenpairs multiply back.
+pub(crate) fn many_rows(device: &Device) {
+    let mut backend = Wgpu::new(device).expect("a device");
+    let mut random = Seed(5).derive("rows", 0).random();
+    let n = 260;
+    let m: Vec<f32> = (0..n * 8).map(|_| random.normal() as f32).collect();
+    // 1 + M·Mᵀ: its condition is that of M·Mᵀ's largest eigenvalue, about n.
+    let mut a = vec![0.0_f32; n * n];
+    for column in 0..n {
+        for row in 0..n {
+            let product: f32 = (0..8).map(|k| m[row + k * n] * m[column + k * n]).sum();
+            a[row + column * n] = product + if row == column { 1.0 } else { 0.0 };
+        }
+    }
+    let square = Region::matrix(0, n, n);
+    let size = a.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+    // Backward stable: a small multiple of n·ε (Higham, theorem 10.3).
+    let bound = 8.0 * n as f64 * f64::from(f32::EPSILON) * size;
+    let mut factor = upload(&mut backend, &a);
+    let ticket = backend.cholesky(&[square], &mut factor).expect("a device");
+    let mut sound = [false];
+    backend.verdict(ticket, &mut sound).expect("a device");
+    assert!(sound[0], "a positive definite matrix is reported not to be");
+    let l = backend.fetch(&factor, 0..n * n).expect("a device");
+    let at = |line: &[f32], row: usize, column: usize| f64::from(line[row + column * n]);
+    let mut off = 0.0_f64;
+    for column in 0..n {
+        for row in column..n {
+            let product: f64 = (0..=column).map(|k| at(&l, row, k) * at(&l, column, k)).sum();
+            off = off.max((product - at(&a, row, column)).abs());
+        }
+    }
+    assert!(off <= bound, "L·Lᵀ is off by {off:e}, more than {bound:e}");
+    let mut inverse = backend.allocate(n * n).expect("memory");
+    backend.cholesky_invert(&[Invert { factor: square, out: square }], &factor, &mut inverse).expect("a device");
+    let x = backend.fetch(&inverse, 0..n * n).expect("a device");
+    let mut off = 0.0_f64;
+    for column in 0..n {
+        for row in 0..n {
+            let product: f64 = (0..n).map(|k| at(&a, row, k) * at(&x, k, column)).sum();
+            off = off.max((product - f64::from(u8::from(row == column))).abs());
+        }
+    }
+    // The norm of the inverse is 1.
+    assert!(off <= bound, "A·A⁻¹ is off by {off:e}, more than {bound:e}");
+    let (mut vectors, mut values) = (upload(&mut backend, &a), backend.allocate(n).expect("memory"));
+    let job = Eigen { matrix: square, values: Region::vector(0, n) };
+    backend.symmetric_eigen(&[job], &mut vectors, &mut values).expect("a device");
+    let (q, d) =
+        (backend.fetch(&vectors, 0..n * n).expect("a device"), backend.fetch(&values, 0..n).expect("a device"));
+    assert!(d.is_sorted(), "eigenvalues ascend");
+    let mut off = 0.0_f64;
+    for column in 0..n {
+        for row in 0..n {
+            let product: f64 = (0..n).map(|k| at(&q, row, k) * f64::from(d[k]) * at(&q, column, k)).sum();
+            off = off.max((product - at(&a, row, column)).abs());
+        }
+    }
+    assert!(off <= bound, "Q·diag(d)·Qᵀ is off by {off:e}, more than {bound:e}");
 }
