@@ -2,6 +2,8 @@
 
 mod adapter;
 mod conclusion;
+#[cfg(feature = "cuda")]
+mod device;
 mod display;
 mod evaluation;
 pub mod events;

@@ -18,7 +18,7 @@ use kronfleet_core::matrix::Region;
 pub struct Cuda {
     // Freed in the stream, hence before the device goes.
     scratch: Scratch,
-    /// Partial sums of normalisations.
+    /// Partial sums.
     partials: Workspace,
     counters: Counters,
     device: Device,
@@ -106,7 +106,7 @@ impl Backend for Cuda {
         y: Option<&Buffer>,
         out: &mut Buffer,
     ) -> Result<(), CudaError> {
-        reduction::reduce(&mut self.device, jobs, x, y, out)
+        reduction::reduce(&mut self.device, &mut self.partials, jobs, x, y, out)
     }
 
     fn cholesky(&mut self, jobs: &[Region], matrices: &mut Buffer) -> Result<Verdict, CudaError> {

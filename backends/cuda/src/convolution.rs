@@ -24,7 +24,7 @@ pub(crate) fn unfold(
     let len = shape.patch_rows() * shape.output.positions() * samples.len();
     x.check("unfold reads", samples.start * shape.input.len(), samples.len() * shape.input.len());
     patches.check("unfold writes", 0, len);
-    let pointers = [device.pointer(&x.0), device.pointer(&patches.0)];
+    let pointers = [device.reads(&x.0), device.writes(&patches.0)];
     device.launch("unfold", line(len), &table(shape, &samples), &pointers)
 }
 
@@ -39,6 +39,6 @@ pub(crate) fn fold(
     let len = samples.len() * shape.input.len();
     patches.check("fold reads", 0, shape.patch_len() * shape.output.positions() * samples.len());
     x.check("fold writes", samples.start * shape.input.len(), len);
-    let pointers = [device.pointer(&patches.0), device.pointer(&x.0)];
+    let pointers = [device.reads(&patches.0), device.writes(&x.0)];
     device.launch("fold", line(len), &table(shape, &samples), &pointers)
 }

@@ -1,7 +1,8 @@
 //! One device and its queue: everything unsafe, behind functions that are not.
 //!
 //! What makes the calls below sound is decided here, once:
-//! - Everything is put into one stream, so that what is freed, overwritten or reused is so after what was asked for before.
+//! - Everything is put into one stream, so that what is freed, overwritten or reused is so after what was asked for before;
+//!   work beside it, in a second stream, is ordered by `order.rs`.
 //! - A [`Pointer`] comes from a buffer that outlives the call that takes it; freeing a buffer is an operation of the stream.
 //! - Whoever calls has checked that regions lie inside their buffers.
 
@@ -15,6 +16,7 @@ mod launch;
 mod library;
 #[expect(unsafe_code, reason = "copies between host and device run on after the call that asked for them")]
 mod memory;
+mod order;
 #[expect(unsafe_code, reason = "cuSOLVER takes raw pointers")]
 mod solver;
 
@@ -36,9 +38,12 @@ use std::sync::Arc;
 pub(crate) struct Device {
     // Dropped in this order: handles before the stream they use.
     blas: CudaBlas,
+    /// The one for work beside, since a handle's own memory is used by one stream at a time.
+    blas_beside: CudaBlas,
     solver: DnHandle,
     functions: Functions,
     staging: memory::Staging,
+    order: order::Order,
     stream: Arc<CudaStream>,
     /// Kernels and library routines handed over so far.
     pub(crate) launches: u64,
@@ -53,10 +58,12 @@ impl Device {
         let context = CudaContext::new(options.device).map_err(driver("opening the device"))?;
         memory::prepare(&context)?;
         let stream = context.new_stream().map_err(driver("making a stream"))?;
+        let order = order::Order::new(&stream)?;
         let (blas, solver) = (blas::open(&stream, options.tensor_float)?, solver::open(&stream)?);
+        let blas_beside = blas::open(order.stream(), options.tensor_float)?;
         let functions = compiler::functions(&context, options.cache.as_deref())?;
         let staging = memory::Staging::default();
-        Ok(Self { blas, solver, functions, staging, stream, launches: 0, transfers: 0 })
+        Ok(Self { blas, blas_beside, solver, functions, staging, order, stream, launches: 0, transfers: 0 })
     }
 
     /// The device's name.
@@ -66,6 +73,7 @@ impl Device {
 
     /// Waits until everything is done.
     pub(crate) fn synchronise(&mut self) -> Result<(), CudaError> {
+        self.order.stream().synchronize().map_err(driver("waiting for the stream beside"))?;
         self.stream.synchronize().map_err(driver("waiting for the stream"))
     }
 }

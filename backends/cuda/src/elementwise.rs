@@ -57,8 +57,9 @@ pub(crate) fn map(
     out: &mut Buffer,
 ) -> Result<(), CudaError> {
     let (operation, [a, b, c]) = code(op);
-    let pointer = |buffer: Option<&Buffer>| buffer.map_or(Pointer::NONE, |buffer| device.pointer(&buffer.0));
-    let pointers = [pointer(x), pointer(y), device.pointer(&out.0)];
+    let mut reads = |buffer: Option<&Buffer>| buffer.map_or(Pointer::NONE, |buffer| device.reads(&buffer.0));
+    let (first, second) = (reads(x), reads(y));
+    let pointers = [first, second, device.writes(&out.0)];
     let mut table = MapTable::new(operation, 0, a, b, c);
     let mut blocks = 0;
     for job in jobs {

@@ -71,7 +71,7 @@ pub(crate) fn cholesky(
         check_square("the Cholesky factor", region);
         region.check(matrices.len());
     }
-    let start = device.pointer(&matrices.0);
+    let start = device.writes(&matrices.0);
     let some = || jobs.iter().filter(|region| !region.is_empty()).map(|&region| square(start, region));
     let room = scratch.room(device, Routine::Factorise, some())?;
     let info = scratch.info.reserve(device, jobs.len().max(1))?;
@@ -109,9 +109,9 @@ pub(crate) fn solve(
         if job.x.is_empty() {
             continue;
         }
-        let sides = device.pointer(&x.0).element(job.x.offset);
+        let sides = device.writes(&x.0).element(job.x.offset);
         let step = signed(job.x.column_step.max(job.x.rows));
-        let factor = square(device.pointer(&factors.0), job.factor);
+        let factor = square(device.reads(&factors.0), job.factor);
         device.solve(factor, (sides, signed(job.x.columns), step), info)?;
     }
     Ok(())
@@ -133,7 +133,7 @@ pub(crate) fn invert(
         let (n, m) = (job.factor.rows, job.out.rows);
         assert!(n == m, "the inverse of a {n}×{n} matrix is not {m}×{m}");
     }
-    let start = device.pointer(&out.0);
+    let start = device.writes(&out.0);
     let some = || jobs.iter().filter(|job| !job.out.is_empty()).map(|job| square(start, job.out));
     let room = scratch.room(device, Routine::Invert, some())?;
     let info = scratch.info.reserve(device, 1)?;
@@ -160,8 +160,8 @@ pub(crate) fn eigen(
         let (n, len) = (job.matrix.rows, job.values.len());
         assert!(n == len && job.values.is_packed(), "eigenvalues of a {n}×{n} matrix are not {len}");
     }
-    let start = device.pointer(&matrices.0);
-    let diagonals = device.pointer(&values.0);
+    let start = device.writes(&matrices.0);
+    let diagonals = device.writes(&values.0);
     let some: Vec<Eigen> = jobs.iter().filter(|job| !job.matrix.is_empty()).copied().collect();
     let room = scratch.room(device, Routine::Decompose, some.iter().map(|job| square(start, job.matrix)))?;
     let info = scratch.info.reserve(device, EigenTable::ROOM)?;

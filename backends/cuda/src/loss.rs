@@ -22,7 +22,8 @@ pub(crate) fn softmax_cross_entropy(
     dz.check("the loss writes", 0, batch * shape.classes);
     loss.check("the loss writes", 0, 2);
     let table = SoftmaxTable { classes: narrow(shape.classes), batch: narrow(batch), smoothing: shape.smoothing };
-    let pointers = [&z.0, &labels.0, &dz.0, &loss.0].map(|memory| device.pointer(memory));
+    let [z, labels] = [z, labels].map(|buffer| device.reads(&buffer.0));
+    let pointers = [z, labels, device.writes(&dz.0), device.writes(&loss.0)];
     device.launch("softmax_cross_entropy", 1, &table, &pointers)
 }
 
@@ -39,6 +40,6 @@ pub(crate) fn sample_labels(
     uniform.check("drawing reads", 0, batch);
     labels.check("drawing writes", 0, batch);
     let table = SoftmaxTable { classes: narrow(classes), batch: narrow(batch), smoothing: 0.0 };
-    let pointers = [&z.0, &uniform.0, &labels.0].map(|memory| device.pointer(memory));
+    let pointers = [device.reads(&z.0), device.reads(&uniform.0), device.writes(&labels.0)];
     device.launch("sample_labels", line(batch), &table, &pointers)
 }

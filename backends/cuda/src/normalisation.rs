@@ -68,8 +68,8 @@ pub(crate) fn batch_norm_forward(
     let table =
         BatchNormTable { parameters: narrow(parameters_at), running: narrow(running_at), ..batch_norm(shape, columns) };
     let partial = partials.reserve(device, 2 * channels * table.chunks as usize)?;
-    let [p, x, y, saved, running] =
-        [&parameters.0, &x.0, &y.0, &saved.0, &running.0].map(|memory| device.pointer(memory));
+    let [p, x] = [parameters, x].map(|buffer| device.reads(&buffer.0));
+    let [y, saved, running] = [y, saved, running].map(|buffer| device.writes(&buffer.0));
     let blocks = table.channels.div_ceil(LANES) * table.chunks;
     device.launch("batch_norm_moments", blocks, &table, &[x, partial])?;
     device.launch("batch_norm_finish", line(channels), &table, &[partial, saved, running])?;
@@ -93,7 +93,8 @@ pub(crate) fn batch_norm_evaluate(
     y.check("batch normalisation writes", 0, len);
     let table =
         BatchNormTable { parameters: narrow(parameters_at), running: narrow(running_at), ..batch_norm(shape, columns) };
-    let pointers = [&parameters.0, &running.0, &x.0, &y.0].map(|memory| device.pointer(memory));
+    let [p, running, x] = [parameters, running, x].map(|buffer| device.reads(&buffer.0));
+    let pointers = [p, running, x, device.writes(&y.0)];
     device.launch("batch_norm_evaluate", line(len), &table, &pointers)
 }
 
@@ -119,8 +120,8 @@ pub(crate) fn batch_norm_backward(
     }
     let table = BatchNormTable { parameters: narrow(at), gradient: narrow(at), ..batch_norm(shape, columns) };
     let partial = partials.reserve(device, 2 * channels * table.chunks as usize)?;
-    let [p, x, saved, dy, gradient, dx] =
-        [&parameters.0, &x.0, &saved.0, &dy.0, &gradient.0, &dx.0].map(|memory| device.pointer(memory));
+    let [p, x, saved, dy] = [parameters, x, saved, dy].map(|buffer| device.reads(&buffer.0));
+    let [gradient, dx] = [gradient, dx].map(|buffer| device.writes(&buffer.0));
     let blocks = table.channels.div_ceil(LANES) * table.chunks;
     device.launch("batch_norm_gradient", blocks, &table, &[x, saved, dy, partial])?;
     join(device, partial, table.chunks, gradient.element(at), 2 * channels)?;
@@ -164,7 +165,7 @@ pub(crate) fn evo_norm_forward(
         return Ok(());
     }
     let table = evo_norm(shape, batch, at);
-    let pointers = [&parameters.0, &x.0, &y.0].map(|memory| device.pointer(memory));
+    let pointers = [device.reads(&parameters.0), device.reads(&x.0), device.writes(&y.0)];
     device.launch("evo_norm_forward", table.groups * table.batch, &table, &pointers)
 }
 
@@ -188,8 +189,8 @@ pub(crate) fn evo_norm_backward(
     let scales = shape.groups * batch;
     let partial = partials.reserve(device, (3 * channels * table.chunks as usize + scales).max(1))?;
     let saved = partial.element(3 * channels * table.chunks as usize);
-    let [p, x, dy, gradient, dx] =
-        [&parameters.0, &x.0, &dy.0, &gradient.0, &dx.0].map(|memory| device.pointer(memory));
+    let [p, x, dy] = [parameters, x, dy].map(|buffer| device.reads(&buffer.0));
+    let [gradient, dx] = [gradient, dx].map(|buffer| device.writes(&buffer.0));
     if len > 0 {
         device.launch("evo_norm_backward", table.groups * table.batch, &table, &[p, x, dy, dx, saved])?;
         let blocks = table.channels.div_ceil(THREADS) * table.chunks;

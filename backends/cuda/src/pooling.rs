@@ -24,7 +24,7 @@ pub(crate) fn forward(
     let len = batch * shape.windows.output.len();
     x.check("pooling reads", 0, batch * shape.windows.input.len());
     y.check("pooling writes", 0, len);
-    let pointers = [device.pointer(&x.0), device.pointer(&y.0)];
+    let pointers = [device.reads(&x.0), device.writes(&y.0)];
     device.launch("pool_forward", line(len), &table(shape, batch), &pointers)
 }
 
@@ -43,10 +43,10 @@ pub(crate) fn backward(
         Pointer::NONE
     } else {
         x.check("pooling reads", 0, len);
-        device.pointer(&x.0)
+        device.reads(&x.0)
     };
     dy.check("pooling reads", 0, batch * shape.windows.output.len());
     dx.check("pooling writes", 0, len);
-    let pointers = [looked_at, device.pointer(&dy.0), device.pointer(&dx.0)];
+    let pointers = [looked_at, device.reads(&dy.0), device.writes(&dx.0)];
     device.launch("pool_backward", line(len), &table(shape, batch), &pointers)
 }

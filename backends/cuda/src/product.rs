@@ -30,7 +30,7 @@ pub(crate) fn gemm(
     b: &Buffer,
     c: &mut Buffer,
 ) -> Result<(), CudaError> {
-    let (first, second, target) = (device.pointer(&a.0), device.pointer(&b.0), device.pointer(&c.0));
+    let (first, second, target) = (device.reads(&a.0), device.reads(&b.0), device.writes(&c.0));
     for job in jobs {
         job.check();
         job.a.check(a.len());
@@ -53,41 +53,39 @@ pub(crate) fn gemm(
 
 /// See [`Backend::symmetric_product`](kronfleet_core::backend::Backend::symmetric_product).
 pub(crate) fn symmetric(device: &mut Device, jobs: &[Outer<f32>], x: &Buffer, c: &mut Buffer) -> Result<(), CudaError> {
-    let (source, target) = (device.pointer(&x.0), device.pointer(&c.0));
     for job in jobs {
         job.check();
         job.x.check(x.len());
         job.c.check(c.len());
-        if job.c.is_empty() {
-            continue;
-        }
-        if job.x.columns == 0 {
+        // A sum of nothing: what is left is β·c.
+        if job.x.columns == 0 && !job.c.is_empty() {
             elementwise::map(device, Map::Axpby(0.0, job.beta), &[MapJob::unary(job.c, job.c)], None, None, c)?;
-            continue;
         }
-        device.symmetric(Symmetric {
-            n: signed(job.c.rows),
-            k: signed(job.x.columns),
-            alpha: job.alpha,
-            x: operand(source, job.x),
-            beta: job.beta,
-            c: target.element(job.c.offset),
-            step: signed(job.c.column_step.max(job.c.rows)),
-        })?;
     }
-    mirror(device, jobs.iter().map(|job| job.c), c)
+    // Statistics for factors are asked for long before they are needed: they are summed beside what comes next.
+    device.beside(&x.0, &c.0, |device, source, target| {
+        for job in jobs.iter().filter(|job| job.x.columns > 0 && !job.c.is_empty()) {
+            device.symmetric(Symmetric {
+                n: signed(job.c.rows),
+                k: signed(job.x.columns),
+                alpha: job.alpha,
+                x: operand(source, job.x),
+                beta: job.beta,
+                c: target.element(job.c.offset),
+                step: signed(job.c.column_step.max(job.c.rows)),
+            })?;
+        }
+        mirror_at(device, jobs.iter().map(|job| job.c), target)
+    })
 }
 
 /// Copies the lower triangles of square matrices onto the upper ones, all in one launch.
 pub(crate) fn mirror(
     device: &mut Device,
-    regions: impl Iterator<Item = Region>,
+    regions: impl Iterator<Item = Region> + Clone,
     matrix: &mut Buffer,
 ) -> Result<(), CudaError> {
-    let pointers = [device.pointer(&matrix.0)];
-    let mut table = SquareTable::new(0);
-    let mut blocks = 0;
-    for region in regions {
+    for region in regions.clone() {
         region.check(matrix.len());
         assert!(
             region.rows == region.columns && (region.row_step == 1 || region.rows < 2),
@@ -96,6 +94,17 @@ pub(crate) fn mirror(
             region.columns,
             region.row_step
         );
+    }
+    let start = device.writes(&matrix.0);
+    mirror_at(device, regions, start)
+}
+
+/// The same where the regions were checked and the buffer begins at `start`.
+fn mirror_at(device: &mut Device, regions: impl Iterator<Item = Region>, start: Pointer) -> Result<(), CudaError> {
+    let pointers = [start];
+    let mut table = SquareTable::new(0);
+    let mut blocks = 0;
+    for region in regions {
         // A single element is symmetric.
         if region.rows < 2 {
             continue;

@@ -37,7 +37,7 @@ pub(crate) fn subsample(
     let len = batch * output.len();
     x.check("a shortcut reads", 0, batch * input.len());
     y.check("a shortcut writes", 0, len);
-    let pointers = [device.pointer(&x.0), device.pointer(&y.0)];
+    let pointers = [device.reads(&x.0), device.writes(&y.0)];
     device.launch("subsample", line(len), &table(input, output, stride, batch, accumulate), &pointers)
 }
 
@@ -53,6 +53,6 @@ pub(crate) fn adjoint(
     let len = batch * input.len();
     dy.check("a shortcut reads", 0, batch * output.len());
     dx.check("a shortcut writes", 0, len);
-    let pointers = [device.pointer(&dy.0), device.pointer(&dx.0)];
+    let pointers = [device.reads(&dy.0), device.writes(&dx.0)];
     device.launch("subsample_adjoint", line(len), &table(input, output, stride, batch, true), &pointers)
 }

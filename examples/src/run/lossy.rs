@@ -140,6 +140,8 @@ impl Fleet<'_> {
                 BackendKind::Wgpu => self.train_with_zeros(adapter::wgpu(self.task.adapter.as_deref())?, &outages),
                 #[cfg(not(feature = "wgpu"))]
                 BackendKind::Wgpu => adapter::left_out(),
+                #[cfg(feature = "cuda")]
+                BackendKind::Cuda => self.train_with_zeros(crate::run::device::cuda()?, &outages),
             };
         }
         match self.task.backend {
@@ -150,6 +152,8 @@ impl Fleet<'_> {
             BackendKind::Wgpu => self.train(adapter::wgpu(self.task.adapter.as_deref())?, faults, trace, keeping),
             #[cfg(not(feature = "wgpu"))]
             BackendKind::Wgpu => adapter::left_out(),
+            #[cfg(feature = "cuda")]
+            BackendKind::Cuda => self.train(crate::run::device::cuda()?, faults, trace, keeping),
         }
     }
 

@@ -72,6 +72,8 @@ impl Fleet<'_> {
             BackendKind::Wgpu => self.retrace_with(recorded, adapter::wgpu(self.task.adapter.as_deref())?),
             #[cfg(not(feature = "wgpu"))]
             BackendKind::Wgpu => adapter::left_out(),
+            #[cfg(feature = "cuda")]
+            BackendKind::Cuda => self.retrace_with(recorded, crate::run::device::cuda()?),
         }
     }
 

@@ -16,6 +16,9 @@ pub enum BackendKind {
     Minimal,
     /// Any GPU with a Vulkan driver; only in programs built with --features wgpu.
     Wgpu,
+    /// An NVIDIA GPU, through CUDA 12.
+    #[cfg(feature = "cuda")]
+    Cuda,
 }
 
 /// How weights are drawn.

@@ -5,7 +5,8 @@ use crate::error::CudaError;
 use cudarc::cublas::CudaBlas;
 use cudarc::cublas::result::CublasError;
 use cudarc::cublas::sys::{
-    cublasFillMode_t, cublasMath_t, cublasOperation_t, cublasSetMathMode, cublasSgemm_v2, cublasSsyrk_v2,
+    cublasFillMode_t, cublasHandle_t, cublasMath_t, cublasOperation_t, cublasSetMathMode, cublasSgemm_v2,
+    cublasSsyrk_v2,
 };
 use cudarc::driver::CudaStream;
 use std::sync::Arc;
@@ -51,6 +52,11 @@ pub(super) fn open(stream: &Arc<CudaStream>, tensor_float: bool) -> Result<CudaB
 }
 
 impl Device {
+    /// The handle of the stream that work goes to now.
+    fn handle(&self) -> cublasHandle_t {
+        *if self.order.within { &self.blas_beside } else { &self.blas }.handle()
+    }
+
     /// `c ← α·a·b + β·c`, `c` being `m × n` and the sum over `k`. The caller has checked that all three lie in memory.
     pub(crate) fn gemm(
         &mut self,
@@ -59,11 +65,12 @@ impl Device {
         (a, b): (Operand, Operand),
         (c, step): (Pointer, i32),
     ) -> Result<(), CudaError> {
-        // SAFETY: the factors are read before the call returns; the operands were checked by the caller and are freed in
-        // this handle's stream, hence later.
+        self.bind()?;
+        // SAFETY: the factors are read before the call returns; the operands were checked by the caller and are freed
+        // later, see `device.rs`.
         let asked = unsafe {
             cublasSgemm_v2(
-                *self.blas.handle(),
+                self.handle(),
                 a.operation(),
                 b.operation(),
                 m,
@@ -86,10 +93,11 @@ impl Device {
     /// `c ← α·x·xᵀ + β·c` in the lower triangle. The caller has checked that both lie in memory.
     pub(crate) fn symmetric(&mut self, job: Symmetric) -> Result<(), CudaError> {
         let Symmetric { n, k, alpha, x, beta, c, step } = job;
+        self.bind()?;
         // SAFETY: as for `gemm`.
         let asked = unsafe {
             cublasSsyrk_v2(
-                *self.blas.handle(),
+                self.handle(),
                 cublasFillMode_t::CUBLAS_FILL_MODE_LOWER,
                 x.operation(),
                 n,

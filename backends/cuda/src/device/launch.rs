@@ -60,16 +60,16 @@ impl Device {
             *argument = core::ptr::from_ref(&pointer.0).cast_mut().cast();
         }
         let function = &self.functions.0[kernel];
-        self.stream.context().bind_to_thread().map_err(driver("choosing the device"))?;
+        self.bind()?;
         // SAFETY: the driver copies the arguments before the call returns. Their layout is what `Parameters` promises,
-        // and what the kernel touches was checked by the caller; buffers are freed in this stream, hence later.
+        // and what the kernel touches was checked by the caller; buffers are freed later, see `device.rs`.
         let launched = unsafe {
             result::launch_kernel(
                 function.cu_function(),
                 (blocks, 1, 1),
                 (THREADS, 1, 1),
                 0,
-                self.stream.cu_stream(),
+                self.lane().cu_stream(),
                 &mut arguments[..=pointers.len()],
             )
         };

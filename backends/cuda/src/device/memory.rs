@@ -2,16 +2,31 @@
 
 use super::Device;
 use crate::error::{CudaError, driver};
+use core::cell::Cell;
 use core::ops::Range;
 use cudarc::driver::sys::{CUdevice_attribute, CUmemPool_attribute, CUresult};
-use cudarc::driver::{CudaContext, CudaEvent, CudaSlice, DevicePtr, DriverError, PinnedHostSlice, result};
+use cudarc::driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DriverError, PinnedHostSlice, result};
 use std::sync::Arc;
 
-/// A line of numbers on the device; freed in the stream's order.
+/// A line of numbers on the device; freed in the stream's order, once nothing beside uses it.
 #[derive(Debug)]
 pub(crate) struct Memory {
     line: CudaSlice<f32>,
     len: usize,
+    /// The last piece of work beside that reads it, and the last that writes it; 0 for none yet.
+    pub(super) read: Cell<u64>,
+    pub(super) written: Cell<u64>,
+    beside: Arc<CudaStream>,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.read.get().max(self.written.get()) > 0 {
+            let stream = self.line.stream();
+            // cudarc keeps a failure and reports it at the next call.
+            stream.context().record_err(stream.join(&self.beside));
+        }
+    }
 }
 
 /// Where on the device something begins.
@@ -36,9 +51,10 @@ impl Memory {
     }
 }
 
-/// Lets the pool keep what is freed, and takes over from cudarc's tracking, which has nothing to order in one stream.
+/// Lets the pool keep what is freed, and takes over from cudarc's tracking: `order.rs` does with fewer events.
 pub(crate) fn prepare(context: &Arc<CudaContext>) -> Result<(), CudaError> {
-    // SAFETY: every buffer is made, used and freed in one stream, in the order of the calls.
+    // SAFETY: every buffer is made, used and freed in one stream, in the order of the calls, but for work beside, whose
+    // uses `order.rs` marks, and which the first stream waits for before it uses or frees such a buffer.
     unsafe { context.disable_event_tracking() };
     let pooled = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED;
     if context.attribute(pooled).map_err(driver("asking for memory pools"))? > 0 {
@@ -109,6 +125,7 @@ impl Device {
     /// `len` zeros.
     pub(crate) fn allocate(&mut self, len: usize) -> Result<Memory, CudaError> {
         let refused = CudaError::OutOfMemory { bytes: len.saturating_mul(size_of::<f32>()) };
+        self.bind()?;
         // Kernels count elements with 32 bits.
         if u32::try_from(len).is_err() {
             return Err(refused);
@@ -117,10 +134,11 @@ impl Device {
             DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY) => refused,
             error => driver("allocating memory")(error),
         })?;
-        Ok(Memory { line, len })
+        let beside = self.order.stream().clone();
+        Ok(Memory { line, len, read: Cell::new(0), written: Cell::new(0), beside })
     }
 
-    /// Where a buffer begins.
+    /// Where a buffer begins that is never used beside.
     pub(crate) fn pointer(&self, memory: &Memory) -> Pointer {
         Pointer(memory.line.device_ptr(&self.stream).0)
     }
@@ -132,6 +150,7 @@ impl Device {
         if source.is_empty() {
             return Ok(());
         }
+        self.bind()?;
         while self.staging.uploading.front().is_some_and(|oldest| oldest.copied.is_complete())
             || self.staging.uploading.len() >= UNDERWAY
         {
@@ -141,7 +160,7 @@ impl Device {
         pinned.wait().map_err(driver("waiting for staging memory"))?;
         let staged = pinned.memory.as_mut_slice().map_err(driver("reaching staging memory"))?;
         staged[..source.len()].copy_from_slice(source);
-        let start = self.pointer(target).element(offset).0;
+        let start = self.writes(target).element(offset).0;
         // SAFETY: the target's `source.len()` numbers from `offset` on were checked above; the staging memory is neither
         // written nor freed before `copied` has come.
         let asked = unsafe { result::memcpy_htod_async(start, &staged[..source.len()], self.stream.cu_stream()) };
@@ -163,10 +182,11 @@ impl Device {
         if len == 0 {
             return Ok(Snapshot { pinned: None, len });
         }
+        self.bind()?;
         let mut pinned = self.pinned(len)?;
         pinned.wait().map_err(driver("waiting for staging memory"))?;
         let staged = pinned.memory.as_mut_slice().map_err(driver("reaching staging memory"))?;
-        let start = self.pointer(source).element(range.start).0;
+        let start = self.reads(source).element(range.start).0;
         // SAFETY: the source's range was checked above; the staging memory is neither read nor freed before `copied` has
         // come: `finish` and `drop` wait for it.
         let asked = unsafe { result::memcpy_dtoh_async(&mut staged[..len], start, self.stream.cu_stream()) };

@@ -63,6 +63,7 @@ impl Device {
     pub(crate) fn room(&mut self, routine: Routine, matrix: Square) -> Result<i32, CudaError> {
         let (handle, Square { n, step, .. }) = (self.solver.cu(), matrix);
         let mut len = 0;
+        self.bind()?;
         // SAFETY: these look at sizes only and write one number to a place of ours.
         let asked = unsafe {
             match routine {
@@ -95,8 +96,9 @@ impl Device {
         (room, len): (Pointer, i32),
         info: Pointer,
     ) -> Result<(), CudaError> {
+        self.bind()?;
         // SAFETY: the caller has checked that the matrix lies in memory, and `room` says how much room there is; both are
-        // freed in this handle's stream, hence later.
+        // freed later, see `device.rs`.
         let asked = unsafe {
             let (room, info) = (room.0 as *mut f32, info.0 as *mut i32);
             sys::cusolverDnSpotrf(self.solver.cu(), LOWER, matrix.n, matrix.matrix(), matrix.step, room, len, info)
@@ -112,6 +114,7 @@ impl Device {
         (room, len): (Pointer, i32),
         info: Pointer,
     ) -> Result<(), CudaError> {
+        self.bind()?;
         // SAFETY: as for `factorise`.
         let asked = unsafe {
             let (room, info) = (room.0 as *mut f32, info.0 as *mut i32);
@@ -128,6 +131,7 @@ impl Device {
         (x, columns, step): (Pointer, i32, i32),
         info: Pointer,
     ) -> Result<(), CudaError> {
+        self.bind()?;
         // SAFETY: as for `factorise`; the factor is only read.
         let asked = unsafe {
             let (x, info) = (x.0 as *mut f32, info.0 as *mut i32);
@@ -147,6 +151,7 @@ impl Device {
         info: Pointer,
     ) -> Result<(), CudaError> {
         let (handle, Square { n, step, .. }) = (self.solver.cu(), matrix);
+        self.bind()?;
         // SAFETY: as for `factorise`; the caller has checked that `n` values lie in memory.
         let asked = unsafe {
             let (values, room, info) = (values.0 as *mut f32, room.0 as *mut f32, info.0 as *mut i32);

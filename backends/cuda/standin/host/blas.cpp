@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int SUCCESS = 0, INVALID_VALUE = 7;
+constexpr int SUCCESS = 0, NOT_INITIALIZED = 1, INVALID_VALUE = 7;
 
 struct Handle {
     void* stream = nullptr;
@@ -44,6 +44,9 @@ int cublasSetMathMode(void*, int) {
 int cublasSgemm_v2(void* handle, int transa, int transb, int m, int n, int k, const float* alpha, const float* a, int lda,
                    const float* b, int ldb, const float* beta, float* c, int ldc) {
     int a_rows = transa == 0 ? m : k, b_rows = transb == 0 ? k : n;
+    if (!standin_chosen()) {
+        return NOT_INITIALIZED;
+    }
     if (m < 0 || n < 0 || k < 0 || lda < (a_rows > 1 ? a_rows : 1) || ldb < (b_rows > 1 ? b_rows : 1) || ldc < (m > 1 ? m : 1)) {
         return INVALID_VALUE;
     }
@@ -67,6 +70,9 @@ int cublasSgemm_v2(void* handle, int transa, int transb, int m, int n, int k, co
 int cublasSsyrk_v2(void* handle, int uplo, int trans, int n, int k, const float* alpha, const float* a, int lda,
                    const float* beta, float* c, int ldc) {
     int a_rows = trans == 0 ? n : k;
+    if (!standin_chosen()) {
+        return NOT_INITIALIZED;
+    }
     if (n < 0 || k < 0 || lda < (a_rows > 1 ? a_rows : 1) || ldc < (n > 1 ? n : 1)) {
         return INVALID_VALUE;
     }

@@ -436,11 +436,21 @@ int standin_current_mutant() {
     return mutant;
 }
 
+static thread_local void* current_context = nullptr;
+
 #define BEGIN                          \
     std::lock_guard guard(lock());     \
+    if (!current_context) {            \
+        return INVALID_CONTEXT;        \
+    }                                  \
     if (failure != SUCCESS) {          \
         return failure;                \
     }
+
+// For the libraries beside the driver: whether this thread has chosen a device.
+bool standin_chosen() {
+    return current_context != nullptr;
+}
 
 extern "C" {
 
@@ -514,8 +524,6 @@ int cuDevicePrimaryCtxRelease_v2(int) {
     }
     return SUCCESS;
 }
-
-static thread_local void* current_context = nullptr;
 
 int cuCtxSetCurrent(void* context) {
     current_context = context;
@@ -629,7 +637,10 @@ int cuMemAllocAsync(uint64_t* pointer, size_t bytes, void* handle) {
 }
 
 int cuMemFreeAsync(uint64_t pointer, void* handle) {
-    BEGIN
+    std::lock_guard guard(lock());
+    if (failure != SUCCESS) {
+        return failure;
+    }
     auto* start = reinterpret_cast<char*>(pointer);
     if (!allocations.count(start)) {
         return INVALID_VALUE;

@@ -8,7 +8,7 @@
 
 namespace {
 
-constexpr int SUCCESS = 0, INVALID_VALUE = 3;
+constexpr int SUCCESS = 0, NOT_INITIALIZED = 1, INVALID_VALUE = 3;
 
 struct Handle {
     void* stream = nullptr;
@@ -71,6 +71,9 @@ int cusolverDnSsyevd_bufferSize(void*, int, int, int n, const float*, int, const
 }
 
 int cusolverDnSpotrf(void* handle, int uplo, int n, float* a, int lda, float* workspace, int length, int* info) {
+    if (!standin_chosen()) {
+        return NOT_INITIALIZED;
+    }
     if (n < 0 || lda < (n > 1 ? n : 1) || length < per_row * n) {
         return INVALID_VALUE;
     }
@@ -86,6 +89,9 @@ int cusolverDnSpotrf(void* handle, int uplo, int n, float* a, int lda, float* wo
 }
 
 int cusolverDnSpotri(void* handle, int uplo, int n, float* a, int lda, float* workspace, int length, int* info) {
+    if (!standin_chosen()) {
+        return NOT_INITIALIZED;
+    }
     if (n < 0 || lda < (n > 1 ? n : 1) || length < per_row * n) {
         return INVALID_VALUE;
     }
@@ -102,6 +108,9 @@ int cusolverDnSpotri(void* handle, int uplo, int n, float* a, int lda, float* wo
 
 int cusolverDnSpotrs(void* handle, int uplo, int n, int columns, const float* a, int lda, float* b, int ldb, int* info) {
     int least = n > 1 ? n : 1;
+    if (!standin_chosen()) {
+        return NOT_INITIALIZED;
+    }
     if (n < 0 || columns < 0 || lda < least || ldb < least) {
         return INVALID_VALUE;
     }
@@ -119,6 +128,9 @@ int cusolverDnSpotrs(void* handle, int uplo, int n, int columns, const float* a,
 
 int cusolverDnSsyevd(void* handle, int vectors, int uplo, int n, float* a, int lda, float* values, float* workspace,
                      int length, int* info) {
+    if (!standin_chosen()) {
+        return NOT_INITIALIZED;
+    }
     if (n < 0 || lda < (n > 1 ? n : 1) || length < per_row * n) {
         return INVALID_VALUE;
     }

@@ -17,11 +17,19 @@ pub enum Mutant {
     UpperForLower,
     /// A kernel is launched with one block too few.
     LaunchBound,
+    /// A stream does not wait for another one.
+    MissingStreamWait,
 }
 
 impl Mutant {
     /// All that are wrong.
-    pub const ALL: [Self; 4] = [Self::MissingEventWait, Self::LeadingDimension, Self::UpperForLower, Self::LaunchBound];
+    pub const ALL: [Self; 5] = [
+        Self::MissingEventWait,
+        Self::LeadingDimension,
+        Self::UpperForLower,
+        Self::LaunchBound,
+        Self::MissingStreamWait,
+    ];
 }
 
 /// The stand-in, loaded into this process.

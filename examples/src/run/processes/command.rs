@@ -183,6 +183,8 @@ fn fleet(
         }
         #[cfg(not(feature = "wgpu"))]
         BackendKind::Wgpu => adapter::left_out(),
+        #[cfg(feature = "cuda")]
+        BackendKind::Cuda => train(kind, settings, text, given, &prepare, crate::run::device::cuda()?),
     }
 }
 
@@ -220,6 +222,8 @@ fn node(settings: &Common, rank: u32, open: &dyn Fn(&Place) -> Result<Connection
         BackendKind::Wgpu => job.serve(adapter::wgpu(task.adapter.as_deref())?(), open),
         #[cfg(not(feature = "wgpu"))]
         BackendKind::Wgpu => adapter::left_out(),
+        #[cfg(feature = "cuda")]
+        BackendKind::Cuda => job.serve(crate::run::device::cuda()?(), open),
     }
 }
 
