@@ -102,7 +102,7 @@ pub struct Participant<T, S: Scalar> {
     failure: Option<TrainingError>,
     last: Option<Summary>,
     iteration: u64,
-    /// Parameters for the policy to look at.
+    /// Parameters for the policy to look at, or made by it.
     observed: Contribution<S>,
     /// The peers that the policy knows of, while the node pauses.
     peers: Vec<NodeId>,
@@ -308,6 +308,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             PolicyAction::Contribute(request) => self.contribute(now, &request),
             PolicyAction::Withdraw => self.node.withdraw(now),
             PolicyAction::Observe => self.observe(now),
+            PolicyAction::Adopt(parameters) => self.adopt(&parameters),
             PolicyAction::Tell { to, bytes } => self.node.tell(to, &bytes),
             PolicyAction::Pause if self.state == State::Training => self.state = State::Paused,
             PolicyAction::Proceed if self.state == State::Paused => self.state = State::Training,
@@ -326,6 +327,23 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         if let Some(segment) = self.observed.segments().first() {
             let parameters = S::view(&segment.values);
             self.policy.handle(now, PolicyInput::Observed { parameters, peers: &self.peers });
+        }
+    }
+
+    /// Gives training the parameters that the policy has made.
+    fn adopt(&mut self, parameters: &[f64]) {
+        let Some(training) = &mut self.training else {
+            return;
+        };
+        self.observed.clear();
+        training.show(&mut self.observed);
+        if let Some(segment) = self.observed.segments_mut().first_mut() {
+            let [expected, given] = [segment.values.len(), parameters.len()];
+            assert_eq!(expected, given, "parameters of the model, and of the policy {}", self.policy.name());
+            for (target, &value) in segment.values.iter_mut().zip(parameters) {
+                *target = S::of(value);
+            }
+            training.adopt(&self.observed, false);
         }
     }
 

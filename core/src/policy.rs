@@ -4,12 +4,13 @@
 //! neither touches frames nor the model: the [`Participant`](crate::participant::Participant) does.
 //!
 //! # For users
-//! [`Local`] never averages, [`Periodic`] averages every so many iterations, [`Dynamic`] when models have drifted apart.
+//! [`Local`] never averages, [`Periodic`] averages every so many iterations, [`Dynamic`] when models have drifted apart;
+//! with [`Gossip`], models move towards those of neighbours.
 //!
 //! # For implementers
 //! A policy is a state machine: it answers every [`handle`](AveragingPolicy::handle) with what
 //! [`poll`](AveragingPolicy::poll) then gives, and knows time only from its arguments. Inputs and actions
-//! will grow (gossip); match them with a wildcard.
+//! will grow; match them with a wildcard.
 //!
 //! One that averages at iterations 1, 2, 4, 8 and so on, and its node's first steps with it:
 //!
@@ -61,10 +62,13 @@
 //! ```
 
 mod dynamic;
+mod gossip;
 mod local;
 mod periodic;
+pub(crate) mod words;
 
 pub use dynamic::{Axis, Confidence, Dynamic, DynamicOptions, Gauge, Sketcher, State, Threshold};
+pub use gossip::{Gossip, GossipOptions};
 pub use local::Local;
 pub use periodic::{Missed, Periodic};
 
@@ -136,6 +140,9 @@ pub enum PolicyAction {
     ///
     /// A policy that pauses has a [`timeout`](AveragingPolicy::timeout), or a lost peer would hold up its node.
     Pause,
+    /// Train on with these parameters instead of the model's own, which they are as many as; where an observation is
+    /// allowed, or while the node pauses.
+    Adopt(Vec<f64>),
     /// Go on with training.
     Proceed,
 }

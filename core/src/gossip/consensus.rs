@@ -1,7 +1,8 @@
 //! What a node keeps of its neighbours, and how it moves towards them.
 
 use super::mixing::Row;
-use crate::compress::{CompressError, Compressor};
+use crate::compress::{CompressError, Compressor, Identity};
+use crate::policy::words::{Saved, Words};
 use crate::scalar::Scalar;
 use crate::seed::Random;
 use crate::transport::NodeId;
@@ -136,6 +137,17 @@ impl<S: Scalar> Consensus<S> {
         self.others.get_mut(&from).map_or(Ok(()), |copy| add(copy, message, compressor))
     }
 
+    /// Takes in a neighbour's public copy as a whole, uncompressed, whether or not there was one before.
+    ///
+    /// # Errors
+    /// If `message` is none; nothing is changed then.
+    pub fn replace(&mut self, from: NodeId, message: &[u8]) -> Result<(), CompressError> {
+        let mut read = vec![S::zero(); self.own.len()];
+        Identity.decode(message, &mut read)?;
+        self.others.insert(from, read);
+        Ok(())
+    }
+
     /// Moves `model` towards what its neighbours are known to have.
     ///
     /// # Panics
@@ -144,25 +156,26 @@ impl<S: Scalar> Consensus<S> {
     pub fn mix(&mut self, model: &mut [S]) {
         assert_eq!(model.len(), self.own.len(), "values of a model that is gossiped");
         self.steps += 1;
-        let error = |place: usize| -> f64 {
-            let own = self.own[place].wide();
-            // In the order of nodes, so that it is the same on every machine.
-            let toward = |(node, copy): (&NodeId, &Vec<S>)| {
-                self.row.others.get(node).map_or(0.0, |weight| weight * (copy[place].wide() - own))
+        // In the order of nodes, so that it is the same on every machine.
+        let mut errors = vec![0.0; model.len()];
+        for (node, copy) in &self.others {
+            let Some(&weight) = self.row.others.get(node) else {
+                continue;
             };
-            self.others.iter().map(toward).sum()
-        };
+            for ((error, other), own) in errors.iter_mut().zip(copy).zip(&self.own) {
+                *error += weight * (other.wide() - own.wide());
+            }
+        }
         match self.rule {
             Rule::Choco { step } => {
-                for (place, x) in model.iter_mut().enumerate() {
-                    *x = S::of(x.wide() + step * error(place));
+                for (x, error) in model.iter_mut().zip(errors) {
+                    *x = S::of(x.wide() + step * error);
                 }
             }
             Rule::Ada(AdaGossip { decay, epsilon, step, cap, correction }) => {
                 let corrected = 1.0 - libm::pow(decay, self.steps as f64);
                 let divisor = if correction { corrected } else { 1.0 };
-                for (place, (x, moment)) in model.iter_mut().zip(&mut self.moment).enumerate() {
-                    let error = error(place);
+                for ((x, moment), error) in model.iter_mut().zip(&mut self.moment).zip(errors) {
                     *moment = S::of(decay * moment.wide() + (1.0 - decay) * error * error);
                     let rate = (step / (libm::sqrt(moment.wide() / divisor) + epsilon)).min(cap);
                     *x = S::of(x.wide() + rate * error);
@@ -178,6 +191,24 @@ impl<S: Scalar> Consensus<S> {
             self.others.entry(node).or_insert_with(|| vec![S::zero(); self.own.len()]);
         }
         self.row = row.clone();
+    }
+
+    /// Puts everything but the rule and the weights into words.
+    pub(crate) fn save(&self, words: &mut Words) {
+        words.values(&self.own);
+        words.values(&self.moment);
+        words.0.extend([self.steps, self.others.len() as u64]);
+        for (node, copy) in &self.others {
+            words.0.push(u64::from(node.0));
+            words.values(copy);
+        }
+    }
+
+    /// What was [`save`](Self::save)d; `None` if it ends too early.
+    pub(crate) fn restore(rule: Rule, row: &Row, words: &mut Saved<'_>) -> Option<Self> {
+        let (own, moment, steps) = (words.values()?, words.values()?, words.word()?);
+        let others = (0..words.count()?).map(|_| Some((words.node()?, words.values()?))).collect::<Option<_>>()?;
+        Some(Self { rule, row: row.clone(), own, others, moment, steps })
     }
 
     /// Forgets all copies, as both ends of every link must where messages were lost; what is sent next is sent whole.

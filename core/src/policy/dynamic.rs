@@ -26,6 +26,7 @@ pub use gauge::{Axis, Confidence, Gauge, State};
 pub use sketch::Sketcher;
 pub use threshold::Threshold;
 
+use super::words::{Saved, Words};
 use super::{AveragingPolicy, PolicyAction, PolicyInput, Rejoin, Request};
 use crate::cluster::{Certificate, CertificateId, Digest, Round};
 use crate::scalar::Values;
@@ -322,7 +323,7 @@ impl AveragingPolicy for Dynamic {
     }
 
     fn save(&self) -> Vec<u64> {
-        let mut words = Words(Vec::new());
+        let mut words = Words::default();
         words.optional(self.limit.as_ref(), |words, limit| {
             words.0.extend([limit.value.to_bits(), limit.checks]);
         });
@@ -348,8 +349,7 @@ impl AveragingPolicy for Dynamic {
     }
 
     fn restore(&mut self, state: &[u64]) {
-        let mut words = state.iter().copied();
-        *self = read(self.options.clone(), &mut words).unwrap_or_else(|| Self::new(self.options.clone()));
+        *self = read(self.options.clone(), &mut Saved::new(state)).unwrap_or_else(|| Self::new(self.options.clone()));
     }
 
     fn rejoin(&self) -> Rejoin {
@@ -357,22 +357,7 @@ impl AveragingPolicy for Dynamic {
     }
 }
 
-/// What is saved, in words.
-struct Words(Vec<u64>);
-
 impl Words {
-    fn optional<T>(&mut self, value: Option<&T>, put: impl FnOnce(&mut Self, &T)) {
-        self.0.push(u64::from(value.is_some()));
-        if let Some(value) = value {
-            put(self, value);
-        }
-    }
-
-    fn values(&mut self, values: &[f64]) {
-        self.0.push(values.len() as u64);
-        self.0.extend(values.iter().map(|value| value.to_bits()));
-    }
-
     fn id(&mut self, id: &CertificateId) {
         self.0.extend([id.round.0, id.digest.0]);
     }
@@ -384,42 +369,34 @@ impl Words {
 }
 
 /// Reads what was saved with the same options; `None` if it ends too early.
-fn read(options: DynamicOptions, words: &mut impl Iterator<Item = u64>) -> Option<Dynamic> {
-    let flag = |words: &mut dyn Iterator<Item = u64>| Some(words.next()? == 1);
-    let values = |words: &mut dyn Iterator<Item = u64>| {
-        let len = words.next()?;
-        (0..len).map(|_| words.next().map(f64::from_bits)).collect::<Option<Vec<f64>>>()
+fn read(options: DynamicOptions, words: &mut Saved<'_>) -> Option<Dynamic> {
+    let id = |words: &mut Saved<'_>| Some(CertificateId { round: Round(words.word()?), digest: Digest(words.word()?) });
+    let state = |words: &mut Saved<'_>| {
+        let norm = f64::from_bits(words.word()?);
+        Some(State { norm, more: words.values()? })
     };
-    let id = |words: &mut dyn Iterator<Item = u64>| {
-        Some(CertificateId { round: Round(words.next()?), digest: Digest(words.next()?) })
-    };
-    let state = |words: &mut dyn Iterator<Item = u64>| {
-        let norm = f64::from_bits(words.next()?);
-        Some(State { norm, more: values(words)? })
-    };
-    let node = |words: &mut dyn Iterator<Item = u64>| Some(NodeId(u32::try_from(words.next()?).ok()?));
     let mut policy = Dynamic::new(options);
-    let limit = if flag(words)? { Some((f64::from_bits(words.next()?), words.next()?)) } else { None };
-    policy.origin = values(words)?;
+    let limit = if words.flag()? { Some((f64::from_bits(words.word()?), words.word()?)) } else { None };
+    policy.origin = words.values()?;
     if let Some((value, checks)) = limit {
         let DynamicOptions { gauge, threshold, seed, .. } = policy.options;
         policy.limit = Some(Limit::new(threshold, policy.origin.len()).at(value, checks));
         policy.sketcher = gauge.sketcher(policy.origin.len(), seed);
     }
     policy.base = id(words)?;
-    policy.axis = if flag(words)? { Some(Axis::from_values(values(words)?)) } else { None };
-    policy.before = if flag(words)? { Some(id(words)?) } else { None };
-    for _ in 0..words.next()? {
-        let (from, base) = (node(words)?, id(words)?);
-        let before = if flag(words)? { Some(id(words)?) } else { None };
+    policy.axis = if words.flag()? { Some(Axis::from_values(words.values()?)) } else { None };
+    policy.before = if words.flag()? { Some(id(words)?) } else { None };
+    for _ in 0..words.count()? {
+        let (from, base) = (words.node()?, id(words)?);
+        let before = if words.flag()? { Some(id(words)?) } else { None };
         policy.heard.insert(from, Heard { base, before, state: state(words)? });
     }
-    if flag(words)? {
-        let (state, until) = (state(words)?, Instant::from_nanos(words.next()?));
-        let awaited = (0..words.next()?).map(|_| node(words)).collect::<Option<_>>()?;
+    if words.flag()? {
+        let (state, until) = (state(words)?, Instant::from_nanos(words.word()?));
+        let awaited = (0..words.count()?).map(|_| words.node()).collect::<Option<_>>()?;
         policy.check = Some(Check { state, until, awaited });
     }
-    policy.found = if flag(words)? { Some(f64::from_bits(words.next()?)) } else { None };
-    policy.called = flag(words)?;
+    policy.found = if words.flag()? { Some(f64::from_bits(words.word()?)) } else { None };
+    policy.called = words.flag()?;
     Some(policy)
 }

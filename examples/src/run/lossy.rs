@@ -270,7 +270,7 @@ impl Fleet<'_> {
     {
         let settings = self.averaging.cluster(RunId(self.task.seed), node, Incarnation(1))?;
         let training = Witness::new(trainer);
-        Ok(Participant::new(settings, Instant::ORIGIN, training, self.averaging.policy(), self.schedule()))
+        Ok(Participant::new(settings, Instant::ORIGIN, training, self.averaging.policy(node)?, self.schedule()))
     }
 }
 
@@ -315,7 +315,8 @@ where
         let persisted = Persisted::read(&mut self.disks.of(node)).expect("memory can be read");
         let incarnation = Incarnation(1 + u64::from(starts));
         let settings = self.averaging.cluster(self.run, node, incarnation).expect("the first start had the same");
-        Participant::recover(settings, now, persisted, training, self.averaging.policy(), self.schedule)
+        let policy = self.averaging.policy(node).expect("the first start had the same");
+        Participant::recover(settings, now, persisted, training, policy, self.schedule)
     }
 }
 

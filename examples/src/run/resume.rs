@@ -61,8 +61,8 @@ impl Fleet<'_> {
         }
         let schedule = self.schedule();
         let mut parts = Vec::new();
-        for (NodeState { participant, trainer: rest, step }, (mut trainer, _, mut state)) in
-            nodes.into_iter().zip(trainers)
+        for (node, (NodeState { participant, trainer: rest, step }, (mut trainer, _, mut state))) in
+            (0..).map(NodeId).zip(nodes.into_iter().zip(trainers))
         {
             rest.put(&mut state);
             trainer.restore(&state).map_err(|error| anyhow!("{error}"))?;
@@ -71,7 +71,8 @@ impl Fleet<'_> {
                 Some(result) => (None, Some(Step::resume(training, Some(result)))),
                 None => (Some(training), None),
             };
-            let process = Participant::resume(participant, training, self.averaging.policy(), schedule);
+            let policy = self.averaging.policy(node)?;
+            let process = Participant::resume(participant, training, policy, schedule);
             parts.push(Parts { process: Some(process), crashed: None, task });
         }
         Ok(Resumed { snapshot, parts, watch })

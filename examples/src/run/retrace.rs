@@ -163,7 +163,8 @@ impl Fleet<'_> {
             let next = starts.get_mut(&node).and_then(VecDeque::pop_front);
             let (settings, training, fate, acquaintance, pace) = next.expect("a start for each life of each node");
             let persisted = Persisted::read(&mut disks.of(node)).expect("memory can be read");
-            let participant = Participant::recover(settings, now, persisted, training, averaging.policy(), schedule);
+            let policy = averaging.policy(node).expect("the run that is replayed had the same");
+            let participant = Participant::recover(settings, now, persisted, training, policy, schedule);
             Paced::new(participant, fate, acquaintance, pace, now)
         }))
     }

@@ -141,6 +141,8 @@ fn any_flags() -> impl Strategy<Value = Vec<&'static str>> {
         vec!["--policy=fda:naive", "--theta=auto", "--check-every=2"],
         vec!["--policy=fda:linear", "--theta=0.03"],
         vec!["--policy=fda:sketch", "--columns=20"],
+        vec!["--policy=gossip:choco", "--interval=2"],
+        vec!["--policy=gossip:ada", "--interval=1", "--compress=random:0.2", "--topology=complete"],
     ]);
     (method, rejoin, link, data, share, mode, policy).prop_map(
         |(mut flags, rejoin, link, data, share, mode, policy)| {

@@ -1,10 +1,13 @@
 //! Who trains, and how nodes stay together.
 
+use super::gossip::{Code, GossipSettings};
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
+use kronfleet_core::gossip::{AdaGossip, Rule};
 use kronfleet_core::policy::{
-    AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Local, Missed, Periodic, Rejoin, Request, Threshold,
+    AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Local, Missed, Periodic,
+    Rejoin, Request, Threshold,
 };
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::Duration;
@@ -27,6 +30,15 @@ pub enum Policy {
     /// The same by a number and a sketch of 5 rows.
     #[value(name = "fda:sketch")]
     Sketch,
+    /// No averages: models move towards those of their neighbours, all the way (D-PSGD).
+    #[value(name = "gossip:dpsgd")]
+    Dpsgd,
+    /// The same, of what neighbours are known to have by messages in fewer bytes (CHOCO-SGD).
+    #[value(name = "gossip:choco")]
+    Choco,
+    /// The same, each parameter with a step of its own (AdaGossip).
+    #[value(name = "gossip:ada")]
+    Ada,
     /// A baseline without any protocol: one model, each gradient the sum over the online nodes divided by the number of
     /// all nodes, as if those that are offline contributed zeros.
     Zeros,
@@ -42,7 +54,7 @@ pub struct AveragingSettings {
     /// How nodes stay together
     #[arg(long, value_enum, default_value_t = Policy::Periodic)]
     pub policy: Policy,
-    /// Iterations between two averagings
+    /// Iterations between two averagings, or between two exchanges with neighbours
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub interval: u64,
     /// After an averaging that a node missed: wait (for its next one) or retry (after every iteration)
@@ -90,6 +102,9 @@ pub struct AveragingSettings {
     /// times as long as a round's iterations of one node differ from another's
     #[arg(long, default_value = "50ms", value_name = "SPAN", value_parser = super::span)]
     pub stall_budget: Duration,
+    /// How neighbours gossip.
+    #[command(flatten)]
+    pub gossip: GossipSettings,
 }
 
 fn mode(text: &str) -> std::result::Result<Mode, String> {
@@ -166,30 +181,59 @@ impl AveragingSettings {
     }
 
     /// The policy of one node.
-    pub fn policy(&self) -> Box<dyn AveragingPolicy> {
+    ///
+    /// # Errors
+    /// If there are not so many nodes as its topology has.
+    pub fn policy(&self, node: NodeId) -> Result<Box<dyn AveragingPolicy>> {
         let gauge = match self.policy {
-            Policy::Local | Policy::Zeros => return Box::new(Local),
+            Policy::Local | Policy::Zeros => return Ok(Box::new(Local)),
             Policy::Periodic => {
                 let mut policy = Periodic::new(self.interval);
                 policy.request = self.request();
                 policy.rejoin = self.rejoin;
                 policy.missed = self.missed;
-                return Box::new(policy);
+                return Ok(Box::new(policy));
+            }
+            Policy::Dpsgd => return self.neighbourly(node, Rule::Choco { step: 1.0 }, Code::All),
+            Policy::Choco => {
+                let step = self.gossip.consensus_step.unwrap_or(0.4);
+                return self.neighbourly(node, Rule::Choco { step }, self.gossip.compress);
+            }
+            Policy::Ada => {
+                let (step, cap) = (self.gossip.consensus_step.unwrap_or(0.01), self.gossip.consensus_cap);
+                let rule = Rule::Ada(AdaGossip { step, cap, ..AdaGossip::default() });
+                return self.neighbourly(node, rule, self.gossip.compress);
             }
             Policy::Naive => Gauge::Naive,
             Policy::Linear => Gauge::Linear,
             Policy::Sketch => Gauge::Sketch { rows: 5, columns: self.columns as usize, confidence: self.confidence },
         };
         let threshold = self.theta.unwrap_or(Threshold::PerParameter(3.89e-5));
-        Box::new(Dynamic::new(DynamicOptions {
+        Ok(Box::new(Dynamic::new(DynamicOptions {
             check_every: self.check_every,
-            // By then a peer that has been lost is suspected, and one that computes longer is late.
-            patience: self.stall_budget / 2,
+            patience: self.patience(),
             request: self.request(),
             rejoin: self.rejoin,
             seed: Seed(0).derive("drift", 0),
             ..DynamicOptions::new(gauge, threshold)
-        }))
+        })))
+    }
+
+    /// A policy that gossips.
+    fn neighbourly(&self, node: NodeId, rule: Rule, code: Code) -> Result<Box<dyn AveragingPolicy>> {
+        let options = GossipOptions {
+            interval: self.interval,
+            patience: self.patience(),
+            seed: Seed(0).derive("gossip", u64::from(node.0)),
+            ..GossipOptions::new(node, self.gossip.topology.topology(self.nodes)?, rule)
+        };
+        Ok(Box::new(Gossip::new(options, code.compressor())))
+    }
+
+    /// How long a policy waits for what others say: by then a peer that has been lost is suspected, and one that computes
+    /// longer is late.
+    fn patience(&self) -> Duration {
+        self.stall_budget / 2
     }
 
     /// What a contribution consists of.
@@ -206,7 +250,12 @@ impl AveragingSettings {
 impl Policy {
     /// Whether nodes average in rounds.
     pub fn averages(self) -> bool {
-        !matches!(self, Self::Local | Self::Zeros)
+        !matches!(self, Self::Local | Self::Zeros) && !self.gossips()
+    }
+
+    /// Whether models move towards those of neighbours.
+    pub fn gossips(self) -> bool {
+        matches!(self, Self::Dpsgd | Self::Choco | Self::Ada)
     }
 
     /// Whether nodes average when they have drifted apart.

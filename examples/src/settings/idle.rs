@@ -146,6 +146,39 @@ const RULES: &[Rule] = &[
         remedy: ", or choose --policy periodic",
     },
     Rule {
+        flags: &[
+            "missed",
+            "rejoin",
+            "mode",
+            "min-members",
+            "quarantine",
+            "average-factors",
+            "average-optimiser",
+            "local-statistics",
+        ],
+        idle: gossips,
+        with: "where nodes gossip, which make no rounds",
+        remedy: ", or choose --policy periodic",
+    },
+    Rule {
+        flags: &["topology"],
+        idle: |matches| !gossips(matches),
+        with: "where nodes have no neighbours",
+        remedy: ", or choose --policy gossip:choco",
+    },
+    Rule {
+        flags: &["compress", "consensus-step"],
+        idle: |matches| !gossips(matches) || is(matches, "policy", "gossip:dpsgd"),
+        with: "where no differences are told in fewer bytes",
+        remedy: ", or choose --policy gossip:choco",
+    },
+    Rule {
+        flags: &["consensus-cap"],
+        idle: |matches| !is(matches, "policy", "gossip:ada"),
+        with: "where steps of parameters are not chosen one by one",
+        remedy: ", or choose --policy gossip:ada",
+    },
+    Rule {
         flags: &["theta", "check-every"],
         idle: |matches| !is_dynamic(matches),
         with: "where nodes do not look at how far they have drifted apart",
@@ -212,6 +245,11 @@ fn is(matches: &ArgMatches, name: &str, expected: &str) -> bool {
 /// Whether nodes average when they have drifted apart.
 fn is_dynamic(matches: &ArgMatches) -> bool {
     value(matches, "policy").is_some_and(|policy| policy.starts_with("fda:"))
+}
+
+/// Whether nodes move towards neighbours.
+fn gossips(matches: &ArgMatches) -> bool {
+    value(matches, "policy").is_some_and(|policy| policy.starts_with("gossip:"))
 }
 
 fn is_zero(matches: &ArgMatches, name: &str) -> bool {

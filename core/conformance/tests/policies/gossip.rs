@@ -8,7 +8,7 @@ use kronfleet_core::transport::NodeId;
 use proptest::prelude::*;
 
 /// Graphs of 1 to 32 nodes, some of them not connected.
-fn topologies() -> impl Strategy<Value = Topology> {
+pub(crate) fn topologies() -> impl Strategy<Value = Topology> {
     let any_edges = (1_u32..24).prop_flat_map(|nodes| {
         let edge = (0..nodes, 0..nodes).prop_filter("no loop", move |(a, b)| a != b || nodes == 1);
         let edges = proptest::collection::vec(edge, 0..40);
@@ -106,7 +106,7 @@ fn named_graphs_are_what_they_are_called() {
 }
 
 /// Compressors, by number.
-fn compressor(which: usize) -> Box<dyn Compressor<f64>> {
+pub(crate) fn compressor(which: usize) -> Box<dyn Compressor<f64>> {
     let kept = Kept::per_million(300_000);
     match which % 5 {
         0 => Box::new(Identity),
@@ -118,22 +118,22 @@ fn compressor(which: usize) -> Box<dyn Compressor<f64>> {
 }
 
 /// Nodes that gossip, without any training.
-struct Fleet {
-    models: Vec<Vec<f64>>,
+pub(crate) struct Fleet {
+    pub(crate) models: Vec<Vec<f64>>,
     nodes: Vec<Consensus<f64>>,
     compressor: Box<dyn Compressor<f64>>,
     random: Random,
 }
 
 impl Fleet {
-    fn new(rule: Rule, mixing: &Mixing, which: usize, seed: u64) -> Self {
+    pub(crate) fn new(rule: Rule, mixing: &Mixing, which: usize, seed: u64) -> Self {
         let mut random = Seed(seed).random();
         let models: Vec<Vec<f64>> = (0..mixing.nodes()).map(|_| (0..12).map(|_| random.normal()).collect()).collect();
         let nodes = (0..mixing.nodes()).map(|node| Consensus::new(rule, mixing.row(NodeId(node)), 12)).collect();
         Self { models, nodes, compressor: compressor(which), random }
     }
 
-    fn gossip(&mut self) {
+    pub(crate) fn gossip(&mut self) {
         let Self { models, nodes, compressor, random } = self;
         let messages: Vec<Vec<u8>> = nodes
             .iter_mut()

@@ -3,3 +3,4 @@
 mod compressors;
 mod dynamic;
 mod gossip;
+mod neighbours;

@@ -113,7 +113,8 @@ impl Job<'_> {
         let Connection { mut transport, wake } = open(&place)?;
         let wake: Arc<dyn Fn() + Send + Sync> = wake.into();
         let now = transport.now();
-        let mut participant = Participant::recover(settings, now, persisted, trainer, averaging.policy(), schedule);
+        let mut participant =
+            Participant::recover(settings, now, persisted, trainer, averaging.policy(place.node)?, schedule);
 
         let orders = Arc::<Orders>::default();
         orders.obey(&wake)?;

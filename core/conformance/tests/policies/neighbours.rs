@@ -1,0 +1,302 @@
+//! Gossip as policies carry it: the same as gossip without time and loss, and what becomes of it with both.
+
+use crate::gossip::{Fleet, compressor, topologies};
+use kronfleet_conformance::check::Check;
+use kronfleet_core::gossip::{AdaGossip, Mixing, Rule, Topology};
+use kronfleet_core::participant::Summary;
+use kronfleet_core::policy::{AveragingPolicy, Gossip, GossipOptions, PolicyAction, PolicyInput};
+use kronfleet_core::scalar::Values;
+use kronfleet_core::seed::{Random, Seed};
+use kronfleet_core::time::{Duration, Instant};
+use kronfleet_core::transport::NodeId;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, VecDeque};
+
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// One node that has nothing to learn.
+struct Member {
+    policy: Gossip<f64>,
+    model: Vec<f64>,
+    iteration: u64,
+    paused: bool,
+    away: bool,
+}
+
+/// Nodes whose policies talk, in an order drawn at random.
+struct Hall {
+    topology: Topology,
+    rule: Rule,
+    which: usize,
+    members: Vec<Member>,
+    /// What is on its way, in order from each to each.
+    mail: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
+    random: Random,
+    now: Instant,
+    /// Requests for whole copies.
+    asked: usize,
+    /// One message is to arrive with a wrong bit.
+    flip: bool,
+}
+
+impl Hall {
+    fn new(topology: &Topology, rule: Rule, which: usize, models: &[Vec<f64>], seed: u64) -> Self {
+        let mut hall = Self {
+            topology: topology.clone(),
+            rule,
+            which,
+            members: vec![],
+            mail: BTreeMap::new(),
+            random: Seed(seed).random(),
+            now: Instant::ORIGIN,
+            asked: 0,
+            flip: false,
+        };
+        for (node, model) in models.iter().enumerate() {
+            let policy = hall.policy(node);
+            hall.members.push(Member { policy, model: model.clone(), iteration: 0, paused: false, away: false });
+        }
+        for node in 0..models.len() {
+            hall.tell(node, PolicyInput::Began);
+        }
+        hall
+    }
+
+    fn policy(&self, node: usize) -> Gossip<f64> {
+        let node = NodeId(node as u32);
+        let options =
+            GossipOptions { patience: PATIENCE, ..GossipOptions::new(node, self.topology.clone(), self.rule) };
+        Gossip::new(options, compressor(self.which))
+    }
+
+    /// Who can be reached by a node.
+    fn peers(&self, node: usize) -> Vec<NodeId> {
+        let there = |&other: &usize| other != node && !self.members[other].away && !self.members[node].away;
+        (0..self.members.len()).filter(there).map(|other| NodeId(other as u32)).collect()
+    }
+
+    fn tell(&mut self, node: usize, input: PolicyInput<'_>) {
+        self.members[node].policy.handle(self.now, input);
+        while let Some(action) = self.members[node].policy.poll() {
+            match action {
+                PolicyAction::Observe => {
+                    let (model, peers) = (self.members[node].model.clone(), self.peers(node));
+                    let input = PolicyInput::Observed { parameters: Values::Double(&model), peers: &peers };
+                    self.members[node].policy.handle(self.now, input);
+                }
+                PolicyAction::Tell { to, bytes } => {
+                    assert!(bytes.len() <= 60 << 10, "a note of {} bytes", bytes.len());
+                    self.asked += usize::from(bytes.len() == 1);
+                    let to = to.0 as usize;
+                    if self.peers(node).contains(&NodeId(to as u32)) {
+                        self.mail.entry((node, to)).or_default().push_back(bytes);
+                    }
+                }
+                PolicyAction::Pause => self.members[node].paused = true,
+                PolicyAction::Proceed => self.members[node].paused = false,
+                PolicyAction::Adopt(model) => self.members[node].model = model,
+                other => panic!("gossip does not {other:?}"),
+            }
+        }
+    }
+
+    /// Goes away or comes back, and everybody who waits hears of it; what was on its way is lost.
+    fn toggle(&mut self, node: usize) {
+        self.members[node].away ^= true;
+        self.mail.retain(|&(from, to), _| from != node && to != node);
+        for other in 0..self.members.len() {
+            if self.members[other].paused {
+                let peers = self.peers(other);
+                self.tell(other, PolicyInput::Peers(&peers));
+            }
+        }
+    }
+
+    /// Something happens that can: a message arrives or a node makes a step, of at most so many.
+    fn happen(&mut self, iterations: u64) -> bool {
+        self.mail.retain(|_, queue| !queue.is_empty());
+        let able = |member: &Member| !member.paused && member.iteration < iterations;
+        let ready: Vec<usize> = (0..self.members.len()).filter(|&node| able(&self.members[node])).collect();
+        let choices = ready.len() + self.mail.len();
+        if choices == 0 {
+            return false;
+        }
+        let choice = self.random.below(choices as u64) as usize;
+        if let Some(&node) = ready.get(choice) {
+            self.members[node].iteration += 1;
+            let (iteration, summary) = (self.members[node].iteration, Summary::default());
+            self.tell(node, PolicyInput::Stepped { iteration, summary: &summary });
+        } else {
+            let (&(from, to), queue) = self.mail.iter_mut().nth(choice - ready.len()).expect("counted above");
+            let mut bytes = queue.pop_front().expect("empty ones are gone");
+            if self.flip && bytes.len() > 30 {
+                self.flip = false;
+                *bytes.last_mut().expect("it is longer") ^= 0x10;
+            }
+            self.tell(to, PolicyInput::Told { from: NodeId(from as u32), bytes: &bytes });
+        }
+        true
+    }
+
+    /// Until all have made so many iterations.
+    fn run(&mut self, iterations: u64) {
+        while self.members.iter().any(|member| member.iteration < iterations || member.paused) {
+            if self.happen(iterations) {
+                continue;
+            }
+            // Only deadlines are left.
+            let timeout = |member: &Member| member.policy.timeout();
+            let first = self.members.iter().map(timeout).min().expect("somebody");
+            assert!(first < Instant::FAR, "somebody waits for nothing");
+            self.now = first;
+            for node in 0..self.members.len() {
+                self.members[node].policy.wake(first);
+                self.tell_nothing(node);
+            }
+        }
+    }
+
+    /// Takes the actions that a wake has led to.
+    fn tell_nothing(&mut self, node: usize) {
+        // Notes of other policies are none of its business.
+        self.tell(node, PolicyInput::Told { from: NodeId(u32::MAX), bytes: &[] });
+    }
+
+    fn models(&self) -> Vec<Vec<f64>> {
+        self.members.iter().map(|member| member.model.clone()).collect()
+    }
+
+    /// A node with another's model is written down and read back.
+    fn restore(&mut self, node: usize) {
+        let saved = self.members[node].policy.save();
+        let mut policy = self.policy(node);
+        policy.restore(&saved);
+        assert_eq!(policy.save(), saved);
+        self.members[node].policy = policy;
+    }
+}
+
+fn rules() -> impl Strategy<Value = Rule> {
+    prop_oneof![
+        (0.05..0.4).prop_map(|step| Rule::Choco { step }),
+        (0.01..0.2).prop_map(|step| Rule::Ada(AdaGossip { step, cap: 0.3, ..AdaGossip::default() })),
+    ]
+}
+
+/// Those that draw nothing at random.
+fn compressors() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(0_usize), Just(1), Just(3), Just(4)]
+}
+
+#[test]
+fn in_whatever_order_messages_come_models_move_as_in_lockstep() {
+    let law = |(topology, rule, which, seed, restores): (Topology, Rule, usize, u64, bool)| {
+        let mut fleet = Fleet::new(rule, &Mixing::metropolis(&topology), which, seed);
+        let mut hall = Hall::new(&topology, rule, which, &fleet.models, seed);
+        for iteration in 1..=6 {
+            fleet.gossip();
+            while hall.members.iter().any(|member| member.iteration < iteration || member.paused) {
+                assert!(hall.happen(6), "somebody waits for what is not on its way");
+                if restores {
+                    let node = hall.random.below(hall.members.len() as u64) as usize;
+                    hall.restore(node);
+                }
+            }
+        }
+        hall.run(6);
+        if hall.asked > 0 {
+            return Err(format!("{} requests for a copy that nothing was missing of", hall.asked));
+        }
+        let alike = fleet.models == hall.models();
+        if alike { Ok(()) } else { Err(format!("{:?} instead of {:?}", hall.models(), fleet.models)) }
+    };
+    let cases = (topologies(), rules(), compressors(), any::<u64>(), any::<bool>());
+    assert_eq!(Check::default().hold(cases, law), Ok(()));
+}
+
+#[test]
+fn who_was_away_agrees_with_the_others_in_the_end() {
+    let graphs = prop_oneof![(3_u32..9).prop_map(Topology::ring), (2_u32..7).prop_map(Topology::complete)];
+    let law = |(topology, which, seed, changes): (Topology, usize, u64, usize)| {
+        let rule = Rule::Choco { step: 0.3 };
+        let fleet = Fleet::new(rule, &Mixing::metropolis(&topology), which, seed);
+        let mut hall = Hall::new(&topology, rule, which, &fleet.models, seed);
+        for _ in 0..changes {
+            let (node, events) = (hall.random.below(hall.members.len() as u64) as usize, hall.random.below(60));
+            hall.toggle(node);
+            for _ in 0..events {
+                hall.happen(30);
+            }
+        }
+        for node in 0..hall.members.len() {
+            if hall.members[node].away {
+                hall.toggle(node);
+            }
+        }
+        // Whoever is behind makes its iterations, too; then all have some together.
+        hall.run(30);
+        let before = disagreement(&hall.models());
+        hall.run(230);
+        let after = disagreement(&hall.models());
+        if after <= 1e-2 * before + 1e-20 { Ok(()) } else { Err(format!("apart by {before}, then by {after}")) }
+    };
+    // Those whose error is a part of what is to be said, so that agreement has no floor.
+    let cases = (graphs, prop_oneof![Just(0_usize), Just(1), Just(4)], any::<u64>(), 0_usize..8);
+    assert_eq!(Check::default().hold(cases, law), Ok(()));
+}
+
+/// The largest difference of two models in any place.
+fn disagreement(models: &[Vec<f64>]) -> f64 {
+    let range = |place: usize| {
+        let values = || models.iter().map(|model| model[place]);
+        values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min)
+    };
+    (0..models[0].len()).map(range).fold(0.0, f64::max)
+}
+
+#[test]
+fn a_message_that_was_changed_on_its_way_is_noticed_and_made_good() {
+    let topology = Topology::ring(5);
+    let rule = Rule::Choco { step: 1.0 };
+    let fleet = Fleet::new(rule, &Mixing::metropolis(&topology), 0, 3);
+    for flip in [false, true] {
+        let mut hall = Hall::new(&topology, rule, 0, &fleet.models, 3);
+        hall.run(4);
+        let asked = hall.asked;
+        hall.flip = flip;
+        hall.run(200);
+        assert_eq!(hall.asked - asked, usize::from(flip), "requests for a whole copy");
+        assert!(disagreement(&hall.models()) < 1e-9);
+        for node in 0..5_u32 {
+            for neighbour in topology.neighbours(node) {
+                let copy = hall.members[neighbour as usize].policy.other(NodeId(node));
+                assert_eq!(copy, Some(hall.members[node as usize].policy.own()), "{node}, kept by {neighbour}");
+            }
+        }
+    }
+}
+
+#[test]
+fn notes_of_others_and_torn_ones_are_survived() {
+    let law = |(seed, notes): (u64, Vec<Vec<u8>>)| {
+        let topology = Topology::ring(3);
+        let rule = Rule::Choco { step: 0.5 };
+        let fleet = Fleet::new(rule, &Mixing::metropolis(&topology), 1, seed);
+        let mut hall = Hall::new(&topology, rule, 1, &fleet.models, seed);
+        for mut bytes in notes {
+            if let Some(first) = bytes.first_mut() {
+                *first = 0x11 + *first % 3;
+            }
+            hall.tell(0, PolicyInput::Told { from: NodeId(1), bytes: &bytes });
+            for _ in 0..5 {
+                hall.happen(40);
+            }
+        }
+        hall.run(40);
+        hall.run(200);
+        let apart = disagreement(&hall.models());
+        if apart < 1e-6 { Ok(()) } else { Err(format!("apart by {apart}")) }
+    };
+    let notes = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..6);
+    assert_eq!(Check::default().hold((any::<u64>(), notes), law), Ok(()));
+}
