@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "lossy sweep", version)]
 pub struct SweepSettings {
-    /// unstable (the study of docs/unstable.md), smoke (seconds), or a TOML file
+    /// unstable, gossip or choosing (the studies of docs/unstable.md, gossip.md and choosing.md), smoke (seconds), or a
+    /// TOML file
     #[arg(default_value = "unstable", value_name = "NAME|FILE")]
     pub grid: String,
     /// Instead of the grid's groups: vary a setting, such as `offline-fraction=0,0.4,0.8`; several are crossed, the last
@@ -43,8 +44,12 @@ pub struct SweepSettings {
 }
 
 /// Grids that come with the program.
-const KNOWN: [(&str, &str); 2] =
-    [("unstable", include_str!("../../sweeps/unstable.toml")), ("smoke", include_str!("../../sweeps/smoke.toml"))];
+const KNOWN: [(&str, &str); 4] = [
+    ("unstable", include_str!("../../sweeps/unstable.toml")),
+    ("gossip", include_str!("../../sweeps/gossip.toml")),
+    ("choosing", include_str!("../../sweeps/choosing.toml")),
+    ("smoke", include_str!("../../sweeps/smoke.toml")),
+];
 
 impl SweepSettings {
     /// The grid that is asked for, and its name.
@@ -57,7 +62,7 @@ impl SweepSettings {
             Some((name, text)) => ((*name).to_owned(), Grid::read(text)?),
             None => {
                 let path = Path::new(&self.grid);
-                let names = KNOWN.map(|(name, _)| name).join(" and ");
+                let names = KNOWN.map(|(name, _)| name).join(", ");
                 let text = fs::read_to_string(path).with_context(|| {
                     format!("cannot read the grid {}; grids known by name are {names}", path.display())
                 })?;
