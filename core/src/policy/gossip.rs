@@ -12,7 +12,9 @@
 //!   message carries the digest of the copy that it leads to: who finds another has missed something, takes no account of
 //!   that neighbour, and asks for the copy whole.
 //! - Who waits for a neighbour waits for *one* message of it, so that neighbours stay in step; a message that came earlier
-//!   is kept for its turn. What has been waited for in vain until the deadline is left out once.
+//!   is kept for its turn. Who has not spoken until the deadline counts by what was last known of it.
+//! - Who has not spoken for [`MOST_SILENT`] exchanges is neither waited for nor counted nor sent anything but requests,
+//!   ever more rarely, until it speaks again: nothing piles up in front of a slow link.
 //! - Who cannot be reached is no neighbour: what was given to it each gives to itself
 //!   ([`Mixing::without`]), so that the mean over nodes stays where it is once both ends know. Whoever returns is sent a
 //!   whole copy, and sends one.
@@ -81,14 +83,20 @@ struct Neighbour {
     pending: VecDeque<Message>,
     /// A message of which pieces are missing, and how long it will be.
     partial: Option<(Message, usize)>,
-    /// It has been asked for its copy since the last exchange.
+    /// It has been asked for its copy since the last exchange, or lately if it is silent.
     asked: bool,
+    /// Exchanges that have ended without a message of it.
+    silent: u32,
 }
 
 impl Neighbour {
     /// The sequence of a message that adds to the last one.
     fn next(&self) -> Option<u64> {
         Some(self.pending.back().map(|message| message.sequence).or(self.held)? + 1)
+    }
+
+    fn is_silent(&self) -> bool {
+        self.silent >= MOST_SILENT
     }
 
     /// Its copy is of no use any more; asks for it if that was not done yet.
@@ -110,6 +118,9 @@ struct Exchange<S> {
     /// Neighbours that could be reached when it began and still can.
     live: Vec<NodeId>,
 }
+
+/// Exchanges without a message after which a neighbour is taken for silent.
+const MOST_SILENT: u32 = 4;
 
 /// A neighbour that has sent so many messages ahead of its turn is asked to begin anew.
 const MOST_PENDING: usize = 4;
@@ -221,6 +232,13 @@ impl<S: Scalar> Gossip<S> {
         let message = Message { sequence: self.sequence, digest, whole: false, bytes };
         for &to in &live {
             let neighbour = self.neighbours.get_mut(&to).expect("one of them");
+            if neighbour.is_silent() {
+                // Ever more rarely: the request or the answer may have been lost, or wait in front of the link.
+                neighbour.asked = !neighbour.silent.is_power_of_two();
+                neighbour.follows = false;
+                neighbour.lose(to, &mut self.actions);
+                continue;
+            }
             neighbour.asked = false;
             if neighbour.follows {
                 say(&mut self.actions, to, &message);
@@ -249,8 +267,10 @@ impl<S: Scalar> Gossip<S> {
     }
 
     fn end_if_complete(&mut self) {
-        let has_spoken = |node: &NodeId| self.neighbours.get(node).is_some_and(|known| !known.pending.is_empty());
-        if self.exchange.as_ref().is_some_and(|exchange| exchange.live.iter().all(has_spoken)) {
+        let awaited = |node: &&NodeId| {
+            self.neighbours.get(node).is_some_and(|known| known.pending.is_empty() && !known.is_silent())
+        };
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.live.iter().find(awaited).is_none()) {
             self.end();
         }
     }
@@ -264,6 +284,7 @@ impl<S: Scalar> Gossip<S> {
         };
         // Who has come since has its turn next time.
         for (&node, neighbour) in self.neighbours.iter_mut().filter(|(node, _)| live.contains(node)) {
+            neighbour.silent = if neighbour.pending.is_empty() { neighbour.silent + 1 } else { 0 };
             // One at a time, but for what has been left out before.
             let turns = neighbour.pending.len().saturating_sub(1).max(1);
             for message in neighbour.pending.drain(..turns.min(neighbour.pending.len())).collect::<Vec<_>>() {
@@ -428,7 +449,8 @@ impl<S: Scalar> AveragingPolicy for Gossip<S> {
         words.optional(self.consensus.as_ref(), |words, consensus| consensus.save(words));
         words.0.push(self.sequence);
         for neighbour in self.neighbours.values() {
-            words.0.extend([u64::from(neighbour.follows), u64::from(neighbour.asked)]);
+            let flags = [u64::from(neighbour.follows), u64::from(neighbour.asked), u64::from(neighbour.silent)];
+            words.0.extend(flags);
             words.optional(neighbour.held.as_ref(), |words, &held| words.0.push(held));
             words.0.push(neighbour.pending.len() as u64);
             neighbour.pending.iter().for_each(|message| words.message(message));
@@ -478,11 +500,11 @@ impl<S: Scalar> Gossip<S> {
         };
         self.sequence = words.word()?;
         for neighbour in self.neighbours.values_mut() {
-            let (follows, asked) = (words.flag()?, words.flag()?);
+            let (follows, asked, silent) = (words.flag()?, words.flag()?, words.word()? as u32);
             let held = if words.flag()? { Some(words.word()?) } else { None };
             let pending = (0..words.count()?).map(|_| message(words)).collect::<Option<_>>()?;
             let partial = if words.flag()? { Some((message(words)?, words.word()? as usize)) } else { None };
-            *neighbour = Neighbour { follows, held, pending, partial, asked };
+            *neighbour = Neighbour { follows, held, pending, partial, asked, silent };
         }
         self.exchange = if words.flag()? {
             let (model, until) = (words.values()?, Instant::from_nanos(words.word()?));

@@ -37,6 +37,8 @@ struct Hall {
     asked: usize,
     /// One message is to arrive with a wrong bit.
     flip: bool,
+    /// From whom to whom nothing arrives, though it is under way.
+    stuck: Option<(usize, usize)>,
 }
 
 impl Hall {
@@ -51,6 +53,7 @@ impl Hall {
             now: Instant::ORIGIN,
             asked: 0,
             flip: false,
+            stuck: None,
         };
         for (node, model) in models.iter().enumerate() {
             let policy = hall.policy(node);
@@ -117,7 +120,8 @@ impl Hall {
         self.mail.retain(|_, queue| !queue.is_empty());
         let able = |member: &Member| !member.paused && member.iteration < iterations;
         let ready: Vec<usize> = (0..self.members.len()).filter(|&node| able(&self.members[node])).collect();
-        let choices = ready.len() + self.mail.len();
+        let arrives = |way: &(usize, usize)| Some(*way) != self.stuck;
+        let choices = ready.len() + self.mail.keys().filter(|way| arrives(way)).count();
         if choices == 0 {
             return false;
         }
@@ -127,7 +131,8 @@ impl Hall {
             let (iteration, summary) = (self.members[node].iteration, Summary::default());
             self.tell(node, PolicyInput::Stepped { iteration, summary: &summary });
         } else {
-            let (&(from, to), queue) = self.mail.iter_mut().nth(choice - ready.len()).expect("counted above");
+            let mut under_way = self.mail.iter_mut().filter(|(way, _)| arrives(way));
+            let (&(from, to), queue) = under_way.nth(choice - ready.len()).expect("counted above");
             let mut bytes = queue.pop_front().expect("empty ones are gone");
             if self.flip && bytes.len() > 30 {
                 self.flip = false;
@@ -273,6 +278,34 @@ fn a_message_that_was_changed_on_its_way_is_noticed_and_made_good() {
                 assert_eq!(copy, Some(hall.members[node as usize].policy.own()), "{node}, kept by {neighbour}");
             }
         }
+    }
+}
+
+#[test]
+fn nothing_piles_up_in_front_of_a_link_that_stands_still() {
+    for which in [0, 1, 4] {
+        let topology = Topology::ring(5);
+        let rule = Rule::Choco { step: 0.3 };
+        let fleet = Fleet::new(rule, &Mixing::metropolis(&topology), which, 4);
+        let mut hall = Hall::new(&topology, rule, which, &fleet.models, 4);
+        hall.run(5);
+        hall.stuck = Some((2, 3));
+        hall.run(60);
+        let under_way = |hall: &Hall| hall.mail.get(&(2, 3)).map_or(0, VecDeque::len);
+        let early = under_way(&hall);
+        assert!((4..24).contains(&early), "{early} messages after 55 exchanges");
+        let waited = hall.now;
+        hall.run(260);
+        let late = under_way(&hall);
+        assert!(late <= early + 6, "{early} messages after 55 exchanges, {late} after 255");
+        assert_eq!(hall.now, waited, "nobody waits for who is known to be silent");
+        hall.stuck = None;
+        hall.run(290);
+        let before = disagreement(&hall.models());
+        hall.run(590);
+        let after = disagreement(&hall.models());
+        assert!(after <= 1e-2 * before + 1e-12, "apart by {before}, then by {after}");
+        assert!(hall.members[3].policy.other(NodeId(2)).is_some() && hall.members[2].policy.other(NodeId(3)).is_some());
     }
 }
 
