@@ -14,7 +14,7 @@
 //! - Who waits for a neighbour waits for *one* message of it, so that neighbours stay in step; a message that came earlier
 //!   is kept for its turn. Who has not spoken until the deadline counts by what was last known of it.
 //! - Who has not spoken for [`MOST_SILENT`] exchanges is neither waited for nor counted nor sent anything but requests,
-//!   ever more rarely, until it speaks again: nothing piles up in front of a slow link.
+//!   more and more rarely, until it speaks again: nothing piles up in front of a slow link.
 //! - Who cannot be reached is no neighbour: what was given to it each gives to itself
 //!   ([`Mixing::without`]), so that the mean over nodes stays where it is once both ends know. Whoever returns is sent a
 //!   whole copy, and sends one.
@@ -233,8 +233,8 @@ impl<S: Scalar> Gossip<S> {
         for &to in &live {
             let neighbour = self.neighbours.get_mut(&to).expect("one of them");
             if neighbour.is_silent() {
-                // Ever more rarely: the request or the answer may have been lost, or wait in front of the link.
-                neighbour.asked = !neighbour.silent.is_power_of_two();
+                // More and more rarely: the request or the answer may have been lost, or wait in front of the link.
+                neighbour.asked = !neighbour.silent.is_power_of_two() && !neighbour.silent.is_multiple_of(64);
                 neighbour.follows = false;
                 neighbour.lose(to, &mut self.actions);
                 continue;
@@ -267,10 +267,10 @@ impl<S: Scalar> Gossip<S> {
     }
 
     fn end_if_complete(&mut self) {
-        let awaited = |node: &&NodeId| {
+        let awaited = |node: &NodeId| {
             self.neighbours.get(node).is_some_and(|known| known.pending.is_empty() && !known.is_silent())
         };
-        if self.exchange.as_ref().is_some_and(|exchange| exchange.live.iter().find(awaited).is_none()) {
+        if self.exchange.as_ref().is_some_and(|exchange| !exchange.live.iter().any(awaited)) {
             self.end();
         }
     }
@@ -338,6 +338,7 @@ impl<S: Scalar> Gossip<S> {
                     neighbour.partial = Some((message, total));
                     return;
                 }
+                neighbour.silent = 0;
                 if message.whole {
                     neighbour.pending.clear();
                     neighbour.pending.push_back(message);
