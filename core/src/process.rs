@@ -124,6 +124,8 @@ pub fn drive_with<P: Process, T: Transport + ?Sized>(
             process.written(now, write.ticket, durable);
             finished |= done(process, now);
         }
+        // It may have taken a while.
+        let now = transport.now();
         let mut longest = idle;
         while let Some((to, len)) = process.poll(now, transport.max_frame()) {
             match transport.send(to, len, &mut |target| process.fill(target)) {

@@ -23,6 +23,7 @@ mod threads;
 mod timeouts;
 mod watch;
 mod witness;
+mod workbench;
 mod workshop;
 mod zeros;
 
@@ -40,6 +41,7 @@ pub use story::{Death, Kept, Metric, NodeStory, Story};
 pub use threads::set_threads;
 pub use watch::{Trained, Watch, WatchState, blank};
 pub use witness::Witness;
+pub use workbench::Workbench;
 pub use workshop::Workshop;
 
 #[cfg(test)]

@@ -8,16 +8,15 @@ use clap::Parser;
 use kronfleet_core::cluster::{Budget, Contribution, Incarnation, Liveness, Settings};
 use kronfleet_core::participant::{Participant, Schedule, Training as _};
 use kronfleet_core::policy::{Periodic, Request};
-use kronfleet_core::process::{Task, Work, drive};
+use kronfleet_core::process::{Work, drive};
 use kronfleet_core::time::Duration;
 use kronfleet_core::trainer::Trainer;
 use kronfleet_core::transport::NodeId;
-use kronfleet_examples::run::{Workshop, set_threads};
+use kronfleet_examples::run::{Workbench, Workshop, set_threads};
 use kronfleet_examples::settings::{KfacSettings, OptimiserSettings, TaskSettings};
 use kronfleet_faer::Faer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
 use std::time::Instant;
 
 /// The settings of a trainer that is started without arguments.
@@ -85,8 +84,7 @@ fn bare(end: &mut End, nodes: u32, training: Training, mut trainer: Trainer<Faer
     Ok(seconds)
 }
 
-/// The same with committed rounds, as a trainer's node does it: steps on another thread, so that frames are answered
-/// meanwhile.
+/// The same with committed rounds, as a trainer's node does it.
 fn committed(
     end: &mut End,
     nodes: u32,
@@ -101,27 +99,16 @@ fn committed(
     let schedule = Schedule { iterations: WARM_UP + training.iterations, step: Duration::ZERO };
     let policy = Box::new(Periodic::new(training.interval));
     let mut participant = Participant::new(settings, end.transport.now(), trainer, policy, schedule);
-    let wake = &end.wake;
-    let (mut met, mut out) = (false, false);
+    let wake = &*end.wake;
+    let mut met = false;
     let mut start = None;
     let mut seconds = None;
     let mut outcome = Ok(());
     std::thread::scope(|scope| {
-        let (begun, tasks) = channel();
-        let (results, done) = channel();
-        scope.spawn(move || {
-            for mut task in tasks {
-                Task::perform(&mut task);
-                if results.send(task).is_err() {
-                    return;
-                }
-                wake();
-            }
-        });
+        let mut bench = Workbench::new(scope, budget, wake);
         drive(&mut participant, &mut *end.transport, Duration::from_millis(1), |participant, now| {
-            if let Ok(task) = done.try_recv() {
+            if let Some((now, task)) = bench.result(now) {
                 participant.complete(now, task);
-                out = false;
             }
             if let Some(failure) = participant.failure() {
                 outcome = Err(anyhow!("{failure}"));
@@ -138,10 +125,10 @@ fn committed(
             }
             met = met || participant.node().peers().all(|peer| peer.liveness == Liveness::Up);
             if met
-                && !out
+                && !bench.is_busy()
                 && let Some((_, task)) = participant.begin()
             {
-                out = begun.send(task).is_ok();
+                bench.begin(task);
             }
             outcome.is_err() || over.load(Ordering::Acquire)
         })

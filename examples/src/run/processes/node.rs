@@ -3,13 +3,14 @@
 use super::message::Message;
 use crate::run::evaluation::Agenda;
 use crate::run::events::EventLog;
+use crate::run::workbench::Workbench;
 use crate::run::workshop::Workshop;
 use crate::settings::{AveragingSettings, KillAt, TaskSettings};
 use anyhow::{Context, Result, anyhow};
 use kronfleet_core::backend::Backend;
 use kronfleet_core::cluster::{Budget, Incarnation, Liveness, Occurrence, Persisted, RunId};
 use kronfleet_core::participant::{Participant, Schedule};
-use kronfleet_core::process::{Task, Work, drive_with};
+use kronfleet_core::process::{Work, drive_with};
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::storage::{NoStorage, Storage};
 use kronfleet_core::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -203,7 +204,7 @@ fn write(messages: &Receiver<Message>) {
     }
 }
 
-/// Drives a process on this thread and performs its work on another, until it was told to stop and has left.
+/// Drives a process on this thread and performs its work, until it was told to stop and has left.
 ///
 /// What happened is observed before anybody can hear of it.
 fn live<B>(
@@ -219,15 +220,13 @@ where
 {
     let mut leaving = None;
     let mut failure = Ok(());
+    let wake = &**wake;
     thread::scope(|scope| {
-        let (begun, tasks) = channel();
-        let (results, done) = channel();
-        scope.spawn(|| work(tasks, results, &**wake));
-        let mut out = false;
-        drive_with(participant, transport, storage, IDLE, |participant, now| {
-            if let Ok(task) = done.try_recv() {
+        let mut bench = Workbench::new(scope, participant.node().budget(), wake);
+        drive_with(participant, transport, storage, IDLE, |participant, mut now| {
+            if let Some((then, task)) = bench.result(now) {
+                now = then;
                 participant.complete(now, task);
-                out = false;
             }
             if leaving.is_none() && orders.leave.load(Ordering::Acquire) {
                 leaving = Some(now + GOODBYE);
@@ -240,27 +239,16 @@ where
             if let Some(deadline) = leaving {
                 return now >= deadline || participant.is_over();
             }
-            if !out
+            if !bench.is_busy()
                 && orders.begin.load(Ordering::Acquire)
                 && let Some((_, task)) = participant.begin()
             {
-                out = begun.send(task).is_ok();
+                bench.begin(task);
             }
             false
         })
     })?;
     failure
-}
-
-/// Performs work until there is none any more.
-fn work<T: Task>(tasks: Receiver<T>, results: Sender<T>, wake: &(dyn Fn() + Send + Sync)) {
-    for mut task in tasks {
-        task.perform();
-        if results.send(task).is_err() {
-            return;
-        }
-        wake();
-    }
 }
 
 /// What was reported so far.
