@@ -13,7 +13,7 @@
 //!   that neighbour, and asks for the copy whole.
 //! - Who waits for a neighbour waits for *one* message of it, so that neighbours stay in step; a message that came earlier
 //!   is kept for its turn. Who has not spoken until the deadline counts by what was last known of it.
-//! - Who has not spoken for [`MOST_SILENT`] exchanges is neither waited for nor counted nor sent anything but requests,
+//! - Who has not spoken for four exchanges is neither waited for nor counted nor sent anything but requests,
 //!   more and more rarely, until it speaks again: nothing piles up in front of a slow link.
 //! - Who cannot be reached is no neighbour: what was given to it each gives to itself
 //!   ([`Mixing::without`]), so that the mean over nodes stays where it is once both ends know. Whoever returns is sent a
