@@ -125,7 +125,10 @@ const MOST_SILENT: u32 = 4;
 /// A neighbour that has sent so many messages ahead of its turn is asked to begin anew.
 const MOST_PENDING: usize = 4;
 
-/// Moves models towards those of neighbours; see the [module](self).
+/// Moves models towards those of neighbours: D-PSGD, CHOCO-SGD or AdaGossip, by its [`rule`](GossipOptions::rule).
+///
+/// After every [`interval`](GossipOptions::interval) iterations a node tells each neighbour that can be reached what has
+/// changed in its model, waits for one message of each, and moves. Who has missed something asks for it whole.
 pub struct Gossip<S: Scalar> {
     options: GossipOptions,
     mixing: Mixing,
