@@ -27,8 +27,7 @@
 //! ```
 //!
 //! # For implementers
-//! Nothing here knows of frames or time. What is missing is a policy that carries these messages, and what it has to do
-//! when neighbours go offline: [`Mixing::without`] and [`Consensus::forget`] are made for it.
+//! Nothing here knows of frames or time: [`Gossip`](crate::policy::Gossip) is the policy that carries these messages.
 
 mod consensus;
 mod mixing;

@@ -210,12 +210,6 @@ impl<S: Scalar> Consensus<S> {
         let others = (0..words.count()?).map(|_| Some((words.node()?, words.values()?))).collect::<Option<_>>()?;
         Some(Self { rule, row: row.clone(), own, others, moment, steps })
     }
-
-    /// Forgets all copies, as both ends of every link must where messages were lost; what is sent next is sent whole.
-    pub fn forget(&mut self) {
-        self.own.fill(S::zero());
-        self.others.values_mut().for_each(|copy| copy.fill(S::zero()));
-    }
 }
 
 /// Adds what a message says to a copy.

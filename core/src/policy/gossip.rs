@@ -4,8 +4,8 @@
 //! 2024), carried by notes: no rounds, no agreement, nobody waits for anybody but its neighbours.
 //!
 //! # For users
-//! [`Gossip`] with a [`Topology`], a [`Rule`] and any [`Compressor`]. With [`Identity`], `Rule::Choco { step: 1.0 }` is
-//! D-PSGD.
+//! [`Gossip`] with a [`Row`] of a mixing matrix, a [`Rule`] and any [`Compressor`]. With [`Identity`],
+//! `Rule::Choco { step: 1.0 }` is D-PSGD.
 //!
 //! # For implementers
 //! - A node keeps public copies of its neighbours' models, which each of them keeps of its own, equal to the bit. Every
@@ -15,8 +15,8 @@
 //!   is kept for its turn. Who has not spoken until the deadline counts by what was last known of it.
 //! - Who has not spoken for four exchanges is neither waited for nor counted nor sent anything but requests,
 //!   more and more rarely, until it speaks again: nothing piles up in front of a slow link.
-//! - Who cannot be reached is no neighbour: what was given to it each gives to itself
-//!   ([`Mixing::without`]), so that the mean over nodes stays where it is once both ends know. Whoever returns is sent a
+//! - Who cannot be reached when an exchange begins is no neighbour: what was given to it each gives to itself
+//!   ([`Mixing::without`](crate::gossip::Mixing::without)), so that the mean over nodes stays where it is once both ends know. Whoever returns is sent a
 //!   whole copy, and sends one.
 
 mod note;
@@ -25,7 +25,7 @@ use super::words::{Saved, Words};
 use super::{AveragingPolicy, PolicyAction, PolicyInput};
 use crate::cluster::{Digest, Digester};
 use crate::compress::{Compressor, Identity};
-use crate::gossip::{Consensus, Mixing, Row, Rule, Topology};
+use crate::gossip::{Consensus, Row, Rule};
 use crate::scalar::{Scalar, Values};
 use crate::seed::Seed;
 use crate::time::{Duration, Instant};
@@ -39,10 +39,8 @@ use note::{Note, Piece};
 /// The knobs of a [`Gossip`] policy.
 #[derive(Clone, Debug)]
 pub struct GossipOptions {
-    /// Whose policy it is.
-    pub node: NodeId,
-    /// Who is whose neighbour; nodes that it does not have are nobody's.
-    pub topology: Topology,
+    /// Who its neighbours are and how much it gives to each: its row of a [`Mixing`](crate::gossip::Mixing).
+    pub row: Row,
     /// How models move.
     pub rule: Rule,
     /// Iterations from one exchange to the next, at least 1.
@@ -55,8 +53,8 @@ pub struct GossipOptions {
 
 impl GossipOptions {
     /// An exchange after every iteration, that waits for neighbours for 25 ms.
-    pub fn new(node: NodeId, topology: Topology, rule: Rule) -> Self {
-        Self { node, topology, rule, interval: 1, patience: Duration::from_millis(25), seed: Seed(0) }
+    pub fn new(row: Row, rule: Rule) -> Self {
+        Self { row, rule, interval: 1, patience: Duration::from_millis(25), seed: Seed(0) }
     }
 }
 
@@ -83,16 +81,18 @@ struct Neighbour {
     pending: VecDeque<Message>,
     /// A message of which pieces are missing, and how long it will be.
     partial: Option<(Message, usize)>,
-    /// It has been asked for its copy since the last exchange, or lately if it is silent.
+    /// It has been asked for its copy, which has not come.
     asked: bool,
-    /// Exchanges that have ended without a message of it.
+    /// Exchanges that have ended without news of it.
     silent: u32,
+    /// The sequence of its last message.
+    last: u64,
 }
 
 impl Neighbour {
     /// The sequence of a message that adds to the last one.
     fn next(&self) -> Option<u64> {
-        Some(self.pending.back().map(|message| message.sequence).or(self.held)? + 1)
+        self.pending.back().map(|message| message.sequence).or(self.held)?.checked_add(1)
     }
 
     fn is_silent(&self) -> bool {
@@ -103,6 +103,11 @@ impl Neighbour {
     fn lose(&mut self, node: NodeId, actions: &mut VecDeque<PolicyAction>) {
         self.held = None;
         self.pending.clear();
+        self.ask(node, actions);
+    }
+
+    /// Asks for its copy, once.
+    fn ask(&mut self, node: NodeId, actions: &mut VecDeque<PolicyAction>) {
         if !self.asked {
             self.asked = true;
             actions.push_back(PolicyAction::Tell { to: node, bytes: Note::Ask.encode() });
@@ -115,7 +120,7 @@ impl Neighbour {
 struct Exchange<S> {
     model: Vec<S>,
     until: Instant,
-    /// Neighbours that could be reached when it began and still can.
+    /// Neighbours that could be reached when it began.
     live: Vec<NodeId>,
 }
 
@@ -131,7 +136,6 @@ const MOST_PENDING: usize = 4;
 /// changed in its model, waits for one message of each, and moves. Who has missed something asks for it whole.
 pub struct Gossip<S: Scalar> {
     options: GossipOptions,
-    mixing: Mixing,
     compressor: Box<dyn Compressor<S>>,
     actions: VecDeque<PolicyAction>,
     neighbours: BTreeMap<NodeId, Neighbour>,
@@ -158,18 +162,15 @@ impl<S: Scalar> Gossip<S> {
     /// With these options; messages are compressed by `compressor`, the same on all nodes.
     ///
     /// # Panics
-    /// If `interval` is 0, if the topology does not have the node, or as [`Consensus::new`] does.
+    /// If `interval` is 0, or as [`Consensus::new`] does.
     #[track_caller]
     pub fn new(options: GossipOptions, compressor: Box<dyn Compressor<S>>) -> Self {
         assert!(options.interval > 0, "0 iterations from one exchange to the next leave no time to train");
-        let mixing = Mixing::metropolis(&options.topology);
-        let row = mixing.row(options.node);
         // A rule that cannot be kept is refused now.
-        let _ = Consensus::<S>::new(options.rule, row, 0);
-        let neighbours = row.others.keys().map(|&node| (node, Neighbour::default())).collect();
+        let _ = Consensus::<S>::new(options.rule, &options.row, 0);
+        let neighbours = options.row.others.keys().map(|&node| (node, Neighbour::default())).collect();
         Self {
             options,
-            mixing,
             compressor,
             actions: VecDeque::new(),
             neighbours,
@@ -192,13 +193,14 @@ impl<S: Scalar> Gossip<S> {
 
     /// A row that gives to the live neighbours whose copies are known.
     fn row(&self, live: &[NodeId]) -> Row {
-        let mut mixing = self.mixing.clone();
-        for (&node, neighbour) in &self.neighbours {
-            if neighbour.held.is_none() || !live.contains(&node) {
-                mixing = mixing.without(self.options.node, node);
-            }
-        }
-        mixing.row(self.options.node).clone()
+        let is_known = |node: &NodeId| {
+            live.contains(node) && self.neighbours.get(node).is_some_and(|neighbour| neighbour.held.is_some())
+        };
+        let Row { mut own, others } = self.options.row.clone();
+        let (others, left_out): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            others.into_iter().partition(|(node, _)| is_known(node));
+        own += left_out.values().sum::<f64>();
+        Row { own, others }
     }
 
     /// Whoever is not among `peers` is no neighbour for now: what is on the way to it is lost, and what it has said is old.
@@ -213,9 +215,8 @@ impl<S: Scalar> Gossip<S> {
     fn begin(&mut self, now: Instant, parameters: Values<'_>, peers: &[NodeId]) {
         let mut model = Vec::with_capacity(parameters.len());
         parameters.for_each(|_, value| model.push(S::of(value)));
-        let consensus = self
-            .consensus
-            .get_or_insert_with(|| Consensus::new(self.options.rule, self.mixing.row(self.options.node), model.len()));
+        let consensus =
+            self.consensus.get_or_insert_with(|| Consensus::new(self.options.rule, &self.options.row, model.len()));
         if !core::mem::take(&mut self.due) || model.len() != consensus.own().len() {
             return;
         }
@@ -226,6 +227,12 @@ impl<S: Scalar> Gossip<S> {
             return;
         }
         self.sequence += 1;
+        if !consensus.own().iter().all(|value| value.is_finite()) {
+            // Sums of what was sent have left the range of numbers, though the model has not: from the beginning.
+            self.consensus = None;
+            self.part(&[]);
+            return;
+        }
         let digest = digest(consensus.own());
         self.part(peers);
         let live: Vec<NodeId> = self.neighbours.keys().copied().filter(|node| peers.contains(node)).collect();
@@ -236,13 +243,14 @@ impl<S: Scalar> Gossip<S> {
         for &to in &live {
             let neighbour = self.neighbours.get_mut(&to).expect("one of them");
             if neighbour.is_silent() {
-                // More and more rarely: the request or the answer may have been lost, or wait in front of the link.
-                neighbour.asked = !neighbour.silent.is_power_of_two() && !neighbour.silent.is_multiple_of(64);
+                // What it has missed is sent whole once it speaks again. It is asked more and more rarely: the request or
+                // the answer may have been lost, or wait in front of the link.
                 neighbour.follows = false;
-                neighbour.lose(to, &mut self.actions);
+                neighbour.held = None;
+                neighbour.asked &= !neighbour.silent.is_power_of_two();
+                neighbour.ask(to, &mut self.actions);
                 continue;
             }
-            neighbour.asked = false;
             if neighbour.follows {
                 say(&mut self.actions, to, &message);
             } else {
@@ -341,8 +349,13 @@ impl<S: Scalar> Gossip<S> {
                     neighbour.partial = Some((message, total));
                     return;
                 }
-                neighbour.silent = 0;
+                // The answer to a request that says nothing new is that of a node which is still at the same step.
+                if message.sequence != neighbour.last {
+                    neighbour.silent = 0;
+                }
+                neighbour.last = message.sequence;
                 if message.whole {
+                    neighbour.asked = false;
                     neighbour.pending.clear();
                     neighbour.pending.push_back(message);
                 } else if neighbour.next() == Some(message.sequence) && neighbour.pending.len() < MOST_PENDING {
@@ -421,14 +434,10 @@ impl<S: Scalar> AveragingPolicy for Gossip<S> {
                 }
             }
             PolicyInput::Observed { parameters, peers } => self.begin(now, parameters, peers),
-            PolicyInput::Peers(peers) => {
-                self.part(peers);
-                if let Some(exchange) = &mut self.exchange {
-                    exchange.live.retain(|node| peers.contains(node));
-                }
-                self.end_if_complete();
-            }
             PolicyInput::Told { from, bytes } => self.told(from, bytes),
+            // Who has finished and who was lost look the same, and what they have said last may still be on its way: the
+            // deadline is near enough.
+            PolicyInput::Peers(_) => {}
             // Nothing is committed where nobody contributes.
             PolicyInput::Committed(_) | PolicyInput::Healed(_) | PolicyInput::Abandoned(_) => {}
         }
@@ -455,6 +464,7 @@ impl<S: Scalar> AveragingPolicy for Gossip<S> {
         for neighbour in self.neighbours.values() {
             let flags = [u64::from(neighbour.follows), u64::from(neighbour.asked), u64::from(neighbour.silent)];
             words.0.extend(flags);
+            words.0.push(neighbour.last);
             words.optional(neighbour.held.as_ref(), |words, &held| words.0.push(held));
             words.0.push(neighbour.pending.len() as u64);
             neighbour.pending.iter().for_each(|message| words.message(message));
@@ -478,6 +488,7 @@ impl<S: Scalar> AveragingPolicy for Gossip<S> {
             self.consensus = None;
             self.exchange = None;
             self.part(&[]);
+            self.actions.push_back(PolicyAction::Proceed);
         }
     }
 }
@@ -497,18 +508,15 @@ fn message(words: &mut Saved<'_>) -> Option<Message> {
 impl<S: Scalar> Gossip<S> {
     /// Reads what was saved with the same options; `None` if it ends too early.
     fn read(&mut self, words: &mut Saved<'_>) -> Option<()> {
-        self.consensus = if words.flag()? {
-            Some(Consensus::restore(self.options.rule, self.mixing.row(self.options.node), words)?)
-        } else {
-            None
-        };
+        self.consensus =
+            if words.flag()? { Some(Consensus::restore(self.options.rule, &self.options.row, words)?) } else { None };
         self.sequence = words.word()?;
         for neighbour in self.neighbours.values_mut() {
-            let (follows, asked, silent) = (words.flag()?, words.flag()?, words.word()? as u32);
+            let (follows, asked, silent, last) = (words.flag()?, words.flag()?, words.word()? as u32, words.word()?);
             let held = if words.flag()? { Some(words.word()?) } else { None };
             let pending = (0..words.count()?).map(|_| message(words)).collect::<Option<_>>()?;
             let partial = if words.flag()? { Some((message(words)?, words.word()? as usize)) } else { None };
-            *neighbour = Neighbour { follows, held, pending, partial, asked, silent };
+            *neighbour = Neighbour { follows, held, pending, partial, asked, silent, last };
         }
         self.exchange = if words.flag()? {
             let (model, until) = (words.values()?, Instant::from_nanos(words.word()?));

@@ -4,7 +4,7 @@ use super::gossip::{Code, GossipSettings};
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
-use kronfleet_core::gossip::{AdaGossip, Rule};
+use kronfleet_core::gossip::{AdaGossip, Mixing, Rule};
 use kronfleet_core::policy::{
     AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Local, Missed, Periodic,
     Rejoin, Request, Threshold,
@@ -221,11 +221,12 @@ impl AveragingSettings {
 
     /// A policy that gossips.
     fn neighbourly(&self, node: NodeId, rule: Rule, code: Code) -> Result<Box<dyn AveragingPolicy>> {
+        let mixing = Mixing::metropolis(&self.gossip.topology.topology(self.nodes)?);
         let options = GossipOptions {
             interval: self.interval,
             patience: self.patience(),
             seed: Seed(0).derive("gossip", u64::from(node.0)),
-            ..GossipOptions::new(node, self.gossip.topology.topology(self.nodes)?, rule)
+            ..GossipOptions::new(mixing.row(node).clone(), rule)
         };
         Ok(Box::new(Gossip::new(options, code.compressor())))
     }

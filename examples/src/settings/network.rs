@@ -126,13 +126,13 @@ impl NetworkSettings {
         Ok(())
     }
 
-    /// Whether rounds can ever come to an end on such links.
+    /// Whether rounds and exchanges can ever come to an end on such links.
     ///
     /// # Errors
     /// If not, with the remedy.
     pub fn check(&self, averaging: &AveragingSettings) -> Result<(), String> {
         let (longest, budget) = (self.latency + self.jitter, averaging.stall_budget);
-        if averaging.policy.averages() && longest >= budget {
+        if (averaging.policy.averages() || averaging.policy.gossips()) && longest >= budget {
             return Err(format!(
                 "frames that travel {longest:?} cannot keep a --stall-budget of {budget:?}: give several times as much, or \
                  less --latency and --jitter"

@@ -39,6 +39,8 @@ struct Hall {
     flip: bool,
     /// From whom to whom nothing arrives, though it is under way.
     stuck: Option<(usize, usize)>,
+    /// Who has made so many iterations has finished, and takes part no more.
+    ends: u64,
 }
 
 impl Hall {
@@ -54,6 +56,7 @@ impl Hall {
             asked: 0,
             flip: false,
             stuck: None,
+            ends: u64::MAX,
         };
         for (node, model) in models.iter().enumerate() {
             let policy = hall.policy(node);
@@ -66,15 +69,17 @@ impl Hall {
     }
 
     fn policy(&self, node: usize) -> Gossip<f64> {
-        let node = NodeId(node as u32);
-        let options =
-            GossipOptions { patience: PATIENCE, ..GossipOptions::new(node, self.topology.clone(), self.rule) };
+        let row = Mixing::metropolis(&self.topology).row(NodeId(node as u32)).clone();
+        let options = GossipOptions { patience: PATIENCE, ..GossipOptions::new(row, self.rule) };
         Gossip::new(options, compressor(self.which))
     }
 
     /// Who can be reached by a node.
     fn peers(&self, node: usize) -> Vec<NodeId> {
-        let there = |&other: &usize| other != node && !self.members[other].away && !self.members[node].away;
+        let there = |&other: &usize| {
+            let [here, there] = [&self.members[node], &self.members[other]];
+            other != node && !here.away && !there.away && (there.iteration < self.ends || there.paused)
+        };
         (0..self.members.len()).filter(there).map(|other| NodeId(other as u32)).collect()
     }
 
@@ -201,6 +206,7 @@ fn in_whatever_order_messages_come_models_move_as_in_lockstep() {
     let law = |(topology, rule, which, seed, restores): (Topology, Rule, usize, u64, bool)| {
         let mut fleet = Fleet::new(rule, &Mixing::metropolis(&topology), which, seed);
         let mut hall = Hall::new(&topology, rule, which, &fleet.models, seed);
+        hall.ends = 6;
         for iteration in 1..=6 {
             fleet.gossip();
             while hall.members.iter().any(|member| member.iteration < iteration || member.paused) {
@@ -317,25 +323,42 @@ fn nothing_piles_up_in_front_of_a_link_that_stands_still() {
 
 #[test]
 fn notes_of_others_and_torn_ones_are_survived() {
-    let law = |(seed, notes): (u64, Vec<Vec<u8>>)| {
+    let law = |(seed, notes): (u64, Vec<Note>)| {
         let topology = Topology::ring(3);
         let rule = Rule::Choco { step: 0.5 };
-        let fleet = Fleet::new(rule, &Mixing::metropolis(&topology), 1, seed);
-        let mut hall = Hall::new(&topology, rule, 1, &fleet.models, seed);
-        for mut bytes in notes {
-            if let Some(first) = bytes.first_mut() {
-                *first = 0x11 + *first % 3;
-            }
-            hall.tell(0, PolicyInput::Told { from: NodeId(1), bytes: &bytes });
+        let fleet = Fleet::new(rule, &Mixing::metropolis(&topology), 0, seed);
+        let mut hall = Hall::new(&topology, rule, 0, &fleet.models, seed);
+        for (kind, sequence, total, offset, digest, content) in notes {
+            let mut bytes = vec![kind];
+            bytes.extend(sequence.to_le_bytes());
+            bytes.extend(digest.to_le_bytes());
+            bytes.extend(total.to_le_bytes());
+            bytes.extend(offset.to_le_bytes());
+            bytes.extend(content.iter().flat_map(|value: &f64| value.to_le_bytes()));
+            let len = hall.random.below(bytes.len() as u64 + 1) as usize;
+            // Half of them whole.
+            let part = if hall.random.chance(0.5) { len } else { bytes.len() };
+            hall.tell(0, PolicyInput::Told { from: NodeId(1), bytes: &bytes[..part] });
             for _ in 0..5 {
                 hall.happen(40);
             }
         }
         hall.run(40);
-        hall.run(200);
+        // In step, as nodes are whose steps take equally long.
+        (41..200).for_each(|iteration| hall.run(iteration));
         let apart = disagreement(&hall.models());
         if apart < 1e-6 { Ok(()) } else { Err(format!("apart by {apart}")) }
     };
-    let notes = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..6);
-    assert_eq!(Check::default().hold((any::<u64>(), notes), law), Ok(()));
+    let sequence = prop_oneof![0_u64..5, Just(u64::MAX), any::<u64>()];
+    let total = prop_oneof![4 => Just(96_u32), 1 => any::<u32>()];
+    let offset = prop_oneof![4 => Just(0_u32), 1 => 0_u32..96];
+    let content = prop_oneof![Just(12_usize), 0_usize..13].prop_flat_map(|len| {
+        let value = prop_oneof![9 => -2.0..2.0, 1 => prop_oneof![Just(f64::NAN), Just(f64::MAX), Just(f64::INFINITY)]];
+        proptest::collection::vec(value, len)
+    });
+    let note = (0x11_u8..0x14, sequence, total, offset, any::<u64>(), content);
+    assert_eq!(Check::default().hold((any::<u64>(), proptest::collection::vec(note, 0..9)), law), Ok(()));
 }
+
+/// Kind, sequence, total, offset, digest and content.
+type Note = (u8, u64, u32, u32, u64, Vec<f64>);
