@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "lossy sweep", version)]
 pub struct SweepSettings {
-    /// unstable, gossip or choosing (the studies of docs/unstable.md, gossip.md and choosing.md), smoke (seconds), or a
-    /// TOML file
+    /// unstable or gossip (the studies of docs/unstable.md and gossip.md), choosing (every policy at every share of the
+    /// time offline), smoke (seconds), or a TOML file
     #[arg(default_value = "unstable", value_name = "NAME|FILE")]
     pub grid: String,
     /// Instead of the grid's groups: vary a setting, such as `offline-fraction=0,0.4,0.8`; several are crossed, the last
