@@ -5,7 +5,11 @@ use crate::error::WgpuError;
 use crate::queue::Queue;
 use std::collections::BTreeMap;
 use std::sync::mpsc;
+use std::time::Duration;
 use wgpu::BufferUsages;
+
+/// How long another thread may take to call what it has taken, before the device is looked at again.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A snapshot on its way to the host.
 #[derive(Debug)]
@@ -65,9 +69,7 @@ impl Staging {
             // Nobody listens any more where waiting itself failed.
             let _ = sender.send(outcome);
         });
-        wait(queue.device())?;
-        let mapped = receiver.try_recv().map_err(|error| error.to_string());
-        let mapped = mapped.and_then(|outcome| outcome.map_err(|error| error.to_string()));
+        let mapped = answer(queue.device(), &receiver)?;
         let view = mapped.and_then(|()| slice.get_mapped_range().map_err(|error| error.to_string()));
         match view {
             Ok(view) => read(&view),
@@ -86,6 +88,24 @@ impl Download {
     /// How many scalars it holds.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+}
+
+/// Waits for what the driver says of a mapping.
+///
+/// All queues of a device share its callbacks: whoever polls it takes what is due, and may call it after the poll of whoever
+/// asked has returned. So the poll does not end this wait, the answer does.
+fn answer(
+    device: &Device,
+    receiver: &mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
+) -> Result<Result<(), String>, WgpuError> {
+    loop {
+        wait(device)?;
+        match receiver.recv_timeout(PATIENCE) {
+            Ok(outcome) => return Ok(outcome.map_err(|error| error.to_string())),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(Err("a mapping was forgotten".to_owned())),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
     }
 }
 

@@ -6,6 +6,8 @@ mod large;
 mod loss;
 #[path = "device/step.rs"]
 mod step;
+#[path = "device/threads.rs"]
+mod threads;
 
 use kronfleet_wgpu::{Choice, Device};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,13 +16,14 @@ use std::process::ExitCode;
 /// A test on an opened device; it panics where it fails.
 type Test = fn(&Device);
 
-const TESTS: [(&str, Test); 9] = [
+const TESTS: [(&str, Test); 10] = [
     ("a step of LeNet-5 has few launches and waits for tickets alone", step::few_launches),
     ("a step of LeNet-5 is that of faer", step::as_on_a_cpu),
     ("training twice gives the same bits", step::reruns),
     ("long sums that are cut into parts are exact for whole numbers", large::long_sums),
     ("matrices of more rows than a workgroup has threads", large::many_rows),
     ("batch normalisation over many chunks", large::many_columns),
+    ("queues of several threads on one device each see their own work", threads::queues_of_threads),
     ("adapters are found by name, or it is said which there are", loss::adapters_have_names),
     ("a device that is gone is an error of its kind", loss::a_lost_device_says_so),
     ("work on one device goes on when another is lost", loss::devices_are_lost_alone),
