@@ -9,6 +9,7 @@ use crate::segment::{Ends, Options, Segment, is_taken};
 use kronfleet_core::error::ErrorKind;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::{Event, NodeId, Sent, Transport, TransportError};
+use rustix::thread::sched_getcpu;
 use rustix::time::{ClockId, clock_gettime};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ const FEWEST_SPINS: u32 = 200;
 /// The same, at most: about the time of ten wake-ups.
 const MOST_SPINS: u32 = 3200;
 
-/// Of so many of these looks, one lets others run.
+/// After so many of these looks, each time, others are let run.
 const PER_YIELD: u32 = 32;
 
 /// A sleep that is shorter than this would have been better spent looking.
@@ -210,6 +211,36 @@ impl ShmEndpoint {
         self.woken.load(Ordering::Acquire) || self.links.iter().any(news)
     }
 
+    /// Looks for news for a while; answers whether there are any.
+    fn look(&self) -> bool {
+        for spin in 1..=self.spins {
+            if spin % PER_YIELD == 0 {
+                // Whoever is awaited may be waiting for this very core. A node that keeps yielding to it is never idle,
+                // so both would stay here beside an idle core; one that sleeps is woken on that.
+                if self.shares_core() {
+                    return false;
+                }
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+            if self.news() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether a peer that is awake was last seen on the core that this node runs on; says on which this one is.
+    fn shares_core(&self) -> bool {
+        let core = sched_getcpu() as u64 + 1;
+        self.segment.slot(self.node.0).core().store(core, Ordering::Relaxed);
+        self.links.iter().any(|link| {
+            let slot = self.segment.slot(link.ends.peer.0);
+            link.up.is_some() && slot.core().load(Ordering::Relaxed) == core && !slot.bell().is_announced()
+        })
+    }
+
     /// Looks for dead peers, unless that was done a moment ago.
     fn watch(&mut self, now: Instant) {
         if now.since(self.watched) < WATCH {
@@ -367,15 +398,7 @@ impl Transport for ShmEndpoint {
                 return Ok(false);
             }
             self.watch(now);
-            if (1..=self.spins).any(|spin| {
-                // Whoever is awaited may be waiting for this very core.
-                if spin % PER_YIELD == 0 {
-                    std::thread::yield_now()
-                } else {
-                    std::hint::spin_loop()
-                }
-                self.news()
-            }) {
+            if self.look() {
                 continue;
             }
             // Woken at times, for a killed peer rings no bell.
@@ -391,5 +414,48 @@ impl Transport for ShmEndpoint {
 impl Drop for ShmEndpoint {
     fn drop(&mut self) {
         self.segment.leave(self.node.0, self.generation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kronfleet_core::cluster::RunId;
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    /// Binds this thread to a core.
+    fn bind(core: usize) {
+        let mut set = CpuSet::new();
+        set.set(core);
+        sched_setaffinity(None, &set).expect("a core that this thread may run on");
+    }
+
+    #[test]
+    fn who_is_awake_on_the_same_core_is_not_looked_for() {
+        let allowed = sched_getaffinity(None).expect("a thread's cores");
+        let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect();
+        let name = format!("cores-{}", std::process::id());
+        let open = |node| ShmEndpoint::open(&Options::new(&name, RunId(1), 2, NodeId(node))).expect("our own segment");
+        let (mut one, other) = (open(0), open(1));
+        bind(cores[0]);
+        other.shares_core();
+        assert!(!one.shares_core(), "a peer that is not up yet is not awaited");
+        let deadline = one.now() + Duration::from_secs(10);
+        assert!(
+            one.recv(deadline, &mut |event| assert_eq!(event, Event::Up(NodeId(1)))).expect("a peer that is there")
+        );
+        assert!(one.shares_core(), "both are on core {}", cores[0]);
+        let bell = other.segment.slot(1);
+        bell.bell().announce(true);
+        assert!(!one.shares_core(), "a peer that sleeps needs no core");
+        bell.bell().announce(false);
+        if let Some(&core) = cores.get(1) {
+            bind(core);
+            assert!(!one.shares_core(), "cores {} and {core} are two", cores[0]);
+        }
+        // Its successor has not waited anywhere yet.
+        drop(other);
+        let successor = open(1);
+        assert_eq!(successor.segment.slot(1).core().load(Ordering::Relaxed), 0);
     }
 }

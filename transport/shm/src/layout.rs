@@ -3,7 +3,7 @@
 //! | from | what |
 //! |---|---|
 //! | 0 | the [header](crate::header), one page |
-//! | 4096 | a slot of 512 bytes per node: generation, process, bell, heartbeats |
+//! | 4096 | a slot of 512 bytes per node: generation, process, bell, heartbeats, core |
 //! | then | 512 bytes of positions per ordered pair of nodes |
 //! | then, from a page on | the bytes of one ring per ordered pair |
 //!

@@ -113,6 +113,11 @@ impl<'a> Slot<'a> {
         self.memory.word(self.at + APART)
     }
 
+    /// One more than the number of the core it last waited on; 0 if it never did for long.
+    pub(crate) fn core(&self) -> &'a AtomicU64 {
+        self.memory.word(self.at + APART + 8)
+    }
+
     pub(crate) fn bell(&self) -> Bell<'a> {
         Bell::new(self.memory, self.at + 2 * APART)
     }
@@ -191,6 +196,7 @@ impl Segment {
         }
         let generation = before.wrapping_add(if is_taken(before) { 2 } else { 1 });
         slot.bell().announce(false);
+        slot.core().store(0, Ordering::Relaxed);
         let peers = (0..layout.nodes()).map(NodeId).filter(|&peer| peer != node);
         let ends = peers.map(|peer| segment.ends(node, peer, generation)).collect();
         slot.occupy(process);
