@@ -6,6 +6,7 @@ use crate::error::WgpuError;
 use crate::kernel::Kernel;
 use crate::queue::Queue;
 use crate::ticket::{Download, Staging, Verdict, wait};
+use crate::tuning::Variant;
 use core::ops::Range;
 use kronfleet_core::backend::{
     Backend, BatchNorm, Buffer as _, Convolution, Counters, Eigen, EvoNorm, Extent, Gemm, Invert, Map, MapJob, Outer,
@@ -26,6 +27,8 @@ pub struct Wgpu {
     scratch: Option<Buffer>,
     /// Memory of tables that were written.
     tables: Vec<Vec<u32>>,
+    /// The shader of products that is being measured.
+    pub(crate) forced: Option<Variant>,
 }
 
 impl Wgpu {
@@ -42,6 +45,7 @@ impl Wgpu {
             nothing,
             scratch: None,
             tables: Vec::new(),
+            forced: None,
         })
     }
 

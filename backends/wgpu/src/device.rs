@@ -3,9 +3,11 @@
 use crate::adapter::{self, Adapter, Choice};
 use crate::error::WgpuError;
 use crate::kernel::{Access, COMMON, Kernel};
+use crate::options::Options;
+use crate::tuning::{Choices, Class, Variant};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// An opened adapter, shared by any number of [`Wgpu`](crate::Wgpu) queues; clones are the same device.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ struct Shared {
     pipelines: Mutex<BTreeMap<&'static str, Arc<Pipeline>>>,
     fault: Arc<Mutex<Option<WgpuError>>>,
     next_buffer: AtomicU64,
+    /// Which shaders compute products, and what a user should know of that; made last of all.
+    products: OnceLock<(Choices, Option<String>)>,
 }
 
 /// A compiled shader.
@@ -31,14 +35,31 @@ pub(crate) struct Pipeline {
 }
 
 impl Device {
-    /// Opens an adapter. Takes some milliseconds; shaders are compiled when they are first needed.
+    /// Opens an adapter, everything else by default: see [`Options`].
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub fn open(choice: &Choice) -> Result<Self, WgpuError> {
+        Self::open_with(&Options { adapter: choice.clone(), ..Options::default() })
+    }
+
+    /// Opens an adapter. Takes some milliseconds, and seconds where products are measured; shaders are compiled when they
+    /// are first needed.
     ///
     /// # Errors
     /// If there is no such adapter, or its driver refuses.
-    pub fn open(choice: &Choice) -> Result<Self, WgpuError> {
-        let found = adapter::find(choice)?;
+    ///
+    /// # Panics
+    /// If less may be bound than [`Options::LEAST_BINDING`].
+    pub fn open_with(options: &Options) -> Result<Self, WgpuError> {
+        let found = adapter::find(&options.adapter)?;
         let mut adapter = adapter::describe(&found);
-        let limits = found.limits();
+        let mut limits = found.limits();
+        if let Some(bytes) = options.binding_bytes {
+            assert!(bytes >= Options::LEAST_BINDING, "{bytes} bytes bind less than {}", Options::LEAST_BINDING);
+            limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
+            adapter.binding_bytes = limits.max_storage_buffer_binding_size;
+        }
         // Bindings begin at multiples of 256 bytes.
         adapter.binding_bytes &= !255;
         let descriptor = wgpu::DeviceDescriptor {
@@ -60,8 +81,38 @@ impl Device {
             // What else went wrong did so because of this.
             *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(WgpuError::Lost { reason });
         });
-        let shared = Shared { raw, queue, adapter, pipelines: Mutex::default(), fault, next_buffer: AtomicU64::new(0) };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Shared {
+            raw,
+            queue,
+            adapter,
+            pipelines: Mutex::default(),
+            fault,
+            next_buffer: AtomicU64::new(0),
+            products: OnceLock::new(),
+        };
+        let device = Self { shared: Arc::new(shared) };
+        let products = Choices::make(&device, &options.tuning)?;
+        device.shared.products.get_or_init(|| products);
+        Ok(device)
+    }
+
+    /// What a user should know: that what was measured of products could not be read or kept. Nothing if all is well.
+    pub fn warning(&self) -> Option<&str> {
+        self.shared.products.get().and_then(|(_, warning)| warning.as_deref())
+    }
+
+    /// Which shader computes which products.
+    pub fn products(&self) -> Vec<(Class, Variant)> {
+        self.shared.products.get().map_or_else(Vec::new, |(choices, _)| choices.list().collect())
+    }
+
+    /// The shader for products of this class.
+    ///
+    /// # Panics
+    /// While products are being measured.
+    pub(crate) fn product(&self, class: Class) -> Variant {
+        let (choices, _) = self.shared.products.get().expect("while products are measured, who measures says which");
+        choices.variant(class)
     }
 
     /// What the adapter says of itself.
@@ -119,7 +170,7 @@ impl Device {
 
     fn compile(&self, kernel: &Kernel) -> Pipeline {
         let raw = self.raw();
-        let source = [kernel.prefix, COMMON, kernel.source].concat();
+        let source = [&[COMMON], kernel.source].concat().concat();
         let module = raw.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(kernel.name),
             source: wgpu::ShaderSource::Wgsl(source.into()),

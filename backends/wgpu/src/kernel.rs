@@ -14,9 +14,8 @@ use Access::{Read, Write};
 pub(crate) struct Kernel {
     /// Unique.
     pub(crate) name: &'static str,
-    /// Constants of this variant.
-    pub(crate) prefix: &'static str,
-    pub(crate) source: &'static str,
+    /// What follows [`COMMON`], one after the other.
+    pub(crate) source: &'static [&'static str],
     pub(crate) bindings: &'static [Access],
 }
 
@@ -25,29 +24,39 @@ pub(crate) const COMMON: &str = include_str!("shader/common.wgsl");
 
 macro_rules! kernel {
     ($constant:ident, $name:literal, $bindings:expr) => {
-        pub(crate) const $constant: Kernel = Kernel {
-            name: $name,
-            prefix: "",
-            source: include_str!(concat!("shader/", $name, ".wgsl")),
-            bindings: &$bindings,
-        };
+        pub(crate) const $constant: Kernel =
+            Kernel { name: $name, source: &[include_str!(concat!("shader/", $name, ".wgsl"))], bindings: &$bindings };
     };
 }
 
-macro_rules! product {
-    ($constant:ident, $name:literal, $side:literal) => {
-        pub(crate) const $constant: Kernel = Kernel {
-            name: $name,
-            prefix: concat!("const SIDE = ", $side, "u;\n"),
-            source: include_str!("shader/product.wgsl"),
-            bindings: &[Read, Read, Write, Write],
-        };
+const PRODUCT_JOB: &str = include_str!("shader/product_job.wgsl");
+
+/// A shader of products.
+const fn product(name: &'static str, source: &'static [&'static str]) -> Kernel {
+    Kernel { name, source, bindings: &[Read, Read, Write, Write] }
+}
+
+macro_rules! tiled {
+    ($constant:ident, $name:literal, $side:literal, $depth:literal) => {
+        pub(crate) const $constant: Kernel = product(
+            $name,
+            &[
+                concat!("const SIDE = ", $side, "u;\nconst DEPTH = ", $depth, "u;\n"),
+                PRODUCT_JOB,
+                include_str!("shader/product.wgsl"),
+            ],
+        );
     };
 }
 
-product!(PRODUCT_16, "product 16×16", 4);
-product!(PRODUCT_32, "product 32×32", 8);
-product!(PRODUCT_64, "product 64×64", 16);
+tiled!(PRODUCT_16, "product 16×16", 4, 16);
+tiled!(PRODUCT_32, "product 32×32", 8, 16);
+tiled!(PRODUCT_32_DEEP, "product 32×32, deep", 8, 32);
+tiled!(PRODUCT_64, "product 64×64", 16, 16);
+pub(crate) const PRODUCT_DIRECT: Kernel =
+    product("product, direct", &[PRODUCT_JOB, include_str!("shader/product_direct.wgsl")]);
+pub(crate) const PRODUCT_NAIVE: Kernel =
+    product("product, naive", &[PRODUCT_JOB, include_str!("shader/product_naive.wgsl")]);
 kernel!(PARTS, "parts", [Read, Write]);
 kernel!(MAP, "map", [Read, Read, Write]);
 kernel!(REDUCE, "reduce", [Read, Read, Write]);

@@ -3,8 +3,9 @@
 use crate::backend::Wgpu;
 use crate::buffer::Buffer;
 use crate::error::WgpuError;
-use crate::kernel::{Kernel, PARTS, PRODUCT_16, PRODUCT_32, PRODUCT_64};
+use crate::kernel::PARTS;
 use crate::table::{hull, runs, span, steps, word};
+use crate::tuning::{Class, Variant};
 use kronfleet_core::backend::{Buffer as _, Gemm, Outer};
 use kronfleet_core::matrix::Region;
 
@@ -29,7 +30,8 @@ impl Job {
     /// long. It depends on shapes alone, and so do the bits.
     fn parts(&self, tiles: usize) -> usize {
         let terms = self.product.a.columns;
-        if tiles >= BUSY || terms < 2 * PART { 1 } else { (terms / PART).min(BUSY / tiles.max(1)).max(1) }
+        let busy = if tiles >= BUSY || terms < 2 * PART { 1 } else { (terms / PART).min(BUSY / tiles.max(1)).max(1) };
+        busy.max(terms.div_ceil(LONGEST))
     }
 }
 
@@ -37,6 +39,8 @@ impl Job {
 const BUSY: usize = 64;
 /// Terms of a part, at least.
 const PART: usize = 512;
+/// Terms of a part, at most: a turn of a loop each, of which lavapipe makes 65,535 (see `factorisation.rs`).
+const LONGEST: usize = 1 << 14;
 
 impl Wgpu {
     pub(crate) fn run_gemm(&mut self, jobs: &[Gemm<f32>], a: &Buffer, b: &Buffer, c: &Buffer) -> Result<(), WgpuError> {
@@ -79,7 +83,8 @@ impl Wgpu {
             let [of_a, of_b, of_c] = spans(run);
             let bound = [self.bind(a, of_a)?, self.bind(b, of_b)?, self.bind(c, of_c)?];
             let tiles: usize = run.iter().map(|job| job.tiles(32)).sum();
-            let (kernel, side) = variant(run);
+            let variant = self.variant(run);
+            let side = variant.side();
             let mut table = self.table();
             let mut joins = self.table();
             table.resize(HEADER, 0);
@@ -120,19 +125,16 @@ impl Wgpu {
             joins[1] = word((joins.len() - HEADER) / PART_RECORD);
             let scratch = self.scratch(scratch)?;
             let [of_a, of_b, of_c] = bound;
-            self.launch(kernel, table, &[of_a, of_b, of_c.clone(), scratch.clone()], groups)?;
+            self.launch(variant.kernel(), table, &[of_a, of_b, of_c.clone(), scratch.clone()], groups)?;
             self.launch(&PARTS, joins, &[scratch, of_c], join_groups)?;
         }
         Ok(())
     }
-}
 
-/// The shader for these shapes and the rows and columns of its tiles: the largest tiles that are not mostly empty.
-fn variant(jobs: &[Job]) -> (&'static Kernel, usize) {
-    let extent = |job: &Job| job.product.c.rows.min(job.product.c.columns);
-    match jobs.iter().map(extent).max().unwrap_or(0) {
-        0..=16 => (&PRODUCT_16, 16),
-        17..=48 => (&PRODUCT_32, 32),
-        _ => (&PRODUCT_64, 64),
+    /// The shader for the largest of these products.
+    fn variant(&self, jobs: &[Job]) -> Variant {
+        let largest = jobs.iter().max_by_key(|job| job.product.flops());
+        let class = largest.map(|job| Class::of(&job.product));
+        self.forced.unwrap_or_else(|| class.map_or(Variant::Tile16, |class| self.device().product(class)))
     }
 }

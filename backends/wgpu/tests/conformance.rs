@@ -2,12 +2,12 @@
 
 use kronfleet_conformance::backend::laws;
 use kronfleet_conformance::check::Check;
-use kronfleet_wgpu::{Choice, Device, Wgpu};
+use kronfleet_wgpu::{Device, Options, Wgpu};
 use std::process::ExitCode;
 
 /// No test harness: it would keep what is skipped to itself. Arguments name laws, as parts of their names.
 fn main() -> ExitCode {
-    let device = match Device::open(&Choice::Best) {
+    let device = match Device::open_with(&Options::fixed()) {
         Ok(device) => device,
         Err(error) => {
             println!("skipped: the laws on a GPU: {error}");

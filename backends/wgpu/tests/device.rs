@@ -4,19 +4,21 @@
 mod large;
 #[path = "device/loss.rs"]
 mod loss;
+#[path = "device/products.rs"]
+mod products;
 #[path = "device/step.rs"]
 mod step;
 #[path = "device/threads.rs"]
 mod threads;
 
-use kronfleet_wgpu::{Choice, Device};
+use kronfleet_wgpu::{Device, Options};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 /// A test on an opened device; it panics where it fails.
 type Test = fn(&Device);
 
-const TESTS: [(&str, Test); 10] = [
+const TESTS: &[(&str, Test)] = &[
     ("a step of LeNet-5 has few launches and waits for tickets alone", step::few_launches),
     ("a step of LeNet-5 is that of faer", step::as_on_a_cpu),
     ("training twice gives the same bits", step::reruns),
@@ -24,6 +26,9 @@ const TESTS: [(&str, Test); 10] = [
     ("matrices of more rows than a workgroup has threads", large::many_rows),
     ("batch normalisation over many chunks", large::many_columns),
     ("queues of several threads on one device each see their own work", threads::queues_of_threads),
+    ("products have the same bits by every shader", products::same_bits),
+    ("the shader chosen for products is not slower than a naive one", products::chosen_is_fast),
+    ("products are measured once per adapter", products::measured_once),
     ("adapters are found by name, or it is said which there are", loss::adapters_have_names),
     ("a device that is gone is an error of its kind", loss::a_lost_device_says_so),
     ("work on one device goes on when another is lost", loss::devices_are_lost_alone),
@@ -31,7 +36,7 @@ const TESTS: [(&str, Test); 10] = [
 
 /// No test harness: it would keep what is skipped to itself. Arguments name tests, as parts of their names.
 fn main() -> ExitCode {
-    let device = match Device::open(&Choice::Best) {
+    let device = match Device::open_with(&Options::fixed()) {
         Ok(device) => device,
         Err(error) => {
             println!("skipped: tests of a GPU: {error}");

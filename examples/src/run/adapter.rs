@@ -24,6 +24,9 @@ pub(crate) fn wgpu(adapter: Option<&str>) -> Result<impl Fn() -> Wgpu + Sync + u
     if adapter.is_none() && !device.adapter().is_gpu {
         eprintln!("warning: no GPU was found; {} computes in its place, slowly", device.adapter());
     }
+    if let Some(warning) = device.warning() {
+        eprintln!("warning: {warning}");
+    }
     Wgpu::new(&device).context("--backend wgpu cannot be had")?;
     Ok(move || Wgpu::new(&device).unwrap_or_else(|error| panic!("the device was there and is lost: {error}")))
 }
