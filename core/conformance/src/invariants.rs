@@ -21,6 +21,7 @@ pub mod majority;
 pub mod memory;
 pub mod monotony;
 pub mod ownership;
+pub mod quarantine;
 pub mod reproducibility;
 
 use crate::violation::Violation;
@@ -141,12 +142,14 @@ struct Invariants {
     finiteness: finiteness::Finiteness,
     accounting: accounting::Accounting,
     departure: departure::Departure,
+    quarantine: quarantine::Quarantine,
 }
 
 impl Invariants {
-    fn all(&mut self) -> [&mut dyn Invariant; 8] {
-        let Self { agreement, majority, exactness, convexity, monotony, finiteness, accounting, departure } = self;
-        [agreement, majority, exactness, convexity, monotony, finiteness, accounting, departure]
+    fn all(&mut self) -> [&mut dyn Invariant; 9] {
+        let Self { agreement, majority, exactness, convexity, monotony, finiteness, accounting, departure, quarantine } =
+            self;
+        [agreement, majority, exactness, convexity, monotony, finiteness, accounting, departure, quarantine]
     }
 }
 

@@ -410,6 +410,27 @@ fn whoever_has_said_goodbye_is_neither_suspected_nor_waited_for() {
 }
 
 #[test]
+fn whoever_has_to_sit_out_takes_no_part() {
+    let (peer, cool_down) = (NodeId(2), Duration::from_secs(1));
+    let attempt = Attempt { sequence: 1, proposer: NodeId(0), incarnation: Incarnation(1) };
+    let proposed = Occurrence::Proposed { attempt, members: vec![NodeId(0), peer] };
+    let mut sitting = Run::begin();
+    sitting.record(0, Occurrence::Quarantined { peer, losses: 3, cool_down });
+    for ends in [Occurrence::Readmitted { peer }, Occurrence::Down { peer, why: Loss::Silent }] {
+        let mut lawful = sitting.clone();
+        lawful.record(0, ends);
+        lawful.record(0, proposed.clone());
+        check(&lawful.events).expect("lawful");
+    }
+    // Another node judges for itself.
+    let mut elsewhere = sitting.clone();
+    elsewhere.record(1, proposed.clone());
+    check(&elsewhere.events).expect("lawful");
+    sitting.record(0, proposed);
+    rejected(&sitting.events, "quarantine");
+}
+
+#[test]
 fn a_committed_value_that_is_not_finite_is_rejected() {
     let mut run = Run::begin();
     run.round(&[0, 1], [[1.0, 2.0], [f32::INFINITY, 1.0], [0.0; 2]], &[0]);

@@ -24,7 +24,7 @@ impl<S: Scalar> Rounds<S> {
     pub(crate) fn contribute(&mut self, now: Instant, links: &mut Links<S>, contribution: Contribution<S>) {
         self.withdraw(now, links);
         self.turn += 1;
-        if !links.zombie && self.inherit(now, links, &contribution) {
+        if (!links.zombie || mutant!(FormerInherits)) && self.inherit(now, links, &contribution) {
             return;
         }
         let member = Member {

@@ -9,10 +9,10 @@ use std::fmt;
 /// Within how many seeds this mistake is noticed: a few times as many as it took when it was measured, and 8 at least.
 pub fn bound(mutant: Mutant) -> u64 {
     match mutant {
-        Mutant::PromiseBroken => 10_000,
+        Mutant::PromiseBroken | Mutant::FormerInherits => 10_000,
         Mutant::TieGuessed => 1_000,
         Mutant::DepartureUntold => 600,
-        Mutant::LateAlone => 500,
+        Mutant::LateAlone | Mutant::QuarantineIgnored => 500,
         Mutant::GoodbyeForgotten => 300,
         Mutant::RecoveryForgets => 300,
         Mutant::OldAttempt | Mutant::DoubtApplies => 150,
