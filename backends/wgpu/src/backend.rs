@@ -15,6 +15,17 @@ use kronfleet_core::backend::{
 use kronfleet_core::matrix::Region;
 use wgpu::BufferUsages;
 
+/// What memory of operations in hand is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Room {
+    /// Sums that are cut into parts.
+    Scratch,
+    /// Operands that are part of what is written.
+    Copies,
+    /// What factorisations say of themselves.
+    Sound,
+}
+
 /// One in-order queue on a GPU.
 #[derive(Debug)]
 pub struct Wgpu {
@@ -23,8 +34,8 @@ pub struct Wgpu {
     staging: Staging,
     /// Stands for a missing operand.
     nothing: Buffer,
-    /// Scratch of one operation; what comes later is ordered behind what uses it.
-    scratch: Option<Buffer>,
+    /// Memory of operations in hand, by [`Room`]; what comes later is ordered behind what uses it.
+    rooms: [Option<Buffer>; 3],
     /// Memory of tables that were written.
     tables: Vec<Vec<u32>>,
     /// The shader of products that is being measured.
@@ -43,7 +54,7 @@ impl Wgpu {
             counters: Counters::default(),
             staging: Staging::default(),
             nothing,
-            scratch: None,
+            rooms: [None, None, None],
             tables: Vec::new(),
             forced: None,
         })
@@ -75,11 +86,6 @@ impl Wgpu {
         buffer.bound(span, limit).ok_or(WgpuError::Binding { bytes, limit: limit.0 })
     }
 
-    /// Binds all of a buffer.
-    pub(crate) fn bind_all(&self, buffer: &Buffer) -> Result<Bound, WgpuError> {
-        self.bind(buffer, 0..buffer.len())
-    }
-
     /// Binds a buffer, or something in place of one that there is not.
     pub(crate) fn bind_or_nothing(&self, buffer: Option<&Buffer>, span: Range<usize>) -> Result<Bound, WgpuError> {
         self.bind(buffer.unwrap_or(&self.nothing), if buffer.is_some() { span } else { 0..0 })
@@ -87,13 +93,27 @@ impl Wgpu {
 
     /// `len` scalars of unspecified content, for one operation.
     pub(crate) fn scratch(&mut self, len: usize) -> Result<Bound, WgpuError> {
-        let scratch = match self.scratch.take() {
-            Some(scratch) if scratch.len() >= len => scratch,
-            _ => Self::zeros(self.device(), len.next_power_of_two())?,
-        };
-        let bound = self.bind_all(&scratch);
-        self.scratch = Some(scratch);
+        self.room(Room::Scratch, len)
+    }
+
+    /// The same, of several that an operation has at once.
+    pub(crate) fn room(&mut self, room: Room, len: usize) -> Result<Bound, WgpuError> {
+        let memory = self.take_room(room, len)?;
+        let bound = self.bind(&memory, 0..len);
+        self.give_room(room, memory);
         bound
+    }
+
+    /// Takes it out, to be used as an operand; [`give_room`](Self::give_room) puts it back.
+    pub(crate) fn take_room(&mut self, room: Room, len: usize) -> Result<Buffer, WgpuError> {
+        match self.rooms[room as usize].take() {
+            Some(memory) if memory.len() >= len => Ok(memory),
+            _ => Self::zeros(self.device(), len.next_power_of_two()),
+        }
+    }
+
+    pub(crate) fn give_room(&mut self, room: Room, memory: Buffer) {
+        self.rooms[room as usize] = Some(memory);
     }
 
     /// An empty table.

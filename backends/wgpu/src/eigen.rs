@@ -4,7 +4,7 @@ use crate::backend::Wgpu;
 use crate::buffer::Buffer;
 use crate::error::WgpuError;
 use crate::kernel::JACOBI;
-use crate::table::{runs, word};
+use crate::table::{hull, runs, span, word};
 use kronfleet_core::backend::{Backend, Buffer as _, Eigen, reference};
 
 /// Rows of the largest matrix that is decomposed on the device: by one workgroup in one launch, whose loops must end in time
@@ -38,20 +38,34 @@ impl Wgpu {
                 }
             });
         }
-        let (of_matrices, of_values) = (self.bind_all(matrices)?, self.bind_all(values)?);
-        for run in runs(jobs, 6, |_| true) {
-            let scratch = self.scratch(run.iter().map(|job| job.matrix.len()).sum())?;
+        let spans = |jobs: &[Eigen]| {
+            [hull(jobs.iter().map(|job| span(job.matrix))), hull(jobs.iter().map(|job| span(job.values)))]
+        };
+        let limit = self.limit();
+        let room = |jobs: &[Eigen]| jobs.iter().map(|job| job.matrix.len()).sum::<usize>();
+        let fits = |jobs: &[Eigen]| spans(jobs).iter().all(|span| limit.admits(span)) && limit.admits(&(0..room(jobs)));
+        for run in runs(jobs, 6, fits) {
+            let [of_matrices, of_values] = spans(run);
+            let bound = [self.bind(matrices, of_matrices)?, self.bind(values, of_values)?];
+            let scratch = self.scratch(room(run))?;
             let mut table = self.table();
             table.extend([0, 0]);
             let mut first = 0;
             for Eigen { matrix, values } in run.iter().filter(|job| !job.matrix.is_empty()) {
-                let places = [matrix.rows, matrix.offset, matrix.column_step, values.offset, first, 0];
+                let places = [
+                    matrix.rows,
+                    matrix.offset - bound[0].base,
+                    matrix.column_step,
+                    values.offset - bound[1].base,
+                    first,
+                    0,
+                ];
                 table.extend(places.map(word));
                 first += matrix.len();
             }
             let groups = (table.len() - 2) / 6;
             table[0] = word(groups);
-            self.launch(&JACOBI, table, &[of_matrices.clone(), of_values.clone(), scratch], groups)?;
+            self.launch(&JACOBI, table, &[bound[0].clone(), bound[1].clone(), scratch], groups)?;
         }
         Ok(())
     }

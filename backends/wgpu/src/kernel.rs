@@ -61,6 +61,7 @@ kernel!(PARTS, "parts", [Read, Write]);
 kernel!(MAP, "map", [Read, Read, Write]);
 kernel!(REDUCE, "reduce", [Read, Read, Write]);
 kernel!(CHOLESKY, "cholesky", [Write, Write]);
+kernel!(PANEL, "panel", [Write]);
 kernel!(SOLVE, "solve", [Read, Write]);
 kernel!(MIRROR, "mirror", [Write]);
 kernel!(UNFOLD, "unfold", [Read, Write]);

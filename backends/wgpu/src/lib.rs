@@ -37,6 +37,7 @@ mod elementwise;
 mod error;
 mod factorisation;
 mod kernel;
+mod lines;
 mod normalisation;
 mod options;
 mod patch;

@@ -4,11 +4,13 @@
 //! chunks is joined in ascending order.
 
 use crate::backend::Wgpu;
-use crate::buffer::Buffer;
+use crate::buffer::{Bound, Buffer};
 use crate::error::WgpuError;
 use crate::kernel::{
-    EVO_BACKWARD, EVO_FORWARD, EVO_SUMS, MOMENTS, MOMENTS_JOIN, NORMALISE, NORMALISE_ADJOINT, NORMALISE_SUMS, SUMS_JOIN,
+    EVO_BACKWARD, EVO_FORWARD, EVO_SUMS, Kernel, MOMENTS, MOMENTS_JOIN, NORMALISE, NORMALISE_ADJOINT, NORMALISE_SUMS,
+    SUMS_JOIN,
 };
+use crate::lines::{Line, Work};
 use crate::patch::{GROUP, expect};
 use crate::table::word;
 use kronfleet_core::backend::{BatchNorm, EvoNorm};
@@ -31,13 +33,21 @@ impl Cut {
         Self { channels, columns, across, chunks: columns.div_ceil(CHUNK) }
     }
 
-    fn groups(self) -> usize {
-        self.channels.div_ceil(self.across) * self.chunks
+    /// What launches a shader that sums over chunks.
+    fn work(self, kernel: &Kernel) -> Work<'_> {
+        Work { kernel, lines: self.chunks, each: self.channels.div_ceil(self.across), group: 1 }
     }
 
-    /// What the tables of all shaders that sum over chunks begin with.
-    fn table(self) -> [u32; 6] {
-        [self.groups(), self.channels, self.columns, self.across, CHUNK, self.chunks].map(word)
+    /// The columns of chunks.
+    fn line(self, buffer: &Buffer) -> Line<'_> {
+        let Self { channels, columns, .. } = self;
+        Line::new(buffer, move |chunks| chunks.start * CHUNK * channels..(chunks.end * CHUNK).min(columns) * channels)
+    }
+
+    /// What the tables of all shaders that sum over chunks say of it.
+    fn facts(self) -> [u32; 5] {
+        let Work { each, .. } = self.work(&MOMENTS);
+        [self.channels, self.columns, self.across, CHUNK, each].map(word)
     }
 }
 
@@ -60,14 +70,12 @@ impl Wgpu {
         }
         let cut = Cut::new(channels, columns);
         let scratch = self.scratch(2 * channels * cut.chunks)?;
-        let (of_x, of_saved) = (self.bind_all(x)?, self.bind_all(saved)?);
-        let mut table = self.table();
-        table.extend(cut.table());
-        self.launch(&MOMENTS, table, &[of_x, scratch.clone()], cut.groups())?;
+        self.run_lines(cut.work(&MOMENTS), &[cut.line(x)], Some(&scratch), &cut.facts())?;
+        let of_saved = self.bind(saved, 0..2 * channels)?;
+        let of_running = self.bind(running, running_at..running_at + 2 * channels)?;
         let mut table = self.table();
         table.extend([channels, columns, CHUNK, cut.chunks].map(word));
-        table.extend([shape.epsilon.to_bits(), shape.momentum.to_bits(), word(running_at)]);
-        let of_running = self.bind_all(running)?;
+        table.extend([shape.epsilon.to_bits(), shape.momentum.to_bits(), word(running_at - of_running.base)]);
         self.launch(&MOMENTS_JOIN, table, &[scratch, of_saved, of_running], channels.div_ceil(64))?;
         self.run_normalise(shape, columns, (parameters, at), (saved, 0), false, x, y)
     }
@@ -87,11 +95,15 @@ impl Wgpu {
         expect("columns", len, y);
         expect("parameters", at + 2 * channels, parameters);
         expect("statistics", statistics_at + 2 * channels, statistics);
-        let bound = [self.bind_all(parameters)?, self.bind_all(statistics)?, self.bind_all(x)?, self.bind_all(y)?];
-        let mut table = self.table();
-        table.extend([len, channels, at, statistics_at].map(word));
-        table.extend([u32::from(evaluation), shape.epsilon.to_bits()]);
-        self.launch(&NORMALISE, table, &bound, len.div_ceil(GROUP))
+        let operands = [
+            Line::all(parameters, at..at + 2 * channels),
+            Line::all(statistics, statistics_at..statistics_at + 2 * channels),
+            Line::each(x, channels),
+            Line::each(y, channels),
+        ];
+        let facts = [word(channels), word(at), word(statistics_at), u32::from(evaluation), shape.epsilon.to_bits()];
+        let work = Work { kernel: &NORMALISE, lines: columns, each: channels, group: GROUP };
+        self.run_lines(work, &operands, None, &facts)
     }
 
     pub(crate) fn run_batch_norm_backward(
@@ -113,21 +125,36 @@ impl Wgpu {
         }
         let cut = Cut::new(channels, columns);
         let scratch = self.scratch(2 * channels * cut.chunks)?;
-        let of = [x, saved, dy].map(|buffer| self.bind_all(buffer));
-        let [of_x, of_saved, of_dy] = of;
-        let (of_x, of_saved, of_dy) = (of_x?, of_saved?, of_dy?);
-        let of_gradient = self.bind_all(gradient)?;
+        let statistics = || Line::all(saved, 0..2 * channels);
+        let operands = [cut.line(x), statistics(), cut.line(dy)];
+        self.run_lines(cut.work(&NORMALISE_SUMS), &operands, Some(&scratch), &cut.facts())?;
+        self.join(cut, 2, 0, scratch, (gradient, at))?;
+        let operands = [
+            Line::all(parameters, at..at + 2 * channels),
+            Line::each(x, channels),
+            statistics(),
+            Line::each(dy, channels),
+            Line::all(gradient, at..at + 2 * channels),
+            Line::each(dx, channels),
+        ];
+        let work = Work { kernel: &NORMALISE_ADJOINT, lines: columns, each: channels, group: GROUP };
+        self.run_lines(work, &operands, None, &[channels, columns, at, at].map(word))
+    }
+
+    /// Adds up what was summed over chunks, into the gradients of so many kinds of parameters.
+    fn join(
+        &mut self,
+        cut: Cut,
+        kinds: usize,
+        first: usize,
+        scratch: Bound,
+        (gradient, at): (&Buffer, usize),
+    ) -> Result<(), WgpuError> {
+        let len = kinds * cut.channels;
+        let of_gradient = self.bind(gradient, at..at + len)?;
         let mut table = self.table();
-        table.extend(cut.table());
-        let bound = [of_x.clone(), of_saved.clone(), of_dy.clone(), scratch.clone()];
-        self.launch(&NORMALISE_SUMS, table, &bound, cut.groups())?;
-        let mut table = self.table();
-        table.extend([channels, 2, cut.chunks, 0, at].map(word));
-        self.launch(&SUMS_JOIN, table, &[scratch, of_gradient.clone()], (2 * channels).div_ceil(64))?;
-        let mut table = self.table();
-        table.extend([len, channels, columns, at, at].map(word));
-        let bound = [self.bind_all(parameters)?, of_x, of_saved, of_dy, of_gradient, self.bind_all(dx)?];
-        self.launch(&NORMALISE_ADJOINT, table, &bound, len.div_ceil(GROUP))
+        table.extend([cut.channels, kinds, cut.chunks, first, at - of_gradient.base].map(word));
+        self.launch(&SUMS_JOIN, table, &[scratch, of_gradient], len.div_ceil(64))
     }
 
     pub(crate) fn run_evo_norm_forward(
@@ -142,12 +169,11 @@ impl Wgpu {
         expect("samples", len, x);
         expect("samples", len, y);
         expect("parameters", at + 3 * shape.channels, parameters);
-        let groups = batch * shape.groups;
-        let bound = [self.bind_all(parameters)?, self.bind_all(x)?, self.bind_all(y)?];
-        let mut table = self.table();
-        table.extend([groups, shape.channels, shape.positions, shape.groups].map(word));
-        table.extend([shape.epsilon.to_bits(), word(at)]);
-        self.launch(&EVO_FORWARD, table, &bound, groups)
+        let sample = shape.channels * shape.positions;
+        let operands =
+            [Line::all(parameters, at..at + 3 * shape.channels), Line::each(x, sample), Line::each(y, sample)];
+        let work = Work { kernel: &EVO_FORWARD, lines: batch, each: shape.groups, group: 1 };
+        self.run_lines(work, &operands, None, &evo_facts(shape, at))
     }
 
     pub(crate) fn run_evo_norm_backward(
@@ -166,20 +192,20 @@ impl Wgpu {
         let groups = batch * shape.groups;
         let cut = Cut::new(channels, columns);
         let scratch = self.scratch(groups + 3 * channels * cut.chunks)?;
-        let (of_parameters, of_x, of_dy) = (self.bind_all(parameters)?, self.bind_all(x)?, self.bind_all(dy)?);
-        let mut table = self.table();
-        table.extend([groups, channels, shape.positions, shape.groups].map(word));
-        table.extend([shape.epsilon.to_bits(), word(at)]);
-        let of_dx = self.bind_all(dx)?;
-        let bound = [of_parameters.clone(), of_x.clone(), of_dy.clone(), of_dx, scratch.clone()];
-        self.launch(&EVO_BACKWARD, table, &bound, groups)?;
-        let mut table = self.table();
-        table.extend(cut.table());
-        table.extend([shape.positions, shape.groups, at, groups].map(word));
-        self.launch(&EVO_SUMS, table, &[of_parameters, of_x, of_dy, scratch.clone()], cut.groups())?;
-        let mut table = self.table();
-        table.extend([channels, 3, cut.chunks, groups, at].map(word));
-        let of_gradient = self.bind_all(gradient)?;
-        self.launch(&SUMS_JOIN, table, &[scratch, of_gradient], (3 * channels).div_ceil(64))
+        let of_parameters = || Line::all(parameters, at..at + 3 * channels);
+        let sample = channels * shape.positions;
+        let operands = [of_parameters(), Line::each(x, sample), Line::each(dy, sample), Line::each(dx, sample)];
+        let work = Work { kernel: &EVO_BACKWARD, lines: batch, each: shape.groups, group: 1 };
+        self.run_lines(work, &operands, Some(&scratch), &evo_facts(shape, at))?;
+        let facts = [&cut.facts()[..], &[shape.positions, shape.groups, at, groups].map(word)].concat();
+        let operands = [of_parameters(), cut.line(x), cut.line(dy)];
+        self.run_lines(cut.work(&EVO_SUMS), &operands, Some(&scratch), &facts)?;
+        self.join(cut, 3, groups, scratch, (gradient, at))
     }
+}
+
+/// What the tables of EvoNorm's shaders say of it.
+fn evo_facts(shape: &EvoNorm<f32>, at: usize) -> [u32; 5] {
+    let [channels, positions, groups] = [shape.channels, shape.positions, shape.groups].map(word);
+    [channels, positions, groups, shape.epsilon.to_bits(), word(at)]
 }

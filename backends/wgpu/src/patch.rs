@@ -3,7 +3,8 @@
 use crate::backend::Wgpu;
 use crate::buffer::Buffer;
 use crate::error::WgpuError;
-use crate::kernel::{FOLD, Kernel, SUBSAMPLE, SUBSAMPLE_ADJOINT, UNFOLD};
+use crate::kernel::{FOLD, SUBSAMPLE, SUBSAMPLE_ADJOINT, UNFOLD};
+use crate::lines::{Line, Rows, Work};
 use crate::table::word;
 use core::ops::Range;
 use kronfleet_core::backend::{Buffer as _, Convolution, Extent};
@@ -23,6 +24,22 @@ pub(crate) fn geometry(shape: &Convolution) -> [u32; 15] {
     [c, h, w, oc, oh, ow, kh, kw, sh, sw, ph, pw, dh, dw, u32::from(*bias)]
 }
 
+/// How the rows of images and of windows' positions belong together.
+pub(crate) fn rows(shape: &Convolution) -> Rows {
+    Rows {
+        input: shape.input.height,
+        output: shape.output.height,
+        reach: (shape.kernel[0] - 1) * shape.dilation[0],
+        stride: shape.stride[0],
+        padding: shape.padding[0],
+    }
+}
+
+/// The scalars of rows of `len`.
+pub(crate) fn scalars(rows: Range<usize>, len: usize) -> Range<usize> {
+    rows.start * len..rows.end * len
+}
+
 impl Wgpu {
     pub(crate) fn run_unfold(
         &mut self,
@@ -31,10 +48,18 @@ impl Wgpu {
         x: &Buffer,
         patches: &Buffer,
     ) -> Result<(), WgpuError> {
-        let len = shape.patch_rows() * shape.output.positions() * samples.len();
-        expect("patches", len, patches);
+        let row = shape.patch_rows() * shape.output.width;
+        let lines = samples.len() * shape.output.height;
+        expect("patches", lines * row, patches);
         expect("samples", samples.end * shape.input.len(), x);
-        self.run_patches(&UNFOLD, shape, samples.start, len, x, patches)
+        let (rows, first) = (rows(shape), samples.start * shape.input.height);
+        let of_x = Line::new(x, |outputs| {
+            let seen = rows.seen(outputs);
+            scalars(first + seen.start..first + seen.end, shape.input.channels * shape.input.width)
+        });
+        let work = Work { kernel: &UNFOLD, lines, each: row, group: GROUP };
+        let facts = [&[word(samples.start)][..], &geometry(shape)].concat();
+        self.run_lines(work, &[of_x, Line::each(patches, row)], None, &facts)
     }
 
     pub(crate) fn run_fold(
@@ -46,23 +71,14 @@ impl Wgpu {
     ) -> Result<(), WgpuError> {
         expect("patches", shape.patch_len() * shape.output.positions() * samples.len(), patches);
         expect("samples", samples.end * shape.input.len(), x);
-        self.run_patches(&FOLD, shape, samples.start, shape.input.len() * samples.len(), patches, x)
-    }
-
-    fn run_patches(
-        &mut self,
-        kernel: &Kernel,
-        shape: &Convolution,
-        first: usize,
-        len: usize,
-        source: &Buffer,
-        target: &Buffer,
-    ) -> Result<(), WgpuError> {
-        let bound = [self.bind_all(source)?, self.bind_all(target)?];
-        let mut table = self.table();
-        table.extend([word(len), word(first)]);
-        table.extend(geometry(shape));
-        self.launch(kernel, table, &bound, len.div_ceil(GROUP))
+        let row = shape.input.channels * shape.input.width;
+        let (rows, first) = (rows(shape), samples.start * shape.input.height);
+        let of_patches =
+            Line::new(patches, |inputs| scalars(rows.seeing(inputs), shape.patch_len() * shape.output.width));
+        let of_x = Line::new(x, |inputs| scalars(first + inputs.start..first + inputs.end, row));
+        let work = Work { kernel: &FOLD, lines: samples.len() * shape.input.height, each: row, group: GROUP };
+        let facts = [&[word(samples.start)][..], &geometry(shape)].concat();
+        self.run_lines(work, &[of_patches, of_x], None, &facts)
     }
 
     /// The strided identity, or its adjoint, which adds to what is there.
@@ -77,13 +93,17 @@ impl Wgpu {
         let (from, to) = if forward.is_some() { (input, output) } else { (output, input) };
         expect("samples", batch * from.len(), source);
         expect("samples", batch * to.len(), target);
-        let bound = [self.bind_all(source)?, self.bind_all(target)?];
-        let len = batch * to.len();
-        let mut table = self.table();
-        table.extend([word(len), u32::from(forward == Some(true)), word(stride)]);
-        table.extend([input, output].into_iter().flat_map(|e| [e.channels, e.height, e.width].map(word)));
+        let rows = Rows { input: input.height, output: output.height, reach: 0, stride, padding: 0 };
+        let of_source = Line::new(source, |lines| {
+            let rows = if forward.is_some() { rows.seen(lines) } else { rows.seeing(lines) };
+            scalars(rows, from.channels * from.width)
+        });
+        let each = to.channels * to.width;
         let kernel = if forward.is_some() { &SUBSAMPLE } else { &SUBSAMPLE_ADJOINT };
-        self.launch(kernel, table, &bound, len.div_ceil(GROUP))
+        let mut facts = vec![u32::from(forward == Some(true)), word(stride)];
+        facts.extend([input, output].into_iter().flat_map(|e| [e.channels, e.height, e.width].map(word)));
+        let work = Work { kernel, lines: batch * to.height, each, group: GROUP };
+        self.run_lines(work, &[of_source, Line::each(target, each)], None, &facts)
     }
 }
 

@@ -4,8 +4,8 @@ use crate::backend::Wgpu;
 use crate::buffer::Buffer;
 use crate::error::WgpuError;
 use crate::kernel::{POOL_BACKWARD, POOL_FORWARD};
-use crate::patch::{GROUP, expect, geometry};
-use crate::table::word;
+use crate::lines::{Line, Work};
+use crate::patch::{GROUP, expect, geometry, rows, scalars};
 use kronfleet_core::backend::{Pool, Pooling};
 
 impl Wgpu {
@@ -19,11 +19,11 @@ impl Wgpu {
         let len = batch * shape.windows.output.len();
         expect("samples", batch * shape.windows.input.len(), x);
         expect("samples", len, y);
-        let bound = [self.bind_all(x)?, self.bind_all(y)?];
-        let mut table = self.table();
-        table.extend([word(len), u32::from(shape.pool == Pool::Mean)]);
-        table.extend(geometry(&shape.windows));
-        self.launch(&POOL_FORWARD, table, &bound, len.div_ceil(GROUP))
+        let windows = &shape.windows;
+        let (rows, each) = (rows(windows), windows.output.channels * windows.output.width);
+        let of_x = Line::new(x, |lines| scalars(rows.seen(lines), windows.input.channels * windows.input.width));
+        let work = Work { kernel: &POOL_FORWARD, lines: batch * windows.output.height, each, group: GROUP };
+        self.run_lines(work, &[of_x, Line::each(y, each)], None, &facts(shape))
     }
 
     pub(crate) fn run_pool_backward(
@@ -42,10 +42,17 @@ impl Wgpu {
         if let Some(x) = x {
             expect("samples", len, x);
         }
-        let bound = [self.bind_or_nothing(x, 0..len)?, self.bind_all(dy)?, self.bind_all(dx)?];
-        let mut table = self.table();
-        table.extend([word(len), u32::from(shape.pool == Pool::Mean)]);
-        table.extend(geometry(&shape.windows));
-        self.launch(&POOL_BACKWARD, table, &bound, len.div_ceil(GROUP))
+        let windows = &shape.windows;
+        let (rows, each) = (rows(windows), windows.input.channels * windows.input.width);
+        // All of what the windows see that see a pixel.
+        let of_x = x.map_or_else(Line::nothing, |x| Line::new(x, |lines| scalars(rows.seen(rows.seeing(lines)), each)));
+        let of_dy = Line::new(dy, |lines| scalars(rows.seeing(lines), windows.output.channels * windows.output.width));
+        let work = Work { kernel: &POOL_BACKWARD, lines: batch * windows.input.height, each, group: GROUP };
+        self.run_lines(work, &[of_x, of_dy, Line::each(dx, each)], None, &facts(shape))
     }
+}
+
+/// What follows in tables: whether it is the mean, and the geometry.
+fn facts(shape: &Pooling) -> Vec<u32> {
+    [&[u32::from(shape.pool == Pool::Mean)][..], &geometry(&shape.windows)].concat()
 }

@@ -15,9 +15,9 @@ const PART_RECORD: usize = 10;
 
 /// A product, or one triangle of a symmetric one and its mirror image.
 #[derive(Clone, Copy, Debug)]
-struct Job {
-    product: Gemm<f32>,
-    symmetric: bool,
+pub(crate) struct Job {
+    pub(crate) product: Gemm<f32>,
+    pub(crate) symmetric: bool,
 }
 
 impl Job {
@@ -32,6 +32,80 @@ impl Job {
         let terms = self.product.a.columns;
         let busy = if tiles >= BUSY || terms < 2 * PART { 1 } else { (terms / PART).min(BUSY / tiles.max(1)).max(1) };
         busy.max(terms.div_ceil(LONGEST))
+    }
+
+    /// The same in smaller jobs, one after the other, where an operand is too large to be bound: its longer side is halved.
+    fn halves(&self) -> Vec<Self> {
+        let Gemm { a, b, c, .. } = self.product;
+        let len = |region: &Region| span(*region).len();
+        let reach = |region: Region| {
+            ((region.rows.max(1) - 1) * region.row_step, (region.columns.max(1) - 1) * region.column_step)
+        };
+        if len(&c) >= len(&a).max(len(&b)) {
+            return self.narrower();
+        }
+        let (is_a, (down, across)) = if len(&a) >= len(&b) { (true, reach(a)) } else { (false, reach(b)) };
+        match (is_a, down > across) {
+            (true, false) | (false, true) => self.shorter(),
+            (true, true) => self.cut(true),
+            (false, false) => self.cut(false),
+        }
+    }
+
+    /// Two halves of the sum.
+    fn shorter(&self) -> Vec<Self> {
+        let Gemm { a, b, .. } = self.product;
+        let (terms, half) = (a.columns, a.columns / 2);
+        let part = |from: usize, len: usize, beta: f32| Self {
+            product: Gemm {
+                a: a.block(0, from, a.rows, len),
+                b: b.block(from, 0, len, b.columns),
+                beta,
+                ..self.product
+            },
+            ..*self
+        };
+        if half == 0 { Vec::new() } else { vec![part(0, half, self.product.beta), part(half, terms - half, 1.0)] }
+    }
+
+    /// Two halves of the result.
+    fn narrower(&self) -> Vec<Self> {
+        // Columns lie further apart than rows.
+        self.cut(self.product.c.columns < 2)
+    }
+
+    /// Two halves of the result's rows or columns; of a symmetric one two triangles and two squares.
+    fn cut(&self, rows: bool) -> Vec<Self> {
+        let c = self.product.c;
+        let part = |from: (usize, usize), len: (usize, usize), symmetric: bool| {
+            let Gemm { a, b, .. } = self.product;
+            Self {
+                product: Gemm {
+                    a: a.block(from.0, 0, len.0, a.columns),
+                    b: b.block(0, from.1, b.rows, len.1),
+                    c: c.block(from.0, from.1, len.0, len.1),
+                    ..self.product
+                },
+                symmetric,
+            }
+        };
+        let (down, across) = (c.rows / 2, c.columns / 2);
+        let (below, beside) = (c.rows - down, c.columns - across);
+        match (self.symmetric, rows) {
+            (true, _) if down > 0 => vec![
+                part((0, 0), (down, across), true),
+                part((down, 0), (below, across), false),
+                part((0, across), (down, beside), false),
+                part((down, across), (below, beside), true),
+            ],
+            (false, true) if down > 0 => {
+                vec![part((0, 0), (down, c.columns), false), part((down, 0), (below, c.columns), false)]
+            }
+            (false, false) if across > 0 => {
+                vec![part((0, 0), (c.rows, across), false), part((0, across), (c.rows, beside), false)]
+            }
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -68,7 +142,7 @@ impl Wgpu {
         self.products(&products, x, x, c)
     }
 
-    fn products(&mut self, jobs: &[Job], a: &Buffer, b: &Buffer, c: &Buffer) -> Result<(), WgpuError> {
+    pub(crate) fn products(&mut self, jobs: &[Job], a: &Buffer, b: &Buffer, c: &Buffer) -> Result<(), WgpuError> {
         for Job { product, .. } in jobs {
             product.a.check(a.len());
             product.b.check(b.len());
@@ -78,11 +152,28 @@ impl Wgpu {
             let of = |region: fn(&Job) -> Region| hull(jobs.iter().map(|job| span(region(job))));
             [of(|job| job.product.a), of(|job| job.product.b), of(|job| job.product.c)]
         };
+        let tiles = |jobs: &[Job]| jobs.iter().map(|job| job.tiles(32)).sum::<usize>();
+        let parts = |jobs: &[Job]| {
+            let tiles = tiles(jobs);
+            jobs.iter().map(|job| if job.parts(tiles) > 1 { job.parts(tiles) * job.product.c.len() } else { 0 }).sum()
+        };
         let limit = self.limit();
-        for run in runs(jobs, RECORD, |jobs| spans(jobs).iter().all(|span| limit.admits(span))) {
+        let fits = |jobs: &[Job]| spans(jobs).iter().all(|span| limit.admits(span)) && limit.admits(&(0..parts(jobs)));
+        for run in runs(jobs, RECORD, fits) {
+            if let ([job], false) = (run, fits(run)) {
+                let smaller =
+                    if spans(run).iter().all(|span| limit.admits(span)) { job.narrower() } else { job.halves() };
+                // One element fits.
+                for part in &smaller {
+                    self.products(core::slice::from_ref(part), a, b, c)?;
+                }
+                if !smaller.is_empty() {
+                    continue;
+                }
+            }
             let [of_a, of_b, of_c] = spans(run);
             let bound = [self.bind(a, of_a)?, self.bind(b, of_b)?, self.bind(c, of_c)?];
-            let tiles: usize = run.iter().map(|job| job.tiles(32)).sum();
+            let tiles = tiles(run);
             let variant = self.variant(run);
             let side = variant.side();
             let mut table = self.table();

@@ -27,6 +27,28 @@ fn lanes(job: &ReduceJob<f32>, terms: usize) -> usize {
     terms.div_ceil(4).next_power_of_two().clamp(1, most)
 }
 
+/// The same in two jobs, one after the other, where it is too large to be bound at once: the longer side is halved.
+fn halves(job: &ReduceJob<f32>) -> Vec<ReduceJob<f32>> {
+    let ReduceJob { x, y, out, .. } = *job;
+    let reach = |extent: usize, steps: [usize; 2]| (extent.max(1) - 1) * steps[0].max(steps[1]);
+    let is_down = reach(x.rows, [x.row_step, y.row_step]) > reach(x.columns, [x.column_step, y.column_step]);
+    let part = |of: Region, from: usize, len: usize| {
+        if is_down { of.block(from, 0, len, of.columns) } else { of.block(0, from, of.rows, len) }
+    };
+    let extent = if is_down { x.rows } else { x.columns };
+    let kept = if is_down { out.rows } else { out.columns } > 1;
+    let half = extent / 2;
+    let job = |from: usize, len: usize| ReduceJob {
+        x: part(x, from, len),
+        y: part(y, from, len),
+        out: if kept { part(out, from, len) } else { out },
+        // The second half of a sum is added to the first.
+        beta: if kept || from == 0 { job.beta } else { 1.0 },
+        ..*job
+    };
+    if half == 0 { Vec::new() } else { vec![job(0, half), job(half, extent - half)] }
+}
+
 impl Wgpu {
     pub(crate) fn run_reduce(
         &mut self,
@@ -48,7 +70,19 @@ impl Wgpu {
             [of(|job| job.x), if y.is_some() { of(|job| job.y) } else { 0..0 }, of(|job| job.out)]
         };
         let limit = self.limit();
-        for run in runs(jobs, RECORD, |jobs| spans(jobs).iter().all(|span| limit.admits(span))) {
+        let fits = |jobs: &[ReduceJob<f32>]| spans(jobs).iter().all(|span| limit.admits(span));
+        for run in runs(jobs, RECORD, fits) {
+            if let ([job], false) = (run, fits(run)) {
+                // Without y, what is said of it may be anything.
+                let smaller = halves(&ReduceJob { y: if y.is_some() { job.y } else { job.x }, ..*job });
+                // One element fits.
+                for part in &smaller {
+                    self.run_reduce(core::slice::from_ref(part), x, y, out)?;
+                }
+                if !smaller.is_empty() {
+                    continue;
+                }
+            }
             let [of_x, of_y, of_out] = spans(run);
             let bound = [self.bind(x, of_x)?, self.bind_or_nothing(y, of_y)?, self.bind(out, of_out)?];
             let mut table = self.table();

@@ -4,9 +4,14 @@ use crate::backend::Wgpu;
 use crate::buffer::Buffer;
 use crate::error::WgpuError;
 use crate::kernel::{CROSS_ENTROPY, SAMPLE};
+use crate::lines::{Line, Work};
 use crate::patch::{GROUP, expect};
 use crate::table::word;
-use kronfleet_core::backend::Softmax;
+use kronfleet_core::backend::{Map, MapJob, Softmax};
+use kronfleet_core::matrix::Region;
+
+/// Loss and right answers.
+const LOSS: Region = Region::vector(0, 2);
 
 impl Wgpu {
     pub(crate) fn run_cross_entropy(
@@ -19,10 +24,16 @@ impl Wgpu {
         expect("labels", batch, labels);
         expect("gradients", shape.classes * batch, dz);
         expect("loss and right answers", 2, loss);
-        let bound = [self.bind_all(z)?, self.bind_all(labels)?, self.bind_all(dz)?, self.bind_all(loss)?];
-        let mut table = self.table();
-        table.extend([word(shape.classes), word(batch), shape.smoothing.to_bits()]);
-        self.launch(&CROSS_ENTROPY, table, &bound, 1)
+        let classes = shape.classes;
+        // One workgroup, which adds up all samples that are bound; no samples are a loss of nothing, once.
+        if batch == 0 {
+            return self.run_map(Map::Fill(0.0), &[MapJob::unary(LOSS, LOSS)], None, None, loss);
+        }
+        let operands =
+            [Line::each(z, classes), Line::each(labels, 1), Line::each(dz, classes), Line::all(loss, 0..LOSS.rows)];
+        let work = Work { kernel: &CROSS_ENTROPY, lines: batch, each: 1, group: usize::MAX };
+        let facts = [word(classes), word(batch), shape.smoothing.to_bits()];
+        self.run_lines(work, &operands, None, &facts)
     }
 
     pub(crate) fn run_sample_labels(
@@ -34,9 +45,8 @@ impl Wgpu {
         expect("logits", classes * batch, z);
         expect("uniform numbers", batch, uniform);
         expect("labels", batch, labels);
-        let bound = [self.bind_all(z)?, self.bind_all(uniform)?, self.bind_all(labels)?];
-        let mut table = self.table();
-        table.extend([word(batch), word(classes)]);
-        self.launch(&SAMPLE, table, &bound, batch.div_ceil(GROUP))
+        let operands = [Line::each(z, classes), Line::each(uniform, 1), Line::each(labels, 1)];
+        let work = Work { kernel: &SAMPLE, lines: batch, each: 1, group: GROUP };
+        self.run_lines(work, &operands, None, &[word(classes)])
     }
 }

@@ -2,6 +2,8 @@
 
 #[path = "device/large.rs"]
 mod large;
+#[path = "device/limits.rs"]
+mod limits;
 #[path = "device/loss.rs"]
 mod loss;
 #[path = "device/products.rs"]
@@ -29,6 +31,8 @@ const TESTS: &[(&str, Test)] = &[
     ("products have the same bits by every shader", products::same_bits),
     ("the shader chosen for products is not slower than a naive one", products::chosen_is_fast),
     ("products are measured once per adapter", products::measured_once),
+    ("operations on more than an adapter binds are cut", limits::everything_is_cut),
+    ("a step of LeNet-5 on an adapter that binds little is that of faer", limits::step_is_cut),
     ("adapters are found by name, or it is said which there are", loss::adapters_have_names),
     ("a device that is gone is an error of its kind", loss::a_lost_device_says_so),
     ("work on one device goes on when another is lost", loss::devices_are_lost_alone),

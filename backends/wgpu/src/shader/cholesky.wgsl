@@ -2,15 +2,16 @@
 // positive number.
 //
 // One workgroup per matrix, in strips of WIDTH columns, looking left: a strip is brought up to date with all finished
-// columns, WIDTH terms at a time in workgroup memory, then factorised. A launch does some of the strips.
+// columns, WIDTH terms at a time in workgroup memory, then factorised. Of a matrix that is a block of a larger one, what
+// came before has its say in the soundness.
 //
-// Table: workgroups, 0; then per job: where its soundness goes, n, offset, column step, first column, end of the columns.
+// Table: workgroups, 0; then per job: where its soundness goes, n, offset, column step, 1 if something came before.
 
 @group(0) @binding(1) var<storage, read_write> line: array<f32>;
 @group(0) @binding(2) var<storage, read_write> sound: array<u32>;
 
 const HEADER = 2u;
-const RECORD = 6u;
+const RECORD = 5u;
 const THREADS = 256u;
 const WIDTH = 16u;
 
@@ -34,14 +35,14 @@ fn main(
     let step = table[at + 3u];
     if local == 0u {
         failed = 0u;
-        if table[at + 4u] > 0u {
+        if table[at + 4u] != 0u {
             failed = 1u - sound[table[at]];
         }
     }
     if workgroupUniformLoad(&failed) != 0u {
         return;
     }
-    for (var column = table[at + 4u]; column < table[at + 5u]; column += WIDTH) {
+    for (var column = 0u; column < n; column += WIDTH) {
         let width = min(WIDTH, n - column);
         // A[column.., strip] −= L[column.., ..column] · L[strip, ..column]ᵀ, WIDTH terms at a time.
         for (var term = 0u; term < column; term += WIDTH) {

@@ -3,7 +3,9 @@
 //
 // One workgroup; a thread takes every 256th sample, a tree adds up the threads.
 //
-// Table: classes, batch, s.
+// Samples that were not bound are added by further launches.
+//
+// Table: first and end of the samples, what to add to places in z, labels, dz and loss, classes, batch, s.
 
 @group(0) @binding(1) var<storage, read> z: array<f32>;
 @group(0) @binding(2) var<storage, read> labels: array<f32>;
@@ -17,17 +19,18 @@ var<workgroup> rights: array<f32, THREADS>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(local_invocation_index) local: u32) {
-    let classes = table[0];
-    let batch = table[1];
+    let classes = table[6];
+    let batch = table[7];
     let share = 1.0 / f32(max(batch, 1u));
-    let smooth_ = number(2u);
+    let smooth_ = number(8u);
     let off = smooth_ / f32(classes);
     let on = 1.0 - smooth_ + off;
     var total = 0.0;
     var right = 0.0;
-    for (var sample = local; sample < batch; sample += THREADS) {
-        let first = sample * classes;
-        let label = u32(labels[sample]);
+    for (var sample = table[0] + local; sample < table[1]; sample += THREADS) {
+        let first = sample * classes + table[2];
+        let target_ = sample * classes + table[4];
+        let label = u32(labels[sample + table[3]]);
         var largest = z[first];
         // Where there are equals, the first one answers.
         var answer = 0u;
@@ -48,7 +51,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
             let value = z[first + class_];
             let wanted = select(off, on, class_ == label);
             total += wanted * (log_sum - value);
-            dz[first + class_] = (exponential(value - largest) * scale - wanted) * share;
+            dz[target_ + class_] = (exponential(value - largest) * scale - wanted) * share;
         }
         if answer == label && !is_nan(z[first + label]) {
             right += 1.0;
@@ -65,7 +68,11 @@ fn main(@builtin(local_invocation_index) local: u32) {
         workgroupBarrier();
     }
     if local == 0u {
-        loss[0] = losses[0] * share;
-        loss[1] = rights[0];
+        var before = vec2<f32>();
+        if table[0] > 0u {
+            before = vec2<f32>(loss[table[5]], loss[table[5] + 1u]);
+        }
+        loss[table[5]] = before.x + losses[0] * share;
+        loss[table[5] + 1u] = before.y + rights[0];
     }
 }

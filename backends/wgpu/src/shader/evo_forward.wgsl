@@ -2,7 +2,7 @@
 //
 // One workgroup per sample and group; trees add up mean and variance.
 //
-// Table: workgroups, channels, positions, groups, ε, offset of [γ; β; v].
+// Table: first and end of the workgroups, what to add to places in parameters, x and y, channels, positions, groups, ε, offset of [γ; β; v].
 
 @group(0) @binding(1) var<storage, read> parameters: array<f32>;
 @group(0) @binding(2) var<storage, read> x: array<f32>;
@@ -32,32 +32,32 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let id = group.x + group.y * grid.x;
-    if id >= table[0] {
+    let id = table[0] + group.x + group.y * grid.x;
+    if id >= table[1] {
         return;
     }
-    let channels = table[1];
-    let width = channels / table[3];
-    let first = (id / table[3]) * table[2] * channels;
-    let lowest = (id % table[3]) * width;
-    let count = width * table[2];
+    let channels = table[5];
+    let width = channels / table[7];
+    let first = (id / table[7]) * table[6] * channels;
+    let lowest = (id % table[7]) * width;
+    let count = width * table[6];
     var sum = 0.0;
     for (var member = local; member < count; member += THREADS) {
-        sum += x[first + (member / width) * channels + lowest + member % width];
+        sum += x[first + (member / width) * channels + lowest + member % width + table[3]];
     }
     let mean = total(local, sum) / f32(count);
     sum = 0.0;
     for (var member = local; member < count; member += THREADS) {
-        let away = x[first + (member / width) * channels + lowest + member % width] - mean;
+        let away = x[first + (member / width) * channels + lowest + member % width + table[3]] - mean;
         sum += away * away;
     }
-    let r = 1.0 / sqrt(total(local, sum) / f32(count) + number(4u));
+    let r = 1.0 / sqrt(total(local, sum) / f32(count) + number(8u));
     for (var member = local; member < count; member += THREADS) {
         let channel = lowest + member % width;
         let place = first + (member / width) * channels + channel;
-        let value = x[place];
-        let at = table[5] + channel;
+        let value = x[place + table[3]];
+        let at = table[9] + channel + table[2];
         let s = sigmoid(parameters[at + 2u * channels] * value);
-        y[place] = value * s * r * parameters[at] + parameters[at + channels];
+        y[place + table[4]] = value * s * r * parameters[at] + parameters[at + channels];
     }
 }

@@ -3,7 +3,8 @@
 //
 // Threads as in moments.wgsl.
 //
-// Table: workgroups, channels, columns, across, columns of a chunk, chunks, positions, groups, offset of [γ; β; v], where
+// Table: first and end of the workgroups, what to add to places in parameters, x, dy and scratch, channels, columns, across,
+// columns of a chunk, workgroups of a chunk, positions, groups, offset of [γ; β; v], where
 // the sums go in scratch.
 
 @group(0) @binding(1) var<storage, read> parameters: array<f32>;
@@ -23,28 +24,28 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let id = group.x + group.y * grid.x;
-    if id >= table[0] {
+    let id = table[0] + group.x + group.y * grid.x;
+    if id >= table[1] {
         return;
     }
-    let channels = table[1];
-    let across = table[3];
+    let channels = table[6];
+    let across = table[8];
     let lanes = THREADS / across;
     let lane = local / across;
-    let channel = (id / table[5]) * across + local % across;
-    let chunk = id % table[5];
-    let end = min(chunk * table[4] + table[4], table[2]);
+    let channel = (id % table[10]) * across + local % across;
+    let chunk = id / table[10];
+    let end = min(chunk * table[9] + table[9], table[7]);
     var gains = 0.0;
     var shifts = 0.0;
     var vs = 0.0;
     if channel < channels {
-        let gain = parameters[table[8] + channel];
-        let v = parameters[table[8] + 2u * channels + channel];
-        let member = channel / (channels / table[7]);
-        for (var column = chunk * table[4] + lane; column < end; column += lanes) {
-            let value = x[column * channels + channel];
-            let gradient = dy[column * channels + channel];
-            let r = scratch[(column / table[6]) * table[7] + member];
+        let gain = parameters[table[13] + channel + table[2]];
+        let v = parameters[table[13] + 2u * channels + channel + table[2]];
+        let member = channel / (channels / table[12]);
+        for (var column = chunk * table[9] + lane; column < end; column += lanes) {
+            let value = x[column * channels + channel + table[3]];
+            let gradient = dy[column * channels + channel + table[4]];
+            let r = scratch[(column / table[11]) * table[12] + member + table[5]];
             let s = sigmoid(v * value);
             gains += gradient * value * s * r;
             shifts += gradient;
@@ -64,7 +65,7 @@ fn main(
         workgroupBarrier();
     }
     if lane == 0u && channel < channels {
-        let place = table[9] + 3u * (chunk * channels + channel);
+        let place = table[5] + table[14] + 3u * (chunk * channels + channel);
         scratch[place] = of_gain[local];
         scratch[place + 1u] = of_shift[local];
         scratch[place + 2u] = of_v[local];

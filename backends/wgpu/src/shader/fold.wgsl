@@ -1,11 +1,11 @@
 // x[pixel] ← Σ of the patch elements that came from the pixel: the adjoint of unfold, gathered in the kernel's order.
 //
-// Table: elements, first sample, then the geometry.
+// Table: first and end of the elements, what to add to places in patches and x, first sample, then the geometry.
 
 @group(0) @binding(1) var<storage, read> patches: array<f32>;
 @group(0) @binding(2) var<storage, read_write> x: array<f32>;
 
-const G = 2u;
+const G = 5u;
 
 fn one(element: u32) {
     let channels = table[G];
@@ -29,10 +29,10 @@ fn one(element: u32) {
                 continue;
             }
             let column = (sample * table[G + 4u] + down) * table[G + 5u] + across;
-            sum += patches[column * rows + (p * table[G + 7u] + q) * channels + channel];
+            sum += patches[column * rows + (p * table[G + 7u] + q) * channels + channel + table[2]];
         }
     }
-    x[table[1] * table[G + 1u] * table[G + 2u] * channels + element] = sum;
+    x[table[4] * table[G + 1u] * table[G + 2u] * channels + element + table[3]] = sum;
 }
 
 @compute @workgroup_size(64)
@@ -41,8 +41,8 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let first = (group.x + group.y * grid.x) * 256u + local;
-    for (var element = first; element < min(table[0], first + 256u); element += 64u) {
+    let first = table[0] + (group.x + group.y * grid.x) * 256u + local;
+    for (var element = first; element < min(table[1], first + 256u); element += 64u) {
         one(element);
     }
 }

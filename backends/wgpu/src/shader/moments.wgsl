@@ -2,7 +2,8 @@
 //
 // A workgroup takes `across` channels and one chunk; 256 / across threads share a channel's columns, a tree adds them up.
 //
-// Table: workgroups, channels, columns, across, columns of a chunk, chunks.
+// Table: first and end of the workgroups, what to add to places in x and scratch, channels, columns, across, columns of a
+// chunk, workgroups of a chunk.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> scratch: array<f32>;
@@ -17,22 +18,22 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let id = group.x + group.y * grid.x;
-    if id >= table[0] {
+    let id = table[0] + group.x + group.y * grid.x;
+    if id >= table[1] {
         return;
     }
-    let channels = table[1];
-    let across = table[3];
+    let channels = table[4];
+    let across = table[6];
     let lanes = THREADS / across;
     let lane = local / across;
-    let channel = (id / table[5]) * across + local % across;
-    let chunk = id % table[5];
-    let start = chunk * table[4];
-    let end = min(start + table[4], table[2]);
+    let channel = (id % table[8]) * across + local % across;
+    let chunk = id / table[8];
+    let start = chunk * table[7];
+    let end = min(start + table[7], table[5]);
     var sum = 0.0;
     if channel < channels {
         for (var column = start + lane; column < end; column += lanes) {
-            sum += x[column * channels + channel];
+            sum += x[column * channels + channel + table[2]];
         }
     }
     partial[local] = sum;
@@ -48,7 +49,7 @@ fn main(
     sum = 0.0;
     if channel < channels {
         for (var column = start + lane; column < end; column += lanes) {
-            let away = x[column * channels + channel] - mean;
+            let away = x[column * channels + channel + table[2]] - mean;
             sum += away * away;
         }
     }
@@ -61,7 +62,7 @@ fn main(
         workgroupBarrier();
     }
     if lane == 0u && channel < channels {
-        scratch[2u * (chunk * channels + channel)] = mean;
-        scratch[2u * (chunk * channels + channel) + 1u] = partial[local];
+        scratch[2u * (chunk * channels + channel) + table[3]] = mean;
+        scratch[2u * (chunk * channels + channel) + 1u + table[3]] = partial[local];
     }
 }

@@ -1,6 +1,7 @@
 // dx ← γ·scale·(dy − mean(dy) − normal·mean(dy·normal)), the means being the gradients of β and γ by the columns.
 //
-// Table: elements, channels, columns, offset of [γ; β], offset of their gradients.
+// Table: first and end of the elements, what to add to places in parameters, x, saved, dy, gradient and
+// dx, channels, columns, offset of [γ; β], offset of their gradients.
 
 @group(0) @binding(1) var<storage, read> parameters: array<f32>;
 @group(0) @binding(2) var<storage, read> x: array<f32>;
@@ -10,14 +11,14 @@
 @group(0) @binding(6) var<storage, read_write> dx: array<f32>;
 
 fn one(element: u32) {
-    let channels = table[1];
+    let channels = table[8];
     let channel = element % channels;
-    let columns = f32(table[2]);
-    let slope = gradient[table[4] + channel] / columns;
-    let level = gradient[table[4] + channels + channel] / columns;
-    let scale = saved[channels + channel];
-    let normal = (x[element] - saved[channel]) * scale;
-    dx[element] = parameters[table[3] + channel] * scale * (dy[element] - level - normal * slope);
+    let columns = f32(table[9]);
+    let slope = gradient[table[11] + channel + table[6]] / columns;
+    let level = gradient[table[11] + channels + channel + table[6]] / columns;
+    let scale = saved[channels + channel + table[4]];
+    let normal = (x[element + table[3]] - saved[channel + table[4]]) * scale;
+    dx[element + table[7]] = parameters[table[10] + channel + table[2]] * scale * (dy[element + table[5]] - level - normal * slope);
 }
 
 @compute @workgroup_size(64)
@@ -26,8 +27,8 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let first = (group.x + group.y * grid.x) * 256u + local;
-    for (var element = first; element < min(table[0], first + 256u); element += 64u) {
+    let first = table[0] + (group.x + group.y * grid.x) * 256u + local;
+    for (var element = first; element < min(table[1], first + 256u); element += 64u) {
         one(element);
     }
 }

@@ -2,7 +2,8 @@
 //
 // Threads as in moments.wgsl.
 //
-// Table: workgroups, channels, columns, across, columns of a chunk, chunks.
+// Table: first and end of the workgroups, what to add to places in x, saved, dy and scratch, channels, columns, across,
+// columns of a chunk, workgroups of a chunk.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> saved: array<f32>;
@@ -20,25 +21,25 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let id = group.x + group.y * grid.x;
-    if id >= table[0] {
+    let id = table[0] + group.x + group.y * grid.x;
+    if id >= table[1] {
         return;
     }
-    let channels = table[1];
-    let across = table[3];
+    let channels = table[6];
+    let across = table[8];
     let lanes = THREADS / across;
     let lane = local / across;
-    let channel = (id / table[5]) * across + local % across;
-    let chunk = id % table[5];
-    let end = min(chunk * table[4] + table[4], table[2]);
+    let channel = (id % table[10]) * across + local % across;
+    let chunk = id / table[10];
+    let end = min(chunk * table[9] + table[9], table[7]);
     var slopes = 0.0;
     var levels = 0.0;
     if channel < channels {
-        let mean = saved[channel];
-        let scale = saved[channels + channel];
-        for (var column = chunk * table[4] + lane; column < end; column += lanes) {
-            let gradient = dy[column * channels + channel];
-            slopes += gradient * (x[column * channels + channel] - mean) * scale;
+        let mean = saved[channel + table[3]];
+        let scale = saved[channels + channel + table[3]];
+        for (var column = chunk * table[9] + lane; column < end; column += lanes) {
+            let gradient = dy[column * channels + channel + table[4]];
+            slopes += gradient * (x[column * channels + channel + table[2]] - mean) * scale;
             levels += gradient;
         }
     }
@@ -53,7 +54,7 @@ fn main(
         workgroupBarrier();
     }
     if lane == 0u && channel < channels {
-        scratch[2u * (chunk * channels + channel)] = of_scale[local];
-        scratch[2u * (chunk * channels + channel) + 1u] = of_shift[local];
+        scratch[2u * (chunk * channels + channel) + table[5]] = of_scale[local];
+        scratch[2u * (chunk * channels + channel) + 1u + table[5]] = of_shift[local];
     }
 }

@@ -1,13 +1,13 @@
 // dx ← Σ of what the windows that see the pixel send back: of a maximum all of dy to the first of equals (a later NaN
 // wins), of a mean its share to every pixel.
 //
-// Table: elements of x, 1 for the mean, then the geometry.
+// Table: first and end of the elements, what to add to places in x, dy and dx, 1 for the mean, then the geometry.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 
-const G = 2u;
+const G = 6u;
 
 // Where in x the window's maximum lies.
 fn winner(sample: u32, down: u32, across: u32, channel: u32) -> u32 {
@@ -20,7 +20,7 @@ fn winner(sample: u32, down: u32, across: u32, channel: u32) -> u32 {
             let j = across * table[G + 9u] + q - table[G + 11u];
             if i < table[G + 1u] && j < table[G + 2u] {
                 let place = ((sample * table[G + 1u] + i) * table[G + 2u] + j) * table[G] + channel;
-                let value = x[place];
+                let value = x[place + table[2]];
                 if !found || is_nan(value) || value > largest {
                     largest = value;
                     best = place;
@@ -56,15 +56,15 @@ fn one(element: u32) {
             if width < q || (width - q) % table[G + 9u] != 0u || across >= table[G + 5u] {
                 continue;
             }
-            let gradient = dy[((sample * table[G + 4u] + down) * table[G + 5u] + across) * channels + channel];
-            if table[1] != 0u {
+            let gradient = dy[((sample * table[G + 4u] + down) * table[G + 5u] + across) * channels + channel + table[3]];
+            if table[5] != 0u {
                 sum += gradient * share;
             } else if winner(sample, down, across, channel) == element {
                 sum += gradient;
             }
         }
     }
-    dx[element] = sum;
+    dx[element + table[4]] = sum;
 }
 
 @compute @workgroup_size(64)
@@ -73,8 +73,8 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let first = (group.x + group.y * grid.x) * 256u + local;
-    for (var element = first; element < min(table[0], first + 256u); element += 64u) {
+    let first = table[0] + (group.x + group.y * grid.x) * 256u + local;
+    for (var element = first; element < min(table[1], first + 256u); element += 64u) {
         one(element);
     }
 }

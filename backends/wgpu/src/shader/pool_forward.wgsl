@@ -1,11 +1,11 @@
 // y ← the largest element of every window (NaN wins, padding never), or the mean with padding counted as zeros.
 //
-// Table: elements of y, 1 for the mean, then the geometry.
+// Table: first and end of the elements, what to add to places in x and y, 1 for the mean, then the geometry.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-const G = 2u;
+const G = 5u;
 
 fn one(element: u32) {
     let channels = table[G];
@@ -24,7 +24,7 @@ fn one(element: u32) {
             let i = down * table[G + 8u] + p - table[G + 10u];
             let j = across * table[G + 9u] + q - table[G + 11u];
             if i < table[G + 1u] && j < table[G + 2u] {
-                let value = x[((sample * table[G + 1u] + i) * table[G + 2u] + j) * channels + channel];
+                let value = x[((sample * table[G + 1u] + i) * table[G + 2u] + j) * channels + channel + table[2]];
                 sum += value * share;
                 if !found || is_nan(value) || value > largest {
                     largest = value;
@@ -33,7 +33,7 @@ fn one(element: u32) {
             }
         }
     }
-    y[element] = select(largest, sum, table[1] != 0u);
+    y[element + table[3]] = select(largest, sum, table[4] != 0u);
 }
 
 @compute @workgroup_size(64)
@@ -42,8 +42,8 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let first = (group.x + group.y * grid.x) * 256u + local;
-    for (var element = first; element < min(table[0], first + 256u); element += 64u) {
+    let first = table[0] + (group.x + group.y * grid.x) * 256u + local;
+    for (var element = first; element < min(table[1], first + 256u); element += 64u) {
         one(element);
     }
 }

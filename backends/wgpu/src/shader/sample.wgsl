@@ -1,14 +1,14 @@
 // labels[sample] ← the first class whose cumulative probability under softmax(z) exceeds the uniform number given.
 //
-// Table: samples, classes.
+// Table: first and end of the samples, what to add to places in z, the uniform numbers and labels, classes.
 
 @group(0) @binding(1) var<storage, read> z: array<f32>;
 @group(0) @binding(2) var<storage, read> uniform_line: array<f32>;
 @group(0) @binding(3) var<storage, read_write> labels: array<f32>;
 
 fn one(sample: u32) {
-    let classes = table[1];
-    let first = sample * classes;
+    let classes = table[5];
+    let first = sample * classes + table[2];
     var largest = z[first];
     for (var class_ = 1u; class_ < classes; class_++) {
         let value = z[first + class_];
@@ -20,7 +20,7 @@ fn one(sample: u32) {
     for (var class_ = 0u; class_ < classes; class_++) {
         sum += exponential(z[first + class_] - largest);
     }
-    var left = uniform_line[sample] * sum;
+    var left = uniform_line[sample + table[3]] * sum;
     var label = classes - 1u;
     for (var class_ = 0u; class_ < classes; class_++) {
         left -= exponential(z[first + class_] - largest);
@@ -29,7 +29,7 @@ fn one(sample: u32) {
             break;
         }
     }
-    labels[sample] = f32(label);
+    labels[sample + table[4]] = f32(label);
 }
 
 @compute @workgroup_size(64)
@@ -38,8 +38,8 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let first = (group.x + group.y * grid.x) * 256u + local;
-    for (var element = first; element < min(table[0], first + 256u); element += 64u) {
+    let first = table[0] + (group.x + group.y * grid.x) * 256u + local;
+    for (var element = first; element < min(table[1], first + 256u); element += 64u) {
         one(element);
     }
 }

@@ -1,5 +1,5 @@
 // x ← (L·Lᵀ)⁻¹·x for every job, by substitution: one thread per column, L·y = x downwards in steps 0 to n, then Lᵀ·x = y
-// upwards in steps n to 2n. A launch makes some of the steps.
+// upwards in steps n to 2n. A launch makes all of them, or one half where L is a block of a larger factor.
 //
 // Table: workgroups, jobs; then per job: its first workgroup, n, columns, offset and column step of L, of x, first step,
 // end of the steps.
