@@ -151,3 +151,25 @@ pub(crate) fn many_rows(device: &Device) {
     }
     assert!(off <= bound, "Q·diag(d)·Qᵀ is off by {off:e}, more than {bound:e}");
 }
+
+/// A matrix that stops being positive definite far below is reported, alone, and what is beside it is factorised.
+pub(crate) fn late_failures(device: &Device) {
+    let mut backend = Wgpu::new(device).expect("a device");
+    let n = 300;
+    let diagonal = |last: f32| -> Vec<f32> {
+        let value = |at: usize| if at == (n - 5) * (n + 1) { last } else { f32::from(u8::from(at % (n + 1) == 0)) };
+        (0..n * n).map(value).collect()
+    };
+    let lasts = [4.0, -1.0, f32::NAN, 4.0];
+    let content: Vec<f32> = lasts.into_iter().flat_map(diagonal).collect();
+    let mut matrices = upload(&mut backend, &content);
+    let jobs: Vec<Region> = (0..lasts.len()).map(|job| Region::matrix(job * n * n, n, n)).collect();
+    let ticket = backend.cholesky(&jobs, &mut matrices).expect("a device");
+    let mut sound = [false; 4];
+    backend.verdict(ticket, &mut sound).expect("a device");
+    assert_eq!(sound, [true, false, false, true]);
+    for job in [0, 3] {
+        let place = job * n * n + (n - 5) * (n + 1);
+        assert_eq!(backend.fetch(&matrices, place..place + 1).expect("a device"), [2.0]);
+    }
+}
