@@ -25,6 +25,8 @@ struct Shared {
     next_buffer: AtomicU64,
     /// Which shaders compute products, and what a user should know of that; made last of all.
     products: OnceLock<(Choices, Option<String>)>,
+    /// Whether large eigenproblems are solved on the host.
+    host_eigen: bool,
 }
 
 /// A compiled shader.
@@ -81,6 +83,7 @@ impl Device {
             // What else went wrong did so because of this.
             *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(WgpuError::Lost { reason });
         });
+        let host_eigen = options.host_eigen.unwrap_or(!adapter.is_gpu);
         let shared = Shared {
             raw,
             queue,
@@ -89,6 +92,7 @@ impl Device {
             fault,
             next_buffer: AtomicU64::new(0),
             products: OnceLock::new(),
+            host_eigen,
         };
         let device = Self { shared: Arc::new(shared) };
         let products = Choices::make(&device, &options.tuning)?;
@@ -123,6 +127,10 @@ impl Device {
     /// Gives the device up: everything asked of it from now on fails as if it had been unplugged.
     pub fn destroy(&self) {
         self.shared.raw.destroy();
+    }
+
+    pub(crate) fn host_eigen(&self) -> bool {
+        self.shared.host_eigen
     }
 
     pub(crate) fn raw(&self) -> &wgpu::Device {

@@ -82,3 +82,22 @@ kernel!(EVO_FORWARD, "evo_forward", [Read, Read, Write]);
 kernel!(EVO_BACKWARD, "evo_backward", [Read, Read, Read, Write, Write]);
 kernel!(EVO_SUMS, "evo_sums", [Read, Read, Read, Write]);
 kernel!(JACOBI, "jacobi", [Write, Write, Write]);
+
+const EIGEN_BLOCK: &str = include_str!("shader/eigen_block.wgsl");
+
+macro_rules! eigen {
+    ($constant:ident, $name:literal, $bindings:expr) => {
+        pub(crate) const $constant: Kernel = Kernel {
+            name: $name,
+            source: &[EIGEN_BLOCK, include_str!(concat!("shader/", $name, ".wgsl"))],
+            bindings: &$bindings,
+        };
+    };
+}
+
+eigen!(EIGEN_BEGIN, "eigen_begin", [Write, Write]);
+eigen!(EIGEN_LEVEL, "eigen_level", [Write]);
+eigen!(EIGEN_PAIR, "eigen_pair", [Write, Write]);
+eigen!(EIGEN_TURN, "eigen_turn", [Write, Write]);
+eigen!(EIGEN_RANK, "eigen_rank", [Read, Write, Write]);
+eigen!(EIGEN_FINISH, "eigen_finish", [Write, Read]);

@@ -14,6 +14,9 @@ pub struct Options {
     /// The most bytes of one buffer that one operation may bind, where that is to be less than the adapter allows; not
     /// less than [`Options::LEAST_BINDING`]. Operations on more are cut.
     pub binding_bytes: Option<u64>,
+    /// Whether eigenproblems of more than 64 rows are solved on the host, in double precision, which waits and is counted as
+    /// a wait; if not said, where the adapter is no GPU, on which that is faster.
+    pub host_eigen: Option<bool>,
 }
 
 /// Which shaders compute products. All give the same bits; they differ in speed.
@@ -47,6 +50,6 @@ impl Default for Options {
         let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let caches = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
         let cache = caches.map(|path| path.join("kronfleet").join("wgpu"));
-        Self { adapter: Choice::Best, tuning: Tuning::Measured { cache }, binding_bytes: None }
+        Self { adapter: Choice::Best, tuning: Tuning::Measured { cache }, binding_bytes: None, host_eigen: None }
     }
 }

@@ -27,6 +27,7 @@ const TESTS: &[(&str, Test)] = &[
     ("long sums that are cut into parts are exact for whole numbers", large::long_sums),
     ("matrices of more rows than a workgroup has threads", large::many_rows),
     ("matrices that are not positive definite far below are reported alone", large::late_failures),
+    ("eigenpairs of large matrices, found on the device, multiply back", large::many_eigenpairs),
     ("batch normalisation over many chunks", large::many_columns),
     ("queues of several threads on one device each see their own work", threads::queues_of_threads),
     ("products have the same bits by every shader", products::same_bits),

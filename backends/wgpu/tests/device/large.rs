@@ -3,7 +3,7 @@
 use kronfleet_core::backend::{Backend, BatchNorm, Eigen, Gemm, Invert, Outer, ReduceJob, reference};
 use kronfleet_core::matrix::Region;
 use kronfleet_core::seed::{Random, Seed};
-use kronfleet_wgpu::{Buffer, Device, Wgpu};
+use kronfleet_wgpu::{Buffer, Choice, Device, Options, Wgpu};
 
 fn upload(backend: &mut Wgpu, content: &[f32]) -> Buffer {
     let mut buffer = backend.allocate(content.len()).expect("memory");
@@ -91,7 +91,7 @@ pub(crate) fn many_columns(device: &Device) {
     }
 }
 
-/// Matrices of more rows than a workgroup has threads: factors multiply back, inverses invert, eigenpairs multiply back.
+/// Matrices of more rows than a workgroup has threads: factors multiply back, inverses invert.
 pub(crate) fn many_rows(device: &Device) {
     let mut backend = Wgpu::new(device).expect("a device");
     let mut random = Seed(5).derive("rows", 0).random();
@@ -136,20 +136,69 @@ pub(crate) fn many_rows(device: &Device) {
     }
     // The norm of the inverse is 1.
     assert!(off <= bound, "A·A⁻¹ is off by {off:e}, more than {bound:e}");
-    let (mut vectors, mut values) = (upload(&mut backend, &a), backend.allocate(n).expect("memory"));
-    let job = Eigen { matrix: square, values: Region::vector(0, n) };
-    backend.symmetric_eigen(&[job], &mut vectors, &mut values).expect("a device");
-    let (q, d) =
-        (backend.fetch(&vectors, 0..n * n).expect("a device"), backend.fetch(&values, 0..n).expect("a device"));
-    assert!(d.is_sorted(), "eigenvalues ascend");
-    let mut off = 0.0_f64;
-    for column in 0..n {
-        for row in 0..n {
-            let product: f64 = (0..n).map(|k| at(&q, row, k) * f64::from(d[k]) * at(&q, column, k)).sum();
-            off = off.max((product - at(&a, row, column)).abs());
+}
+
+/// Eigenpairs of matrices of several sizes at once, on the device, multiply back; Q is orthogonal; one with a NaN is told.
+pub(crate) fn many_eigenpairs(device: &Device) {
+    let adapter = Choice::Named(device.adapter().name.clone());
+    let device =
+        Device::open_with(&Options { adapter, host_eigen: Some(false), ..Options::fixed() }).expect("once more");
+    let mut backend = Wgpu::new(&device).expect("a device");
+    let mut random = Seed(6).derive("eigenpairs", 0).random();
+    let sizes = [65, 20, 100, 70, 161];
+    let step = 170;
+    let mut content: Vec<f32> = vec![0.5; sizes.len() * step * step];
+    for (job, n) in sizes.into_iter().enumerate() {
+        let place = |row: usize, column: usize| (job * step + column) * step + row;
+        let m: Vec<f32> = (0..n * 8).map(|_| random.normal() as f32).collect();
+        for column in 0..n {
+            // What is above the diagonal is not looked at.
+            for row in column..n {
+                let product: f32 = (0..8).map(|k| m[row + k * n] * m[column + k * n]).sum();
+                content[place(row, column)] = product + if row == column { 1.0 + row as f32 / n as f32 } else { 0.0 };
+            }
         }
     }
-    assert!(off <= bound, "Q·diag(d)·Qᵀ is off by {off:e}, more than {bound:e}");
+    let nan = 3;
+    content[nan * step * step + 40] = f32::NAN;
+    let (mut vectors, mut values) =
+        (upload(&mut backend, &content), backend.allocate(sizes.len() * step).expect("memory"));
+    let jobs: Vec<Eigen> = sizes
+        .into_iter()
+        .enumerate()
+        .map(|(job, n)| {
+            let matrix = Region { column_step: step, ..Region::matrix(job * step * step, n, n) };
+            Eigen { matrix, values: Region::vector(job * step, n) }
+        })
+        .collect();
+    let waits = backend.counters().host_waits;
+    backend.symmetric_eigen(&jobs, &mut vectors, &mut values).expect("a device");
+    assert_eq!(backend.counters().host_waits, waits, "nothing waits");
+    let seen = backend.fetch(&vectors, 0..content.len()).expect("a device");
+    let d = backend.fetch(&values, 0..sizes.len() * step).expect("a device");
+    for (job, n) in sizes.into_iter().enumerate() {
+        let d = &d[job * step..job * step + n];
+        if job == nan {
+            assert!(d.iter().all(|value| value.is_nan()), "eigenvalues of a matrix with a NaN: {d:?}");
+            continue;
+        }
+        assert!(d.is_sorted(), "eigenvalues ascend");
+        let q = |row: usize, column: usize| f64::from(seen[(job * step + column) * step + row]);
+        let a = |row: usize, column: usize| f64::from(content[(job * step + column.min(row)) * step + column.max(row)]);
+        let size = (0..n).flat_map(|i| (0..n).map(move |j| a(i, j).powi(2))).sum::<f64>().sqrt();
+        // Rounding of some ten sweeps, a small multiple of n·ε (Golub & Van Loan §8.5.5).
+        let share = 8.0 * n as f64 * f64::from(f32::EPSILON);
+        for column in 0..n {
+            for row in 0..n {
+                let product: f64 = (0..n).map(|k| q(row, k) * f64::from(d[k]) * q(column, k)).sum();
+                let off = (product - a(row, column)).abs();
+                assert!(off <= share * size, "({row}, {column}) of {n} rows is off by {off:e}");
+                let inner: f64 = (0..n).map(|k| q(k, row) * q(k, column)).sum();
+                let off = (inner - f64::from(u8::from(row == column))).abs();
+                assert!(off <= share, "columns {row} and {column} of {n} are off orthogonal by {off:e}");
+            }
+        }
+    }
 }
 
 /// A matrix that stops being positive definite far below is reported, alone, and what is beside it is factorised.
@@ -157,7 +206,8 @@ pub(crate) fn late_failures(device: &Device) {
     let mut backend = Wgpu::new(device).expect("a device");
     let n = 300;
     let diagonal = |last: f32| -> Vec<f32> {
-        let value = |at: usize| if at == (n - 5) * (n + 1) { last } else { f32::from(u8::from(at % (n + 1) == 0)) };
+        let value =
+            |at: usize| if at == (n - 5) * (n + 1) { last } else { f32::from(u8::from(at.is_multiple_of(n + 1))) };
         (0..n * n).map(value).collect()
     };
     let lasts = [4.0, -1.0, f32::NAN, 4.0];
