@@ -122,7 +122,6 @@ impl Wgpu {
     }
 
     /// One launch for those of the matrices that take part, of so many rows, with so many workgroups each.
-    #[expect(clippy::too_many_arguments, reason = "what differs between the launches of one decomposition")]
     fn step(
         &mut self,
         kernel: &Kernel,
