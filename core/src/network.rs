@@ -249,7 +249,8 @@ impl<B: Backend> Network<B> {
         self.layers.backward(&mut pass, &self.input, &self.logits, &self.cotangent, None)
     }
 
-    /// Adds every block's `Γ` for labels drawn from the model's own softmax (the true Fisher); computes no gradient.
+    /// Adds every block's `Γ` where `statistics` are given, for labels drawn from the model's own softmax (the true Fisher);
+    /// computes no gradient.
     ///
     /// Follows [`forward`](Self::forward) in training mode and precedes [`loss`](Self::loss), whose result it would overwrite.
     ///
@@ -264,11 +265,11 @@ impl<B: Backend> Network<B> {
         backend: &mut B,
         batch: usize,
         random: &mut Random,
-        statistics: &mut B::Buffer,
+        statistics: Option<&mut B::Buffer>,
         observer: Option<&mut dyn Observer<B>>,
     ) -> Result<(), B::Error> {
         self.check_batch(batch);
-        self.check_statistics(Some(statistics));
+        self.check_statistics(statistics.as_deref());
         self.staging.clear();
         self.staging.extend((0..batch).map(|_| B::Scalar::of(random.uniform())));
         backend.upload(&self.staging, &mut self.uniform, 0)?;
@@ -281,7 +282,7 @@ impl<B: Backend> Network<B> {
             batch,
             parameters: &self.parameters,
             gradient: None,
-            statistics: Some(statistics),
+            statistics,
             // The cast shortens the object's own lifetime.
             observer: observer.map(|observer| observer as &mut dyn Observer<B>),
             scratch: &mut self.scratch,

@@ -3,7 +3,8 @@
 //! # For users
 //! [`Identity`] is plain gradient descent; [`Kronecker`] is K-FAC (Martens & Grosse 2015, arXiv 1503.05671;
 //! Grosse & Martens 2016 for convolutions) with the inverse, the eigen and the EKFAC form of [`Form`]. [`Options`]
-//! has the usual values of the literature as defaults.
+//! has the usual values of the literature as defaults. Beside it: [`Eva`], with vectors in place of K-FAC's matrices;
+//! [`Shampoo`] and [`Soap`], which look at gradients alone; and [`Muon`], which has no curvature but singular values.
 //!
 //! Within a step the order is
 //!
@@ -16,29 +17,39 @@
 //! says. Nothing is allocated after construction unless a decomposition fails.
 
 mod adaptive;
+mod bases;
 mod cache;
 mod clip;
 mod dense;
 mod division;
 mod eigen;
+mod eva;
+mod graft;
 mod identity;
 mod inverse;
 mod kronecker;
 mod low_rank;
 mod moments;
+mod muon;
 mod options;
+mod shampoo;
+mod soap;
 mod state;
 
 pub use adaptive::LevenbergMarquardt;
 pub use division::Member;
+pub use eva::{Eva, EvaOptions};
 pub use identity::Identity;
 pub use kronecker::Kronecker;
+pub use muon::{Muon, MuonOptions};
 pub use options::{Fisher, Form, Options, OptionsError, Refresh};
+pub use shampoo::{Shampoo, ShampooOptions};
+pub use soap::{Soap, SoapOptions};
 pub use state::{BlockState, State};
 
 use crate::backend::Backend;
 use crate::factor::KroneckerFactors;
-use crate::layer::{Capture, Observer};
+use crate::layer::{Block, Capture, Observer};
 use crate::matrix::Region;
 use crate::transport::TransportError;
 use alloc::vec::Vec;
@@ -54,8 +65,8 @@ pub trait Captures<B: Backend> {
 
 /// What the passes of a step are to look at.
 pub struct Taps<'a, B: Backend> {
-    /// Where they add their statistics.
-    pub statistics: &'a mut B::Buffer,
+    /// Where they add their statistics, if these are wanted.
+    pub statistics: Option<&'a mut B::Buffer>,
     /// Who sees the backward pass that the statistics are from.
     pub observer: Option<&'a mut dyn Observer<B>>,
 }
@@ -184,6 +195,11 @@ pub trait Preconditioner<B: Backend>: Send {
     /// The running averages that may travel between nodes; `None` where there are none.
     fn factors(&mut self) -> Option<&mut KroneckerFactors<B>> {
         None
+    }
+
+    /// The blocks it keeps something of, those of its factors if it has any.
+    fn blocks(&mut self) -> &[Block] {
+        self.factors().map_or(&[], |factors| factors.blocks())
     }
 
     /// Whether a block's statistics are wanted from this node's batches.

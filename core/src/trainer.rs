@@ -317,16 +317,16 @@ impl<B: Backend> Trainer<B> {
         let Self { backend, network, preconditioner, options, random, .. } = self;
         let (batch, smoothing) = (options.batch, options.smoothing);
         let fisher = preconditioner.fisher();
-        let Some(Taps { statistics, observer }) = preconditioner.taps() else {
+        let Some(Taps { mut statistics, observer }) = preconditioner.taps() else {
             network.forward(backend, batch, Mode::Train, None)?;
             network.loss(backend, batch, smoothing)?;
             return network.backward(backend, batch, None, None);
         };
-        network.forward(backend, batch, Mode::Train, Some(statistics))?;
+        network.forward(backend, batch, Mode::Train, statistics.as_deref_mut())?;
         match fisher {
             Fisher::Empirical => {
                 network.loss(backend, batch, smoothing)?;
-                network.backward(backend, batch, Some(statistics), observer)
+                network.backward(backend, batch, statistics, observer)
             }
             Fisher::True => {
                 network.backward_sampled(backend, batch, random, statistics, observer)?;

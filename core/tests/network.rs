@@ -267,7 +267,7 @@ fn drawn_labels_give_output_statistics_and_no_gradient() {
     let mut random = Seed(9).random();
     case.network.forward(&mut case.backend, 4, Mode::Train, None).expect("memory");
     for _ in 0..draws {
-        case.network.backward_sampled(&mut case.backend, 4, &mut random, &mut statistics, None).expect("memory");
+        case.network.backward_sampled(&mut case.backend, 4, &mut random, Some(&mut statistics), None).expect("memory");
     }
     let sum = case.backend.fetch(&statistics, 0..len).expect("memory");
     let after = case.backend.fetch(&case.network.gradient, 0..before.len()).expect("memory");

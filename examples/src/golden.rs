@@ -203,7 +203,13 @@ where
     let mut preconditioner = Kronecker::new(backend, network.blocks(), of_statistics, of_parameters, options)?;
     preconditioner.begin(backend)?;
     let taps = preconditioner.taps().context("the first step takes statistics")?;
-    backend.axpby(1.0, statistics, 0.0, taps.statistics, Region::vector(0, of_statistics))?;
+    backend.axpby(
+        1.0,
+        statistics,
+        0.0,
+        taps.statistics.context("K-FAC wants them")?,
+        Region::vector(0, of_statistics),
+    )?;
     preconditioner.update(backend, 1)?;
     let mut found = Vec::with_capacity(N);
     for learning_rate in learning_rates {

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 
 /// `A = Q_A diag(d_A) Q_Aᵀ` and `G` likewise, of every block.
 pub(super) struct Eigen<B: Backend> {
-    cache: Cache<B>,
+    pub(super) cache: Cache<B>,
     values: B::Buffer,
     shadow_values: B::Buffer,
     /// Where a factor's eigenvalues lie, by slot.
@@ -24,9 +24,9 @@ pub(super) struct Eigen<B: Backend> {
     check_jobs: Vec<ReduceJob<B::Scalar>>,
     pending: Option<B::Download>,
     /// `X ↦ Q_Gᵀ X Q_A`.
-    inward: Sandwich<B::Scalar>,
+    pub(super) inward: Sandwich<B::Scalar>,
     /// `X ↦ Q_G X Q_Aᵀ`.
-    outward: Sandwich<B::Scalar>,
+    pub(super) outward: Sandwich<B::Scalar>,
     /// d_G down, d_A across, in the layout of the parameters.
     spectrum_jobs: Vec<MapJob>,
     /// Second moments, in the layout of the parameters.
@@ -205,6 +205,21 @@ impl<B: Backend> Eigen<B> {
             Some(moments) => moments.restore(backend, blocks),
             None => Ok(()),
         }
+    }
+
+    /// The eigenvalues in use, none below 0.
+    pub(super) fn values(&self) -> &B::Buffer {
+        &self.values
+    }
+
+    /// Where they lie: those of every block's A, then those of every G.
+    pub(super) fn spectra(&self) -> &[Region] {
+        &self.spectra
+    }
+
+    /// d_G down, d_A across, in the layout of the parameters.
+    pub(super) fn spectrum_jobs(&self) -> &[MapJob] {
+        &self.spectrum_jobs
     }
 
     /// EKFAC's second moments, if it is EKFAC.

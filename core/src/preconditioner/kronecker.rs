@@ -216,7 +216,7 @@ where
             Solver::Eigen(eigen) if self.options.form == Form::Ekfac => Some(&mut **eigen),
             _ => None,
         };
-        Some(Taps { statistics: self.factors.means().statistics(), observer })
+        Some(Taps { statistics: Some(self.factors.means().statistics()), observer })
     }
 
     fn fisher(&self) -> Fisher {
@@ -361,13 +361,12 @@ where
             Solver::Eigen(eigen) => eigen.save(backend, &mut blocks)?,
         }
         Ok(State {
-            steps: self.steps,
             damping: self.damping,
             refresh_due: self.refresh_due,
-            report: self.report,
             updates: self.factors.running().updates(),
             clip: backend.fetch(self.clip.scale(), 0..1)?[0],
             blocks,
+            ..State::plain(self.steps, self.report)
         })
     }
 

@@ -23,15 +23,29 @@ pub struct State<S> {
     pub updates: u64,
     /// The factor ν of the KL clip at the last step.
     pub clip: S,
-    /// One for each block of the factors, in their order.
+    /// One for each of [`Preconditioner::blocks`](super::Preconditioner::blocks), in their order.
     pub blocks: Vec<BlockState<S>>,
+    /// Flat buffers in the layout of the parameters, such as momentum; always as many.
+    pub buffers: Vec<Vec<S>>,
+    /// Steps that those buffers are of, where a correction depends on it.
+    pub counted: u64,
 }
 
 impl<S: Scalar> State<S> {
     /// That of a preconditioner without curvature after `steps` steps.
     pub fn plain(steps: u64, report: Report) -> Self {
         let clip = S::of(1.0);
-        Self { steps, damping: 0.0, refresh_due: false, report, updates: 0, clip, blocks: Vec::new() }
+        Self {
+            steps,
+            damping: 0.0,
+            refresh_due: false,
+            report,
+            updates: 0,
+            clip,
+            blocks: Vec::new(),
+            buffers: Vec::new(),
+            counted: 0,
+        }
     }
 }
 
@@ -46,11 +60,11 @@ pub struct BlockState<S> {
     pub failures: u32,
     /// Of A and of G the damped inverse, or the eigenvectors; column-major squares.
     pub decompositions: [Vec<S>; 2],
-    /// Eigenvalues of A and G; empty in the inverse form.
+    /// Eigenvalues of A and G, or the sums of [`Eva`](super::Eva)'s vectors; empty in the inverse form.
     pub spectra: [Vec<S>; 2],
     /// EKFAC's second moments, shaped as the block's parameters, and their weight; empty in the other forms.
     pub moments: Vec<S>,
-    /// The weight of the second moments; 0 without them.
+    /// The weight of the second moments, or of those sums; 0 without them.
     pub moment_weight: S,
     /// Whether the second moments were started from eigenvalues already.
     pub moments_started: bool,
@@ -82,4 +96,27 @@ pub(super) fn upload<'a, B: Backend>(
         all[region.offset..region.end()].copy_from_slice(part);
     }
     backend.upload(&all, buffer, 0)
+}
+
+/// Whole buffers.
+pub(super) fn whole<B: Backend>(backend: &mut B, buffers: &[B::Buffer]) -> Result<Vec<Vec<B::Scalar>>, B::Error> {
+    buffers.iter().map(|buffer| backend.fetch(buffer, 0..buffer.len())).collect()
+}
+
+/// The inverse of [`whole`].
+///
+/// # Panics
+/// If there are more or fewer, or one has another length.
+#[track_caller]
+pub(super) fn put_whole<B: Backend>(
+    backend: &mut B,
+    buffers: &mut [B::Buffer],
+    kept: &[Vec<B::Scalar>],
+) -> Result<(), B::Error> {
+    assert_eq!(kept.len(), buffers.len(), "buffers in the state of the preconditioner");
+    for (buffer, kept) in buffers.iter_mut().zip(kept) {
+        assert_eq!(kept.len(), buffer.len(), "scalars kept for a buffer of the preconditioner");
+        backend.upload(kept, buffer, 0)?;
+    }
+    Ok(())
 }

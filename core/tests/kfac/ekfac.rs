@@ -52,7 +52,7 @@ impl Case {
         let x = &x[first * sample..(first + count) * sample];
         network.load(backend, x, &labels[first..first + count]).expect("memory");
         let (statistics, observer) = match taps {
-            Some(Taps { statistics, observer }) => (Some(statistics), observer),
+            Some(Taps { statistics, observer }) => (statistics, observer),
             None => (None, None),
         };
         match statistics {

@@ -4,6 +4,7 @@ mod dense;
 mod division;
 mod ekfac;
 mod factor;
+mod methods;
 mod optimiser;
 mod preconditioner;
 mod trainer;

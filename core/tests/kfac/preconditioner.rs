@@ -43,7 +43,7 @@ where
         let narrow: Vec<B::Scalar> = statistics.iter().map(|&value| B::Scalar::of(value)).collect();
         self.kfac.begin(&mut self.backend).expect("memory");
         if let Some(taps) = self.kfac.taps() {
-            self.backend.upload(&narrow, taps.statistics, 0).expect("memory");
+            self.backend.upload(&narrow, taps.statistics.expect("K-FAC takes them"), 0).expect("memory");
         }
         self.kfac.update(&mut self.backend, 1).expect("memory");
     }

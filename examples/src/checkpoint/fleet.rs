@@ -31,6 +31,7 @@ pub struct TrainerState {
     last: (f64, f64),
     optimiser_steps: u64,
     steps: u64,
+    counted: u64,
     damping: f64,
     refresh_due: bool,
     report: Report,
@@ -52,6 +53,7 @@ impl TrainerState {
             last: state.last,
             optimiser_steps: state.optimiser_steps,
             steps: memory.steps,
+            counted: memory.counted,
             damping: memory.damping,
             refresh_due: memory.refresh_due,
             report: memory.report,
@@ -69,7 +71,8 @@ impl TrainerState {
         (state.iteration, state.samples, state.last) = (self.iteration, self.samples, self.last);
         state.optimiser_steps = self.optimiser_steps;
         let memory = &mut state.preconditioner;
-        (memory.steps, memory.damping, memory.refresh_due) = (self.steps, self.damping, self.refresh_due);
+        (memory.steps, memory.counted) = (self.steps, self.counted);
+        (memory.damping, memory.refresh_due) = (self.damping, self.refresh_due);
         (memory.report, memory.updates, memory.clip) = (self.report, self.updates, S::of(self.clip));
         (state.schedules, state.window) = (self.schedules, self.window);
         (state.random, state.position) = (self.random, self.position);
@@ -238,7 +241,8 @@ impl<S: Scalar> Numbers<S> {
 /// If the device fails.
 pub fn template<B: Backend>(trainer: &mut Trainer<B>) -> Result<(Layers, Checkpoint<B::Scalar>)> {
     let state = trainer.save()?;
-    let blocks = trainer.preconditioner().1.factors().map_or_else(Vec::new, |factors| factors.blocks().to_vec());
+    let (_, preconditioner) = trainer.preconditioner();
+    let (blocks, factored) = (preconditioner.blocks().to_vec(), preconditioner.factors().is_some());
     let (_, network) = trainer.parts();
-    Ok((Layers::new(network, &blocks), state))
+    Ok((Layers::new(network, &blocks, factored), state))
 }

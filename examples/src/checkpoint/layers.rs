@@ -20,6 +20,8 @@ pub struct Layers {
     parameters: Vec<Parameter>,
     running: Vec<Parameter>,
     blocks: Vec<Block>,
+    /// Whether these have factors.
+    factored: bool,
     /// Scalars in the flat parameters, running statistics and factors.
     lens: [usize; 3],
     names: Vec<String>,
@@ -29,8 +31,8 @@ pub struct Layers {
 type Named = BTreeMap<String, Tensor>;
 
 impl Layers {
-    /// Those of `network`, of which `blocks` have factors.
-    pub fn new<B: Backend>(network: &Network<B>, blocks: &[Block]) -> Self {
+    /// Those of `network`, whose preconditioner keeps something of `blocks`: factors, or if not `factored` other things.
+    pub fn new<B: Backend>(network: &Network<B>, blocks: &[Block], factored: bool) -> Self {
         let mut names: Vec<String> = Vec::new();
         let tables = network.table().iter().chain(network.running_table());
         for name in
@@ -44,6 +46,7 @@ impl Layers {
             parameters: network.table().to_vec(),
             running: network.running_table().to_vec(),
             blocks: blocks.to_vec(),
+            factored: factored && !blocks.is_empty(),
             lens: [network.parameters_len(), network.running_len(), network.statistics_len()],
             names,
         }
@@ -59,7 +62,7 @@ impl Layers {
         [self.lens[0], self.lens[1]]
     }
 
-    /// The blocks that have factors.
+    /// The blocks that the preconditioner keeps something of.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
     }
@@ -77,15 +80,24 @@ impl Layers {
         for statistic in of(&self.running, layer) {
             add(split(&statistic.name).1.into(), extract(statistic, &state.running));
         }
+        for (index, buffer) in state.preconditioner.buffers.iter().enumerate() {
+            for parameter in of(&self.parameters, layer) {
+                add(format!("memory/{index}/{}", split(&parameter.name).1), extract(parameter, buffer));
+            }
+        }
         let Some((index, block)) = self.block(layer) else { return };
-        for (name, tensor) in self.factors(index, block, &state.factors) {
-            add(name, tensor);
+        if self.factored {
+            for (name, tensor) in self.factors(index, block, &state.factors) {
+                add(name, tensor);
+            }
         }
         let Some(kept) = state.preconditioner.blocks.get(index) else { return };
         for (side, decomposition, spectrum) in
             [("a", &kept.decompositions[0], &kept.spectra[0]), ("g", &kept.decompositions[1], &kept.spectra[1])]
         {
-            add(format!("decomposition/{side}"), plain(decomposition));
+            if self.factored {
+                add(format!("decomposition/{side}"), plain(decomposition));
+            }
             if !spectrum.is_empty() {
                 add(format!("spectrum/{side}"), plain(spectrum));
             }
@@ -100,7 +112,7 @@ impl Layers {
 
     /// Adds the factors of `layer`, flat values and weights, to `tensors`.
     pub fn put_factors<S: Scalar>(&self, layer: &str, who: &str, factors: &[Vec<S>; 2], tensors: &mut Tensors) {
-        if let Some((index, block)) = self.block(layer) {
+        if let Some((index, block)) = self.block(layer).filter(|_| self.factored) {
             for (name, tensor) in self.factors(index, block, factors) {
                 tensors.tensors.insert(format!("{who}/{name}"), tensor);
             }
@@ -163,6 +175,12 @@ impl Layers {
             let name = format!("{who}/{}", split(&statistic.name).1);
             insert(statistic, find(tensors, &name, &layout::shape(statistic))?, &mut state.running);
         }
+        for (index, buffer) in state.preconditioner.buffers.iter_mut().enumerate() {
+            for parameter in of(&self.parameters, layer) {
+                let name = format!("{who}/memory/{index}/{}", split(&parameter.name).1);
+                insert(parameter, find(tensors, &name, &layout::shape(parameter))?, buffer);
+            }
+        }
         let Some((index, block)) = self.block(layer) else { return Ok(()) };
         self.take_factors(layer, who, tensors, &mut state.factors)?;
         let Some(kept) = state.preconditioner.blocks.get_mut(index) else { return Ok(()) };
@@ -172,7 +190,9 @@ impl Layers {
             false => Ok(Vec::new()),
         };
         for (at, (side, region)) in [("a", block.a), ("g", block.g)].into_iter().enumerate() {
-            kept.decompositions[at] = vector(format!("decomposition/{side}"), region.len())?;
+            if self.factored {
+                kept.decompositions[at] = vector(format!("decomposition/{side}"), region.len())?;
+            }
             kept.spectra[at] = optional(format!("spectrum/{side}"), region.rows)?;
         }
         kept.moments = optional("moments".into(), block.parameters.len())?;
@@ -194,7 +214,7 @@ impl Layers {
         tensors: &Tensors,
         factors: &mut [Vec<S>; 2],
     ) -> Result<(), String> {
-        let Some((index, block)) = self.block(layer) else { return Ok(()) };
+        let Some((index, block)) = self.block(layer).filter(|_| self.factored) else { return Ok(()) };
         let [values, weights] = factors;
         for (side, region) in [("a", block.a), ("g", block.g)] {
             let tensor = find(tensors, &format!("{who}/factor/{side}"), &[region.rows, region.columns])?;
@@ -225,8 +245,8 @@ impl Layers {
 
     /// Zeros for flat factor values and weights; both empty without blocks.
     pub fn no_factors<S: Scalar>(&self) -> [Vec<S>; 2] {
-        let len = if self.blocks.is_empty() { 0 } else { self.lens[2] };
-        [vec![S::zero(); len], vec![S::zero(); self.blocks.len()]]
+        let [values, weights] = if self.factored { [self.lens[2], self.blocks.len()] } else { [0, 0] };
+        [vec![S::zero(); values], vec![S::zero(); weights]]
     }
 
     fn block(&self, layer: &str) -> Option<(usize, &Block)> {

@@ -177,7 +177,7 @@ fn small() -> (Layers, Checkpoint<f32>) {
     let mut backend = Nalgebra::<f32>::new();
     let specs = [Spec::dense("fc1", 2)];
     let network = Network::build(&mut backend, Extent::flat(3), &specs, 1).expect("the layer fits");
-    let layers = Layers::new(&network, network.blocks());
+    let layers = Layers::new(&network, network.blocks(), true);
     let [parameters, running] = layers.lens();
     let mut preconditioner = memory::State::plain(0, memory::Report::default());
     preconditioner.blocks.resize_with(layers.blocks().len(), Default::default);

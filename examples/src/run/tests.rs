@@ -125,6 +125,10 @@ fn any_flags() -> impl Strategy<Value = Vec<&'static str>> {
         vec!["--preconditioner=none", "--momentum=0.9"],
         vec!["--preconditioner=none", "--optimiser=adam", "--average-optimiser"],
         vec!["--average-factors", "--factor-every=2"],
+        vec!["--preconditioner=eva"],
+        vec!["--preconditioner=shampoo", "--inverse-every=3", "--average-factors"],
+        vec!["--preconditioner=soap", "--inverse-every=4"],
+        vec!["--preconditioner=muon"],
     ]);
     let rejoin = prop::sample::select(vec!["--rejoin=full", "--rejoin=progress", "--rejoin=heal"]);
     let link = prop::sample::select(vec![

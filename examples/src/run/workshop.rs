@@ -15,7 +15,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use kronfleet_core::backend::{Backend, Extent};
 use kronfleet_core::network::Network;
 use kronfleet_core::optimiser::{Adam, AdamOptions, Optimiser, Sgd, SgdOptions, decayed};
-use kronfleet_core::preconditioner::{Identity, Kronecker, LevenbergMarquardt, Preconditioner};
+use kronfleet_core::preconditioner::{
+    Eva, EvaOptions, Identity, Kronecker, LevenbergMarquardt, Muon, MuonOptions, OptionsError, Preconditioner, Shampoo,
+    ShampooOptions, Soap, SoapOptions,
+};
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::schedule::Schedule;
 use kronfleet_core::seed::Seed;
@@ -178,11 +181,39 @@ impl Workshop {
     where
         B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
     {
-        let Some(options) = self.kfac.options() else { return Ok(Box::new(Identity::default())) };
-        options.check(network.blocks()).map_err(|error| anyhow!("{error}"))?;
-        let (statistics, parameters) = (network.statistics_len(), network.parameters_len());
-        let made = Kronecker::new(backend, network.blocks(), statistics, parameters, options);
-        Ok(Box::new(made.map_err(|error| anyhow!("{error}"))?))
+        let device = |error: B::Error| anyhow!("{error}");
+        let (blocks, statistics, parameters) = (network.blocks(), network.statistics_len(), network.parameters_len());
+        let exclude = self.kfac.skip_layer.clone();
+        if let Some(unknown) = exclude.iter().find(|name| blocks.iter().all(|block| block.name != **name)) {
+            let known: Vec<_> = blocks.iter().map(|block| block.name.clone()).collect();
+            return Err(anyhow!("{}", OptionsError::Unknown { name: unknown.clone(), known }));
+        }
+        let KfacSettings { damping, ema: ema_old, inverse_every: period, .. } = self.kfac;
+        let OptimiserSettings { momentum, beta2, epsilon, .. } = self.optimiser;
+        Ok(match self.kfac.preconditioner {
+            Method::None => Box::new(Identity::default()),
+            Method::Eva => {
+                let options = EvaOptions { damping, ema_old, clip: self.kfac.clip(), exclude };
+                Box::new(Eva::new(backend, blocks, parameters, &options).map_err(device)?)
+            }
+            Method::Shampoo => {
+                let options = ShampooOptions { ema_old, epsilon: damping, period, exclude };
+                Box::new(Shampoo::new(backend, blocks, statistics, parameters, &options).map_err(device)?)
+            }
+            Method::Soap => {
+                let options = SoapOptions { betas: [momentum, beta2], epsilon, ema_old, period, exclude };
+                Box::new(Soap::new(backend, blocks, statistics, parameters, options).map_err(device)?)
+            }
+            Method::Muon => {
+                let options = MuonOptions { momentum, exclude };
+                Box::new(Muon::new(backend, blocks, parameters, &options).map_err(device)?)
+            }
+            Method::Kfac | Method::Ekfac => {
+                let options = self.kfac.options().expect("K-FAC has options");
+                options.check(blocks).map_err(|error| anyhow!("{error}"))?;
+                Box::new(Kronecker::new(backend, blocks, statistics, parameters, options).map_err(device)?)
+            }
+        })
     }
 
     /// The base optimiser for `network`.
@@ -199,8 +230,9 @@ impl Workshop {
         let weight_decay = self.optimiser.decay();
         Ok(match self.optimiser.optimiser {
             OptimiserKind::Sgd => {
-                let options =
-                    SgdOptions { momentum: self.optimiser.momentum, nesterov: self.optimiser.nesterov, weight_decay };
+                let OptimiserSettings { momentum, nesterov, .. } = self.optimiser;
+                let momentum = if self.kfac.preconditioner.has_momentum() { 0.0 } else { momentum };
+                let options = SgdOptions { momentum, nesterov, weight_decay };
                 Box::new(Sgd::new(backend, parameters, &regions, options).map_err(device)?)
             }
             OptimiserKind::Adam => {
@@ -272,6 +304,10 @@ impl Workshop {
             (Method::None, OptimiserKind::Adam) => "Adam",
             (Method::Kfac, _) => "K-FAC",
             (Method::Ekfac, _) => "EKFAC",
+            (Method::Eva, _) => "Eva",
+            (Method::Shampoo, _) => "Shampoo",
+            (Method::Soap, _) => "SOAP",
+            (Method::Muon, _) => "Muon",
         }
     }
 }

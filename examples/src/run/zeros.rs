@@ -163,10 +163,10 @@ where
                     network.loss(backend, batch, self.smoothing)?;
                     network.backward(backend, batch, None, None)?;
                 }
-                Some(Taps { statistics, observer }) => {
-                    network.forward(backend, batch, Mode::Train, Some(&mut *statistics))?;
+                Some(Taps { mut statistics, observer }) => {
+                    network.forward(backend, batch, Mode::Train, statistics.as_deref_mut())?;
                     network.loss(backend, batch, self.smoothing)?;
-                    network.backward(backend, batch, Some(statistics), observer)?;
+                    network.backward(backend, batch, statistics, observer)?;
                 }
             }
             backend.axpby(share, &network.gradient, s(1.0), gradient, all)?;

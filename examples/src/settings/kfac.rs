@@ -12,6 +12,21 @@ pub enum Method {
     Kfac,
     /// K-FAC with re-estimated eigenvalues (George et al. 2018).
     Ekfac,
+    /// K-FAC with mean vectors in place of matrices (Zhang et al. 2023).
+    Eva,
+    /// Whitened by fourth roots of the gradients' second moments, as long as the gradient (Gupta et al. 2018).
+    Shampoo,
+    /// Adam in Shampoo's eigenbases (Vyas et al. 2024), by --momentum, --beta2 and --epsilon.
+    Soap,
+    /// Momentum, by --momentum, with all its singular values near 1 (Jordan et al. 2024).
+    Muon,
+}
+
+impl Method {
+    /// Whether it has momentum of its own, so that the base optimiser is plain gradient descent.
+    pub fn has_momentum(self) -> bool {
+        matches!(self, Self::Soap | Self::Muon)
+    }
 }
 
 /// How damping enters.
@@ -45,8 +60,14 @@ pub struct KfacSettings {
     /// Which labels the curvature is measured at
     #[arg(long, value_enum, default_value_t = Fisher::Empirical)]
     pub fisher: Fisher,
-    /// Damping λ
-    #[arg(long, default_value = "0.03", value_name = "LAMBDA", value_parser = super::positive)]
+    /// Damping λ; Shampoo's is in units of the mean eigenvalue and 0.0001 by default
+    #[arg(
+        long,
+        default_value = "0.03",
+        default_value_if("preconditioner", "shampoo", "0.0001"),
+        value_name = "LAMBDA",
+        value_parser = super::positive
+    )]
     pub damping: f64,
     /// Adapt the damping to how well the quadratic model predicts (Levenberg-Marquardt)
     #[arg(long)]
@@ -76,10 +97,10 @@ pub struct KfacSettings {
 }
 
 impl KfacSettings {
-    /// The same for the preconditioner; `None` without one.
+    /// The same for K-FAC; `None` without it.
     pub fn options(&self) -> Option<core::Options> {
         let form = match (self.preconditioner, self.form) {
-            (Method::None, _) => return None,
+            (Method::None | Method::Eva | Method::Shampoo | Method::Soap | Method::Muon, _) => return None,
             (Method::Ekfac, _) => core::Form::Ekfac,
             (Method::Kfac, Form::Inverse) => core::Form::Inverse,
             (Method::Kfac, Form::Eigen) => core::Form::Eigen,
@@ -88,7 +109,7 @@ impl KfacSettings {
             form,
             damping: self.damping,
             ema_old: self.ema,
-            clip: (self.kl_clip > 0.0).then_some(self.kl_clip),
+            clip: self.clip(),
             factor_period: self.factor_every,
             inverse_period: self.inverse_every,
             fisher: match self.fisher {
@@ -99,5 +120,10 @@ impl KfacSettings {
             low_rank: !self.no_low_rank,
             exclude: self.skip_layer.clone(),
         })
+    }
+
+    /// κ of the KL clip, if there is one.
+    pub fn clip(&self) -> Option<f64> {
+        (self.kl_clip > 0.0).then_some(self.kl_clip)
     }
 }

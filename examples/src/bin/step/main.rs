@@ -67,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         (Method::Ekfac, _) => Some(Form::Ekfac),
         (Method::Kfac, FormChoice::Inverse) => Some(Form::Inverse),
         (Method::Kfac, FormChoice::Eigen) => Some(Form::Eigen),
+        (other, _) => anyhow::bail!("a step with {other:?} is not measured here: choose none, kfac or ekfac"),
     };
     let Arguments { factor_every, inverse_every, .. } = arguments;
     let workload = Workload {
