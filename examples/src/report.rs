@@ -5,10 +5,12 @@
 mod heat;
 mod plot;
 mod table;
+mod traffic;
 
 pub use heat::{HeatCell, HeatMap, Panel, heat_maps};
 pub use plot::{Curve, Outage, accuracy_over_iterations};
 pub use table::{Align, Table};
+pub use traffic::accuracy_over_bytes;
 
 use anyhow::{Context, Result};
 use std::fs;

@@ -3,7 +3,7 @@
 use super::grid::{Combination, Grid, Group, Run};
 use super::ledger::{Ledger, Outcome};
 use super::statistics::Spread;
-use crate::report::{Align, Folder, HeatCell, HeatMap, Panel, Table, heat_maps};
+use crate::report::{Align, Curve, Folder, HeatCell, HeatMap, Panel, Table, accuracy_over_bytes, heat_maps};
 use anyhow::Result;
 use std::fmt::{self, Write as _};
 
@@ -72,13 +72,15 @@ impl Summary {
         Ok(Self { seeds: grid.seeds.clone(), groups: grid.groups.iter().map(shown).collect::<Result<_>>()? })
     }
 
-    /// Writes `report.md`, `summary.csv` and one SVG of heat maps per group.
+    /// Writes `report.md`, `summary.csv`, and two SVGs per group: heat maps, and accuracy against bytes.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub fn write(&self, folder: &Folder) -> Result<()> {
         for shown in &self.groups {
             folder.write(&format!("{}.svg", shown.group.name), &shown.plot()?)?;
+            let plot = accuracy_over_bytes(&shown.group.title, &shown.traffic())?;
+            folder.write(&format!("{}-bytes.svg", shown.group.name), &plot)?;
         }
         folder.write("summary.csv", &self.csv())?;
         folder.write("report.md", &self.to_string())
@@ -163,6 +165,22 @@ impl Shown {
             table.row(row);
         }
         table
+    }
+
+    /// One curve for each value of the last axis, one point for each of the others.
+    fn traffic(&self) -> Vec<Curve> {
+        let mut curves: Vec<Curve> = Vec::new();
+        for cell in &self.cells {
+            let name = cell.values.last().cloned().unwrap_or_default();
+            let bytes = cell.spread(|outcome| Some(outcome.bytes as f64 / 1e6));
+            let Some((bytes, own)) = bytes.zip(cell.spread(|outcome| outcome.own_mean)) else { continue };
+            let point = (bytes.mean, own.mean);
+            match curves.iter_mut().find(|curve| curve.name == name) {
+                Some(curve) => curve.points.push(point),
+                None => curves.push(Curve { name, points: vec![point] }),
+            }
+        }
+        curves
     }
 
     /// Rows are all axes but the last, columns the last.
