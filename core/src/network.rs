@@ -22,7 +22,7 @@ pub use build::BuildError;
 pub use initialisation::Initialisation;
 pub use spec::{Shape, ShortcutSpec, Spec};
 
-use crate::backend::{Backend, Buffer, Extent, Softmax};
+use crate::backend::{Backend, Buffer, Extent, Map, MapJob, Softmax};
 use crate::layer::{Backward, Block, Forward, Layer, Mode, Observer, Parameter, Sequence};
 use crate::matrix::Region;
 use crate::scalar::Scalar;
@@ -64,7 +64,7 @@ pub struct Network<B: Backend> {
     drawn_loss: B::Buffer,
     scratch: B::Buffer,
     spare: Vec<B::Buffer>,
-    /// Host memory in which labels become scalars.
+    /// Host memory in which a batch is put together, labels as scalars behind the samples.
     staging: Vec<B::Scalar>,
 }
 
@@ -165,10 +165,14 @@ impl<B: Backend> Network<B> {
         for &label in labels {
             assert!((label as usize) < self.classes, "label {label} is not one of {} classes", self.classes);
         }
-        backend.upload(x, &mut self.input, 0)?;
+        // One transfer: the labels come behind the samples and are taken from there on the device.
         self.staging.clear();
+        self.staging.extend_from_slice(x);
         self.staging.extend(labels.iter().map(|&label| B::Scalar::of(f64::from(label))));
-        backend.upload(&self.staging, &mut self.labels, 0)
+        backend.upload(&self.staging, &mut self.input, 0)?;
+        let copy = Map::Axpby(B::Scalar::of(1.0), B::Scalar::of(0.0));
+        let job = MapJob::unary(Region::vector(x.len(), batch), Region::vector(0, batch));
+        backend.map(copy, &[job], Some(&self.input), None, &mut self.labels)
     }
 
     /// Computes the logits of the first `batch` loaded samples, and adds every block's `Ω` where `statistics` are given.

@@ -19,6 +19,8 @@ pub mod backend;
 pub mod check;
 #[cfg(feature = "laws")]
 pub mod compressor;
+#[cfg(feature = "laws")]
+pub mod count;
 pub mod invariants;
 pub mod minimal;
 #[cfg(feature = "laws")]

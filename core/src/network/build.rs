@@ -472,7 +472,8 @@ impl<B: Backend> Builder<B> {
             allocate(self.parameters)?,
             allocate(self.parameters)?,
             allocate(self.running)?,
-            allocate(input.len() * batch)?,
+            // Labels are uploaded behind the samples.
+            allocate((input.len() + 1) * batch)?,
             [allocate(batch)?, allocate(batch)?, allocate(batch)?],
             [allocate(classes * batch)?, allocate(classes * batch)?],
             [allocate(2)?, allocate(2)?],
@@ -510,7 +511,7 @@ impl<B: Backend> Builder<B> {
             drawn_loss,
             scratch,
             spare,
-            staging: Vec::with_capacity(batch),
+            staging: Vec::with_capacity((input.len() + 1) * batch),
         };
         network.reset_running(backend).map_err(BuildError::device)?;
         Ok(network)
