@@ -1,7 +1,7 @@
 // What the symmetric eigensolver must not see, and what it must not say.
 //
 // A solver that meets a NaN may not come to an end. A matrix with one is replaced by zeros before, and its eigenvalues by
-// NaN afterwards; so are those of a decomposition that did not converge.
+// NaN afterwards; so are those of a decomposition that did not converge, as the library says at info[first[j]].
 
 struct EigenJob {
     unsigned offset, n, column_step, values;
@@ -39,7 +39,7 @@ extern "C" __global__ void eigen_after(
     const __grid_constant__ EigenTable table, const float* sound, const int* info, float* values
 ) {
     const EigenJob& job = table.job[blockIdx.x];
-    if (sound[blockIdx.x] == 0.0f || info[blockIdx.x] != 0) {
+    if (sound[blockIdx.x] == 0.0f || info[table.first[blockIdx.x]] != 0) {
         for (unsigned i = threadIdx.x; i < job.n; i += THREADS) {
             values[job.values + i] = nanf("");
         }

@@ -1,6 +1,7 @@
 // sound[j] <- 1 if factorisation j succeeded, else 0.
 //
-// A NaN below the diagonal of A makes a NaN on the diagonal of L, whether or not the library reports it.
+// What the library says of job j lies at info[first[j]], for it may have done the jobs in another order. A NaN below the
+// diagonal of A makes a NaN on the diagonal of L, whether or not the library reports it.
 
 struct Square {
     unsigned offset, n, column_step;
@@ -27,6 +28,6 @@ extern "C" __global__ void soundness(
     }
     bad = block_sum(bad, shared);
     if (threadIdx.x == 0) {
-        sound[j] = bad == 0.0f && (job.n == 0 || info[j] == 0) ? 1.0f : 0.0f;
+        sound[j] = bad == 0.0f && (job.n == 0 || info[table.first[j]] == 0) ? 1.0f : 0.0f;
     }
 }

@@ -24,7 +24,7 @@ pub(crate) use blas::{Operand, Symmetric};
 pub(crate) use compiler::compile;
 pub(crate) use launch::Functions;
 pub(crate) use memory::{Memory, Pointer, Snapshot};
-pub(crate) use solver::{Routine, Square as SolverSquare, Workspace};
+pub(crate) use solver::{Batch, Routine, Square as SolverSquare, Workspace};
 
 use crate::error::{CudaError, driver};
 use crate::options::Options;
@@ -41,6 +41,7 @@ pub(crate) struct Device {
     /// The one for work beside, since a handle's own memory is used by one stream at a time.
     blas_beside: CudaBlas,
     solver: DnHandle,
+    jacobi: solver::Jacobi,
     functions: Functions,
     staging: memory::Staging,
     order: order::Order,
@@ -61,9 +62,10 @@ impl Device {
         let order = order::Order::new(&stream)?;
         let (blas, solver) = (blas::open(&stream, options.tensor_float)?, solver::open(&stream)?);
         let blas_beside = blas::open(order.stream(), options.tensor_float)?;
+        let jacobi = solver::Jacobi::new()?;
         let functions = compiler::functions(&context, options.cache.as_deref())?;
         let staging = memory::Staging::default();
-        Ok(Self { blas, blas_beside, solver, functions, staging, order, stream, launches: 0, transfers: 0 })
+        Ok(Self { blas, blas_beside, solver, jacobi, functions, staging, order, stream, launches: 0, transfers: 0 })
     }
 
     /// The device's name.

@@ -52,6 +52,7 @@ macro_rules! sources {
 sources! {
     Map "map" "../kernels/map.cu";
     Reduce "reduce" "../kernels/reduce.cu";
+    Pointers "pointers" "../kernels/pointers.cu";
     Mirror "mirror" "../kernels/mirror.cu";
     Soundness "soundness" "../kernels/soundness.cu";
     Eigen "eigen" "../kernels/eigen.cu";

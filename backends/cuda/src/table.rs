@@ -142,7 +142,7 @@ impl From<Region> for Square {
 }
 
 table! {
-    /// `SquareTable` of `mirror.cu` and `soundness.cu`.
+    /// `SquareTable` of `mirror.cu`, `soundness.cu` and `pointers.cu`.
     SquareTable of Square, 128 { count: u32 }
 }
 

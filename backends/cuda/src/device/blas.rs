@@ -5,8 +5,8 @@ use crate::error::CudaError;
 use cudarc::cublas::CudaBlas;
 use cudarc::cublas::result::CublasError;
 use cudarc::cublas::sys::{
-    cublasFillMode_t, cublasHandle_t, cublasMath_t, cublasOperation_t, cublasSetMathMode, cublasSgemm_v2,
-    cublasSsyrk_v2,
+    cublasDiagType_t, cublasFillMode_t, cublasHandle_t, cublasMath_t, cublasOperation_t, cublasSetMathMode,
+    cublasSgemm_v2, cublasSideMode_t, cublasSsyrk_v2, cublasStrsmBatched,
 };
 use cudarc::driver::CudaStream;
 use std::sync::Arc;
@@ -112,5 +112,40 @@ impl Device {
         };
         self.launches += 1;
         asked.result().map_err(blas("a symmetric product"))
+    }
+
+    /// `x ← (L Lᵀ)⁻¹ x` for every pair of matrices; `factors` and `sides` are pointers to them, all `n × n`.
+    pub(crate) fn substitute_batch(
+        &mut self,
+        factor: super::Batch,
+        factors: Pointer,
+        sides: Pointer,
+        step: i32,
+    ) -> Result<(), CudaError> {
+        let one = 1.0_f32;
+        for operation in [cublasOperation_t::CUBLAS_OP_N, cublasOperation_t::CUBLAS_OP_T] {
+            self.bind()?;
+            // SAFETY: as for `gemm`; kernels before this in the stream have written the pointers.
+            let asked = unsafe {
+                cublasStrsmBatched(
+                    self.handle(),
+                    cublasSideMode_t::CUBLAS_SIDE_LEFT,
+                    cublasFillMode_t::CUBLAS_FILL_MODE_LOWER,
+                    operation,
+                    cublasDiagType_t::CUBLAS_DIAG_NON_UNIT,
+                    factor.n,
+                    factor.n,
+                    &raw const one,
+                    factors.0 as *const *const f32,
+                    factor.step,
+                    sides.0 as *const *mut f32,
+                    step,
+                    factor.count,
+                )
+            };
+            self.launches += 1;
+            asked.result().map_err(blas("substitutions"))?;
+        }
+        Ok(())
     }
 }

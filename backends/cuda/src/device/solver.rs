@@ -50,6 +50,14 @@ impl Square {
     }
 }
 
+/// Square matrices of the same size and column step, of which a routine does all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batch {
+    pub(crate) n: i32,
+    pub(crate) step: i32,
+    pub(crate) count: i32,
+}
+
 /// Which routine asks for room.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Routine {
@@ -159,5 +167,94 @@ impl Device {
         };
         self.launches += 1;
         asked.result().map_err(solver("an eigendecomposition"))
+    }
+
+    /// `L Lᵀ = A` in the lower triangle of every matrix; `matrices` are pointers to them, `info` has a number for each.
+    pub(crate) fn factorise_batch(
+        &mut self,
+        Batch { n, step, count }: Batch,
+        matrices: Pointer,
+        info: Pointer,
+    ) -> Result<(), CudaError> {
+        self.bind()?;
+        // SAFETY: as for `factorise`; a kernel before this in the stream has written `count` pointers.
+        let asked = unsafe {
+            let (matrices, info) = (matrices.0 as *mut *mut f32, info.0 as *mut i32);
+            sys::cusolverDnSpotrfBatched(self.solver.cu(), LOWER, n, matrices, step, info, count)
+        };
+        self.launches += 1;
+        asked.result().map_err(solver("Cholesky factorisations"))
+    }
+
+    /// How many numbers of room [`decompose_batch`](Self::decompose_batch) asks for.
+    pub(crate) fn room_of_batch(&mut self, batch: Batch, matrices: Pointer, values: Pointer) -> Result<i32, CudaError> {
+        let Batch { n, step, count } = batch;
+        let (handle, settings) = (self.solver.cu(), self.jacobi.0);
+        let mut len = 0;
+        self.bind()?;
+        // SAFETY: it looks at sizes only and writes one number to a place of ours.
+        let asked = unsafe {
+            let (matrices, values) = (matrices.0 as *const f32, values.0 as *const f32);
+            sys::cusolverDnSsyevjBatched_bufferSize(
+                handle,
+                VECTORS,
+                LOWER,
+                n,
+                matrices,
+                step,
+                values,
+                &raw mut len,
+                settings,
+                count,
+            )
+        };
+        asked.result().map_err(solver("asking for the room of a routine"))?;
+        Ok(len)
+    }
+
+    /// `A = Q diag(d) Qᵀ` for every matrix, which lie one behind the other, as do their values.
+    pub(crate) fn decompose_batch(
+        &mut self,
+        Batch { n, step, count }: Batch,
+        (matrices, values): (Pointer, Pointer),
+        (room, len): (Pointer, i32),
+        info: Pointer,
+    ) -> Result<(), CudaError> {
+        let (handle, settings) = (self.solver.cu(), self.jacobi.0);
+        self.bind()?;
+        // SAFETY: as for `factorise`; the caller has checked that `count` matrices and as many lines of values lie in memory.
+        let asked = unsafe {
+            let (matrices, values) = (matrices.0 as *mut f32, values.0 as *mut f32);
+            let (room, info) = (room.0 as *mut f32, info.0 as *mut i32);
+            sys::cusolverDnSsyevjBatched(
+                handle, VECTORS, LOWER, n, matrices, step, values, room, len, info, settings, count,
+            )
+        };
+        self.launches += 1;
+        asked.result().map_err(solver("eigendecompositions"))
+    }
+}
+
+/// The settings of Jacobi's method, the library's own.
+#[derive(Debug)]
+pub(super) struct Jacobi(sys::syevjInfo_t);
+
+// SAFETY: the settings belong to the library, are bound to no thread, and are read only, by calls that take `&mut Device`.
+unsafe impl Send for Jacobi {}
+
+impl Jacobi {
+    pub(super) fn new() -> Result<Self, CudaError> {
+        let mut settings = core::ptr::null_mut();
+        // SAFETY: it writes one pointer to a place of ours.
+        let asked = unsafe { sys::cusolverDnCreateSyevjInfo(&raw mut settings) };
+        asked.result().map_err(solver("making settings"))?;
+        Ok(Self(settings))
+    }
+}
+
+impl Drop for Jacobi {
+    fn drop(&mut self) {
+        // SAFETY: they were made by `new` and are used by nobody any more. That they cannot be freed is nothing to act upon.
+        let _ = unsafe { sys::cusolverDnDestroySyevjInfo(self.0) };
     }
 }

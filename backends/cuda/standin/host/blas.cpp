@@ -91,4 +91,30 @@ int cublasSsyrk_v2(void* handle, int uplo, int trans, int n, int k, const float*
     });
     return SUCCESS;
 }
+
+int cublasStrsmBatched(void* handle, int side, int uplo, int trans, int diag, int m, int n, const float* alpha,
+                       const float* const* a, int lda, float* const* b, int ldb, int count) {
+    int order = side == 0 ? m : n;
+    if (!standin_chosen()) {
+        return NOT_INITIALIZED;
+    }
+    if (m < 0 || n < 0 || count < 0 || lda < (order > 1 ? order : 1) || ldb < (m > 1 ? m : 1)) {
+        return INVALID_VALUE;
+    }
+    if (standin_current_mutant() == MUTANT_UPPER_FOR_LOWER) {
+        uplo = 1 - uplo;
+    }
+    standin_enqueue(static_cast<Handle*>(handle)->stream, [=, alpha = *alpha] {
+        for (int job = 0; job < count; job++) {
+            Matrix triangle(a[job], order, order, lda, uplo == 0 ? Part::Lower : Part::Upper), sides(b[job], m, n, ldb);
+            triangle.load();
+            sides.load();
+            cblas_strsm(CblasColMajor, side == 0 ? CblasLeft : CblasRight, uplo == 0 ? CblasLower : CblasUpper,
+                        transposition(trans), diag == 0 ? CblasNonUnit : CblasUnit, m, n, alpha, triangle.data(),
+                        triangle.pitch(), sides.data(), sides.pitch());
+            sides.store(b[job]);
+        }
+    });
+    return SUCCESS;
+}
 }

@@ -145,4 +145,62 @@ int cusolverDnSsyevd(void* handle, int vectors, int uplo, int n, float* a, int l
     });
     return SUCCESS;
 }
+
+int cusolverDnSpotrfBatched(void* handle, int uplo, int n, float** matrices, int lda, int* info, int count) {
+    if (!standin_chosen()) {
+        return NOT_INITIALIZED;
+    }
+    if (n < 0 || lda < (n > 1 ? n : 1) || count < 0) {
+        return INVALID_VALUE;
+    }
+    uplo = turned(uplo);
+    // The pointers are in device memory: they are known only when it is this call's turn.
+    standin_enqueue(static_cast<Handle*>(handle)->stream, [=] {
+        for (int job = 0; job < count; job++) {
+            Matrix matrix(matrices[job], n, n, lda, part(uplo));
+            matrix.load();
+            info[job] = LAPACKE_spotrf_work(LAPACK_COL_MAJOR, triangle(uplo), n, matrix.data(), matrix.pitch());
+            matrix.store(matrices[job]);
+        }
+    });
+    return SUCCESS;
+}
+
+int cusolverDnCreateSyevjInfo(void** settings) {
+    *settings = new int;
+    return SUCCESS;
+}
+
+int cusolverDnDestroySyevjInfo(void* settings) {
+    delete static_cast<int*>(settings);
+    return SUCCESS;
+}
+
+int cusolverDnSsyevjBatched_bufferSize(void*, int, int, int n, const float*, int, const float*, int* length, void*, int count) {
+    return room(n * count, length);
+}
+
+int cusolverDnSsyevjBatched(void* handle, int vectors, int uplo, int n, float* a, int lda, float* values, float* workspace,
+                            int length, int* info, void* settings, int count) {
+    if (!standin_chosen()) {
+        return NOT_INITIALIZED;
+    }
+    if (n < 0 || lda < (n > 1 ? n : 1) || length < per_row * n * count || settings == nullptr) {
+        return INVALID_VALUE;
+    }
+    uplo = turned(uplo);
+    standin_enqueue(static_cast<Handle*>(handle)->stream, [=] {
+        scribble(workspace, length);
+        for (int job = 0; job < count; job++) {
+            float* start = a + static_cast<size_t>(job) * static_cast<size_t>(lda) * static_cast<size_t>(n);
+            Matrix matrix(start, n, n, lda, part(uplo));
+            matrix.load();
+            info[job] = LAPACKE_ssyevd(LAPACK_COL_MAJOR, vectors == 0 ? 'N' : 'V', triangle(uplo), n, matrix.data(),
+                                       matrix.pitch(), values + job * n);
+            matrix.part = Part::Whole;
+            matrix.store(start);
+        }
+    });
+    return SUCCESS;
+}
 }

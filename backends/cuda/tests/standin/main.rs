@@ -3,6 +3,7 @@
 //! Without `g++`, OpenBLAS and LAPACKE there is no stand-in, and nothing is tested: it says so. Arguments are parts of the
 //! names of tests to run. Where `KRONFLEET_CUDA=device` is set, CUDA's own libraries are used, on a GPU.
 
+mod batches;
 mod step;
 
 use kronfleet_conformance::backend::laws;
@@ -179,6 +180,7 @@ fn main() -> ExitCode {
     }
     tests.push(("step::repeats".to_owned(), Box::new(|| step::repeats(&backend))));
     tests.push(("step::asks_little".to_owned(), Box::new(|| step::asks_little(&backend))));
+    tests.push(("batches::multiply_back".to_owned(), Box::new(|| batches::multiply_back(&backend))));
     tests.push(("sums::long_ones_match".to_owned(), Box::new(long_sums_match)));
     tests.push(("threads::may_change".to_owned(), Box::new(threads_may_change)));
     tests.push(("cache::damaged_kernels_are_compiled_again".to_owned(), Box::new(damaged_kernels_are_compiled_again)));
