@@ -27,6 +27,8 @@ pub struct Adapter {
     pub binding_bytes: u64,
     /// The most bytes of one buffer.
     pub buffer_bytes: u64,
+    /// Whether its shaders know numbers in half precision.
+    pub has_half: bool,
     /// Bytes of memory that the threads of one workgroup share.
     pub workgroup_bytes: u32,
 }
@@ -63,6 +65,7 @@ pub(crate) fn describe(adapter: &wgpu::Adapter) -> Adapter {
         is_gpu: rank(info.device_type) < rank(DeviceType::Cpu),
         driver: [info.driver, info.driver_info].join(" ").trim().to_owned(),
         name: info.name,
+        has_half: adapter.features().contains(wgpu::Features::SHADER_F16),
         binding_bytes: limits.max_storage_buffer_binding_size,
         buffer_bytes: limits.max_buffer_size,
         workgroup_bytes: limits.max_compute_workgroup_storage_size,

@@ -27,6 +27,8 @@ struct Shared {
     products: OnceLock<(Choices, Option<String>)>,
     /// Whether large eigenproblems are solved on the host.
     host_eigen: bool,
+    /// Whether the operands of statistics are kept in half precision.
+    half: bool,
 }
 
 /// A compiled shader.
@@ -64,9 +66,11 @@ impl Device {
         }
         // Bindings begin at multiples of 256 bytes.
         adapter.binding_bytes &= !255;
+        let half = options.half && adapter.has_half;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("kronfleet"),
             required_limits: limits,
+            required_features: if half { wgpu::Features::SHADER_F16 } else { wgpu::Features::empty() },
             memory_hints: wgpu::MemoryHints::Performance,
             ..wgpu::DeviceDescriptor::default()
         };
@@ -93,6 +97,7 @@ impl Device {
             next_buffer: AtomicU64::new(0),
             products: OnceLock::new(),
             host_eigen,
+            half,
         };
         let device = Self { shared: Arc::new(shared) };
         let products = Choices::make(&device, &options.tuning)?;
@@ -127,6 +132,11 @@ impl Device {
     /// Gives the device up: everything asked of it from now on fails as if it had been unplugged.
     pub fn destroy(&self) {
         self.shared.raw.destroy();
+    }
+
+    /// Whether the operands of symmetric products are kept in half precision: it was asked for, and the adapter can.
+    pub fn half(&self) -> bool {
+        self.shared.half
     }
 
     pub(crate) fn host_eigen(&self) -> bool {
@@ -178,7 +188,8 @@ impl Device {
 
     fn compile(&self, kernel: &Kernel) -> Pipeline {
         let raw = self.raw();
-        let source = [&[COMMON], kernel.source].concat().concat();
+        let begin = if kernel.half { "enable f16;\n" } else { "" };
+        let source = [&[begin, COMMON], kernel.source].concat().concat();
         let module = raw.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(kernel.name),
             source: wgpu::ShaderSource::Wgsl(source.into()),

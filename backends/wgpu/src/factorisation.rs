@@ -74,7 +74,7 @@ impl Wgpu {
                     .zip(places)
                     .map(|(&(_, _, rest), &x)| {
                         let product = Gemm { alpha: -1.0, a: x, b: x.transposed(), beta: 1.0, c: rest };
-                        Job { product, symmetric: true }
+                        Job { product, symmetric: true, half: false }
                     })
                     .collect();
                 backend.products(&products, copies, copies, matrices)
@@ -218,7 +218,7 @@ impl Wgpu {
                 .zip(places)
                 .map(|(&(_, (l, rest)), &known)| {
                     let product = Gemm { alpha: -1.0, a: l, b: known, beta: 1.0, c: rest };
-                    Job { product, symmetric: false }
+                    Job { product, symmetric: false, half: false }
                 })
                 .collect();
             backend.products(&products, factors, copies, x)

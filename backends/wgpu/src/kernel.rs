@@ -14,6 +14,8 @@ use Access::{Read, Write};
 pub(crate) struct Kernel {
     /// Unique.
     pub(crate) name: &'static str,
+    /// Whether it asks for numbers in half precision.
+    pub(crate) half: bool,
     /// What follows [`COMMON`], one after the other.
     pub(crate) source: &'static [&'static str],
     pub(crate) bindings: &'static [Access],
@@ -24,8 +26,12 @@ pub(crate) const COMMON: &str = include_str!("shader/common.wgsl");
 
 macro_rules! kernel {
     ($constant:ident, $name:literal, $bindings:expr) => {
-        pub(crate) const $constant: Kernel =
-            Kernel { name: $name, source: &[include_str!(concat!("shader/", $name, ".wgsl"))], bindings: &$bindings };
+        pub(crate) const $constant: Kernel = Kernel {
+            name: $name,
+            half: false,
+            source: &[include_str!(concat!("shader/", $name, ".wgsl"))],
+            bindings: &$bindings,
+        };
     };
 }
 
@@ -33,15 +39,18 @@ const PRODUCT_JOB: &str = include_str!("shader/product_job.wgsl");
 
 /// A shader of products.
 const fn product(name: &'static str, source: &'static [&'static str]) -> Kernel {
-    Kernel { name, source, bindings: &[Read, Read, Write, Write] }
+    Kernel { name, half: false, source, bindings: &[Read, Read, Write, Write] }
 }
 
 macro_rules! tiled {
     ($constant:ident, $name:literal, $side:literal, $depth:literal) => {
+        tiled!($constant, $name, $side, $depth, "f32");
+    };
+    ($constant:ident, $name:literal, $side:literal, $depth:literal, $kept:literal) => {
         pub(crate) const $constant: Kernel = product(
             $name,
             &[
-                concat!("const SIDE = ", $side, "u;\nconst DEPTH = ", $depth, "u;\n"),
+                concat!("const SIDE = ", $side, "u;\nconst DEPTH = ", $depth, "u;\nalias Four = vec4<", $kept, ">;\n"),
                 PRODUCT_JOB,
                 include_str!("shader/product.wgsl"),
             ],
@@ -53,6 +62,11 @@ tiled!(PRODUCT_16, "product 16×16", 4, 16);
 tiled!(PRODUCT_32, "product 32×32", 8, 16);
 tiled!(PRODUCT_32_DEEP, "product 32×32, deep", 8, 32);
 tiled!(PRODUCT_64, "product 64×64", 16, 16);
+tiled!(HALF_32, "product 32×32, kept in half precision", 8, 32, "f16");
+tiled!(HALF_64, "product 64×64, kept in half precision", 16, 32, "f16");
+/// The same as products, of operands that are kept in half precision.
+pub(crate) const PRODUCT_HALF_32: Kernel = Kernel { half: true, ..HALF_32 };
+pub(crate) const PRODUCT_HALF_64: Kernel = Kernel { half: true, ..HALF_64 };
 pub(crate) const PRODUCT_DIRECT: Kernel =
     product("product, direct", &[PRODUCT_JOB, include_str!("shader/product_direct.wgsl")]);
 pub(crate) const PRODUCT_NAIVE: Kernel =
@@ -89,6 +103,7 @@ macro_rules! eigen {
     ($constant:ident, $name:literal, $bindings:expr) => {
         pub(crate) const $constant: Kernel = Kernel {
             name: $name,
+            half: false,
             source: &[EIGEN_BLOCK, include_str!(concat!("shader/", $name, ".wgsl"))],
             bindings: &$bindings,
         };

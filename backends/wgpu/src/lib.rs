@@ -48,6 +48,8 @@ mod reduction;
 mod softmax;
 mod table;
 mod ticket;
+#[cfg(test)]
+mod traffic;
 mod tuning;
 
 pub use adapter::{Adapter, Choice, adapters};

@@ -17,6 +17,10 @@ pub struct Options {
     /// Whether eigenproblems of more than 64 rows are solved on the host, in double precision, which waits and is counted as
     /// a wait; if not said, where the adapter is no GPU, on which that is faster.
     pub host_eigen: Option<bool>,
+    /// Whether symmetric products, of which the statistics of factors are made, keep their operands in half precision (11 bits,
+    /// up to 65,504; sums stay in single precision) in the memory that a workgroup shares, of which they then take half; on
+    /// adapters that can, see [`Device::half`](crate::Device::half).
+    pub half: bool,
 }
 
 /// Which shaders compute products. All give the same bits; they differ in speed.
@@ -50,6 +54,12 @@ impl Default for Options {
         let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let caches = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
         let cache = caches.map(|path| path.join("kronfleet").join("wgpu"));
-        Self { adapter: Choice::Best, tuning: Tuning::Measured { cache }, binding_bytes: None, host_eigen: None }
+        Self {
+            adapter: Choice::Best,
+            tuning: Tuning::Measured { cache },
+            binding_bytes: None,
+            host_eigen: None,
+            half: false,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use crate::backend::Wgpu;
 use crate::buffer::Buffer;
 use crate::error::WgpuError;
-use crate::kernel::PARTS;
+use crate::kernel::{Kernel, PARTS, PRODUCT_HALF_32, PRODUCT_HALF_64};
 use crate::table::{hull, runs, span, steps, word};
 use crate::tuning::{Class, Variant};
 use kronfleet_core::backend::{Buffer as _, Gemm, Outer};
@@ -18,6 +18,8 @@ const PART_RECORD: usize = 10;
 pub(crate) struct Job {
     pub(crate) product: Gemm<f32>,
     pub(crate) symmetric: bool,
+    /// Whether the operands may be kept in half precision.
+    pub(crate) half: bool,
 }
 
 impl Job {
@@ -87,6 +89,7 @@ impl Job {
                     ..self.product
                 },
                 symmetric,
+                ..*self
             }
         };
         let (down, across) = (c.rows / 2, c.columns / 2);
@@ -122,7 +125,7 @@ impl Wgpu {
             job.check();
             self.counters.flops += job.flops();
         }
-        let jobs: Vec<Job> = jobs.iter().map(|&product| Job { product, symmetric: false }).collect();
+        let jobs: Vec<Job> = jobs.iter().map(|&product| Job { product, symmetric: false, half: false }).collect();
         self.products(&jobs, a, b, c)
     }
 
@@ -132,12 +135,13 @@ impl Wgpu {
         x: &Buffer,
         c: &Buffer,
     ) -> Result<(), WgpuError> {
+        let half = self.device().half();
         let mut products = Vec::with_capacity(jobs.len());
         for job in jobs {
             job.check();
             self.counters.flops += job.flops();
             let product = Gemm { alpha: job.alpha, a: job.x, b: job.x.transposed(), beta: job.beta, c: job.c };
-            products.push(Job { product, symmetric: true });
+            products.push(Job { product, symmetric: true, half });
         }
         self.products(&products, x, x, c)
     }
@@ -174,8 +178,7 @@ impl Wgpu {
             let [of_a, of_b, of_c] = spans(run);
             let bound = [self.bind(a, of_a)?, self.bind(b, of_b)?, self.bind(c, of_c)?];
             let tiles = tiles(run);
-            let variant = self.variant(run);
-            let side = variant.side();
+            let (kernel, side) = self.shader(run);
             let mut table = self.table();
             let mut joins = self.table();
             table.resize(HEADER, 0);
@@ -216,16 +219,21 @@ impl Wgpu {
             joins[1] = word((joins.len() - HEADER) / PART_RECORD);
             let scratch = self.scratch(scratch)?;
             let [of_a, of_b, of_c] = bound;
-            self.launch(variant.kernel(), table, &[of_a, of_b, of_c.clone(), scratch.clone()], groups)?;
+            self.launch(kernel, table, &[of_a, of_b, of_c.clone(), scratch.clone()], groups)?;
             self.launch(&PARTS, joins, &[scratch, of_c], join_groups)?;
         }
         Ok(())
     }
 
-    /// The shader for the largest of these products.
-    fn variant(&self, jobs: &[Job]) -> Variant {
-        let largest = jobs.iter().max_by_key(|job| job.product.flops());
-        let class = largest.map(|job| Class::of(&job.product));
-        self.forced.unwrap_or_else(|| class.map_or(Variant::Tile16, |class| self.device().product(class)))
+    /// The shader for the largest of these products, and the side of its tiles.
+    fn shader(&self, jobs: &[Job]) -> (&'static Kernel, usize) {
+        let Some(largest) = jobs.iter().max_by_key(|job| job.product.flops()) else {
+            return (Variant::Tile16.kernel(), Variant::Tile16.side());
+        };
+        if largest.half {
+            return if largest.product.c.rows > 48 { (&PRODUCT_HALF_64, 64) } else { (&PRODUCT_HALF_32, 32) };
+        }
+        let variant = self.forced.unwrap_or_else(|| self.device().product(Class::of(&largest.product)));
+        (variant.kernel(), variant.side())
     }
 }

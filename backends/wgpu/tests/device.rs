@@ -21,7 +21,8 @@ use std::process::ExitCode;
 type Test = fn(&Device);
 
 const TESTS: &[(&str, Test)] = &[
-    ("a step of LeNet-5 has few launches and waits for tickets alone", step::few_launches),
+    ("a step has few launches and two transfers", step::few_launches),
+    ("a step is few submissions", step::few_submissions),
     ("a step of LeNet-5 is that of faer", step::as_on_a_cpu),
     ("training twice gives the same bits", step::reruns),
     ("long sums that are cut into parts are exact for whole numbers", large::long_sums),
@@ -32,6 +33,7 @@ const TESTS: &[(&str, Test)] = &[
     ("queues of several threads on one device each see their own work", threads::queues_of_threads),
     ("products have the same bits by every shader", products::same_bits),
     ("the shader chosen for products is not slower than a naive one", products::chosen_is_fast),
+    ("statistics with operands in half precision err by their rounding", products::half_precision),
     ("products are measured once per adapter", products::measured_once),
     ("operations on more than an adapter binds are cut", limits::everything_is_cut),
     ("a step of LeNet-5 on an adapter that binds little is that of faer", limits::step_is_cut),

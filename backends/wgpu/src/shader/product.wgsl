@@ -8,9 +8,11 @@ const TILE = 4u * SIDE;
 const THREADS = SIDE * SIDE;
 const STRIP = DEPTH * SIDE;
 
+// Four is four numbers as they are kept: in half precision, sums are in full precision nevertheless.
+//
 // Element (term, row of a) at term · SIDE + row / 4; of b likewise with columns.
-var<workgroup> left: array<vec4<f32>, STRIP>;
-var<workgroup> right: array<vec4<f32>, STRIP>;
+var<workgroup> left: array<Four, STRIP>;
+var<workgroup> right: array<Four, STRIP>;
 
 @compute @workgroup_size(SIDE, SIDE)
 fn main(
@@ -44,19 +46,19 @@ fn main(
                 term = unit / SIDE;
                 four = unit % SIDE;
             }
-            left[term * SIDE + four] = four_of_a(at, start + term, row + 4u * four, rows, tile.end);
+            left[term * SIDE + four] = Four(four_of_a(at, start + term, row + 4u * four, rows, tile.end));
             term = unit % DEPTH;
             four = unit / DEPTH;
             if b_across {
                 term = unit / SIDE;
                 four = unit % SIDE;
             }
-            right[term * SIDE + four] = four_of_b(at, start + term, column + 4u * four, columns, tile.end);
+            right[term * SIDE + four] = Four(four_of_b(at, start + term, column + 4u * four, columns, tile.end));
         }
         workgroupBarrier();
         for (var term = 0u; term < DEPTH; term++) {
-            let of_a = left[term * SIDE + thread.x];
-            let of_b = right[term * SIDE + thread.y];
+            let of_a = vec4<f32>(left[term * SIDE + thread.x]);
+            let of_b = vec4<f32>(right[term * SIDE + thread.y]);
             sum0 += of_a * of_b.x;
             sum1 += of_a * of_b.y;
             sum2 += of_a * of_b.z;

@@ -133,3 +133,38 @@ pub(crate) fn measured_once(device: &Device) {
     }
     fs::remove_dir_all(&folder).expect("it is there");
 }
+
+/// Statistics with operands in half precision err by their rounding, where the adapter has it.
+pub(crate) fn half_precision(device: &Device) {
+    if !device.adapter().has_half {
+        println!("  skipped: {} has no numbers in half precision", device.adapter());
+        return;
+    }
+    let adapter = Choice::Named(device.adapter().name.clone());
+    let half = Device::open_with(&Options { adapter, half: true, ..Options::fixed() }).expect("once more");
+    assert!(half.half() && !device.half());
+    for (n, k) in [(5, 7), (33, 50), (70, 3), (100, 1_500)] {
+        let mut random = Seed(10).derive("operands", 0).random();
+        let content: Vec<f32> = (0..n * k).map(|_| random.normal() as f32).collect();
+        let [exact, rounded] = [device, &half].map(|device| {
+            let mut backend = Wgpu::new(device).expect("a device");
+            let (mut x, mut c) = (backend.allocate(n * k).expect("memory"), backend.allocate(n * n).expect("memory"));
+            backend.upload(&content, &mut x, 0).expect("a device");
+            let square = Region::matrix(0, n, n);
+            let job = Outer { alpha: 1.0, x: Region::matrix(0, n, k), beta: 0.0, c: square };
+            backend.symmetric_product(&[job], &x, &mut c).expect("a device");
+            backend.fetch(&c, 0..n * n).expect("a device")
+        });
+        assert!(exact != rounded, "nothing is rounded");
+        for (at, (exact, rounded)) in exact.iter().zip(&rounded).enumerate() {
+            let (row, column) = (at % n, at / n);
+            let size: f64 =
+                (0..k).map(|term| f64::from(content[row + term * n] * content[column + term * n]).abs()).sum();
+            // Two operands of 11 bits, and sums of k terms in single precision, twice.
+            let bound = (2.0 * 2.0_f64.powi(-11) + 2.0 * k as f64 * f64::from(f32::EPSILON)) * 1.001 * size + 1e-7;
+            let off = f64::from(exact - rounded).abs();
+            assert!(off <= bound, "({row}, {column}) of {n}×{n} over {k} is off by {off:e}, more than {bound:e}");
+        }
+        assert!((0..n * n).all(|at| rounded[at].to_bits() == rounded[at / n + at % n * n].to_bits()), "symmetric");
+    }
+}
