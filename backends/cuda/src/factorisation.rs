@@ -29,9 +29,12 @@ const SMALL: usize = 256;
 /// The same for eigendecompositions: by Jacobi's method, which takes longer than others where matrices are not small.
 const SMALL_EIGEN: usize = 64;
 
+/// Jobs with their numbers.
+type Numbered<J> = Vec<(usize, J)>;
+
 /// Jobs of the same kind, several in a batch; and those that are left.
-fn batches<J: Copy, K: Ord>(jobs: &[J], key: impl Fn(&J) -> Option<K>) -> (Vec<Vec<(usize, J)>>, Vec<(usize, J)>) {
-    let mut kinds: BTreeMap<K, Vec<(usize, J)>> = BTreeMap::new();
+fn batches<J: Copy, K: Ord>(jobs: &[J], key: impl Fn(&J) -> Option<K>) -> (Vec<Numbered<J>>, Numbered<J>) {
+    let mut kinds: BTreeMap<K, Numbered<J>> = BTreeMap::new();
     let mut left = Vec::new();
     for (index, job) in jobs.iter().copied().enumerate() {
         match key(&job) {
@@ -298,7 +301,7 @@ pub(crate) fn eigen(
 fn decompose_batches(
     device: &mut Device,
     scratch: &mut Scratch,
-    many: &[Vec<(usize, Eigen)>],
+    many: &[Numbered<Eigen>],
     (matrices, values): (&mut Buffer, &mut Buffer),
     info: Pointer,
 ) -> Result<(), CudaError> {
