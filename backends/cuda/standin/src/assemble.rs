@@ -1,6 +1,9 @@
 //! Compiles every kernel with NVIDIA's NVRTC and assembles it with its ptxas for several architectures, without a GPU.
 //!
-//! Fails where a kernel does not compile or keeps registers in memory. `standin/assemble` finds the two programs.
+//! Fails where a kernel does not compile, keeps registers in memory, or does not load and store what its source does.
+//! `standin/assemble` finds the programs.
+
+mod traffic;
 
 use kronfleet_cuda::kernel::Source;
 use std::collections::BTreeMap;
@@ -26,7 +29,9 @@ fn main() -> ExitCode {
     match assemble() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            eprintln!("kernels with a stack or spilled registers are slow: give them less to hold");
+            eprintln!(
+                "kernels with a stack or spilled registers are slow: give them less to hold; see the tables above"
+            );
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -41,6 +46,8 @@ fn assemble() -> Result<bool, Box<dyn Error>> {
     let ptxas = std::env::var("PTXAS").unwrap_or_else(|_| "ptxas".to_owned());
     let folder = std::env::temp_dir().join(format!("kronfleet-ptx-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
+    let disassembler = std::env::var("NVDISASM").ok().filter(|path| !path.is_empty());
+    let mut code = BTreeMap::new();
     let mut usages: BTreeMap<&str, Vec<Usage>> = BTreeMap::new();
     for architecture in ARCHITECTURES {
         for source in Source::ALL {
@@ -56,6 +63,10 @@ fn assemble() -> Result<bool, Box<dyn Error>> {
             if !output.status.success() {
                 return Err(format!("{} for sm_{architecture}: {says}", source.file()).into());
             }
+            // The last architecture stands for all.
+            if let (Some(disassembler), true) = (&disassembler, Some(&architecture) == ARCHITECTURES.last()) {
+                traffic::instructions(disassembler, &file.with_extension("cubin"), &mut code)?;
+            }
             for kernel in source.kernels() {
                 usages.entry(kernel).or_default().push(usage(&says, kernel)?);
             }
@@ -70,7 +81,12 @@ fn assemble() -> Result<bool, Box<dyn Error>> {
         let (shared, stack, spills) = (most(|u| u.shared), most(|u| u.stack), most(|u| u.spills));
         println!("| `{kernel}` | {} | {shared} | {stack} | {spills} |", registers.join(", "));
     }
-    Ok(usages.values().flatten().all(|usage| usage.stack == 0 && usage.spills == 0))
+    let held = usages.values().flatten().all(|usage| usage.stack == 0 && usage.spills == 0);
+    if disassembler.is_none() {
+        println!("skipped: loads and stores in machine code, for there is no nvdisasm");
+        return Ok(held);
+    }
+    Ok(traffic::report(&code)? && held)
 }
 
 /// What ptxas says of one kernel, which it names before the facts.
