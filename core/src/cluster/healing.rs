@@ -9,7 +9,7 @@ use crate::cluster::certificate::{Certificate, CertificateId};
 use crate::cluster::contribution::Contribution;
 use crate::cluster::membership::Links;
 use crate::cluster::message::Message;
-use crate::cluster::outbox::{Post, Tail};
+use crate::cluster::outbox::{Post, Rank, Tail};
 use crate::cluster::record::Occurrence;
 use crate::collective::{Piece, pieces};
 use crate::mutant::mutant;
@@ -153,7 +153,7 @@ impl<S: Scalar> Healing<S> {
             let head = Message::HealPiece { certificate: id, index, values: &[] }.encode();
             let source = Arc::clone(state);
             let tail = Tail::Part { source, segment: piece.segment, range: piece.range };
-            links.send(to, Post { head, tail, attempt: None, bulk: true });
+            links.send(to, Post { head, tail, attempt: None, rank: Rank::Bulk });
         }
     }
 

@@ -202,9 +202,10 @@ impl<S: Scalar> Node<S> {
     /// Says `bytes` to a peer, reliably and apart from any round, as long as it can be reached.
     ///
     /// Notes to one peer arrive in order unless it is lost on the way; they have at most 64 KiB less a byte where peers
-    /// accept no longer messages.
+    /// accept no longer messages. They go before the values of rounds, after what rounds have to say, and within the
+    /// window, so that long ones do not pile up in front of a slow line.
     pub fn tell(&mut self, to: NodeId, bytes: &[u8]) {
-        self.links.send(to, Post::urgent(Message::Note { bytes }.encode()));
+        self.links.send(to, Post::note(Message::Note { bytes }.encode()));
     }
 
     /// The next note that a peer has said to this node, and who.

@@ -33,13 +33,28 @@ pub(crate) struct Post<S> {
     pub(crate) tail: Tail<S>,
     /// The attempt it belongs to, if an abort makes it worthless.
     pub(crate) attempt: Option<Attempt>,
-    /// Whether it lets all others pass.
-    pub(crate) bulk: bool,
+    pub(crate) rank: Rank,
+}
+
+/// Which messages go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) enum Rank {
+    /// Short, and rounds wait for it: the window does not hold it up.
+    Urgent,
+    /// Of any length, in order among themselves.
+    Note,
+    /// It lets all others pass.
+    Bulk,
 }
 
 impl<S> Post<S> {
     pub(crate) fn urgent(head: Vec<u8>) -> Self {
-        Self { head, tail: Tail::None, attempt: None, bulk: false }
+        Self { head, tail: Tail::None, attempt: None, rank: Rank::Urgent }
+    }
+
+    pub(crate) fn note(head: Vec<u8>) -> Self {
+        Self { rank: Rank::Note, ..Self::urgent(head) }
     }
 }
 
@@ -125,6 +140,7 @@ pub(crate) struct Outbox<S> {
     flights: VecDeque<Option<Flight>>,
     messages: BTreeMap<u32, Message<S>>,
     urgent: VecDeque<u32>,
+    notes: VecDeque<u32>,
     bulk: VecDeque<u32>,
     lost: BTreeSet<u32>,
     /// Bytes that are not acknowledged.
@@ -148,6 +164,7 @@ impl<S: Scalar> Outbox<S> {
             flights: VecDeque::new(),
             messages: BTreeMap::new(),
             urgent: VecDeque::new(),
+            notes: VecDeque::new(),
             bulk: VecDeque::new(),
             lost: BTreeSet::new(),
             under_way: 0,
@@ -170,6 +187,12 @@ impl<S: Scalar> Outbox<S> {
         self.bulk.len()
     }
 
+    /// How many messages are not wholly sent.
+    #[cfg(test)]
+    pub(crate) fn unsent(&self) -> usize {
+        self.urgent.len() + self.notes.len() + self.bulk.len()
+    }
+
     /// Bytes of the messages that are not wholly acknowledged.
     pub(crate) fn held(&self) -> usize {
         self.messages.values().map(|message| message.total as usize).sum()
@@ -181,7 +204,11 @@ impl<S: Scalar> Outbox<S> {
         let total = u32::try_from(total).expect("messages are cut far below 4 GiB");
         let id = self.next_message;
         self.next_message = id.wrapping_add(1);
-        let queue = if post.bulk { &mut self.bulk } else { &mut self.urgent };
+        let queue = match post.rank {
+            Rank::Urgent => &mut self.urgent,
+            Rank::Note => &mut self.notes,
+            Rank::Bulk => &mut self.bulk,
+        };
         queue.push_back(id);
         let message = Message { post, total, sent: 0, flying: 0, cancelled: false };
         self.messages.insert(id, message);
@@ -217,7 +244,7 @@ impl<S: Scalar> Outbox<S> {
         if self.flights.len() as u32 >= FRAMES {
             return None;
         }
-        let id = *self.urgent.front().or_else(|| self.bulk.front())?;
+        let id = *self.urgent.front().or_else(|| self.notes.front()).or_else(|| self.bulk.front())?;
         let message = &self.messages[&id];
         let head = message.post.head.len();
         let capacity = capacity.min(self.window.frame());
@@ -225,10 +252,10 @@ impl<S: Scalar> Outbox<S> {
         if end < message.total as usize && end > head {
             end -= (end - head) % S::BYTES;
         }
-        // What is urgent is short, and not held up by what is bulky.
+        // What is urgent is short, and not held up by what may be long.
         let len = end - message.sent as usize;
-        let bulky = self.urgent.is_empty() && self.under_way > 0;
-        if bulky && self.under_way + OVERHEAD + len > self.window.bytes() {
+        let held_up = self.urgent.is_empty() && self.under_way > 0;
+        if held_up && self.under_way + OVERHEAD + len > self.window.bytes() {
             return None;
         }
         let sequence = self.base.wrapping_add(self.flights.len() as u32);
@@ -283,8 +310,10 @@ impl<S: Scalar> Outbox<S> {
             message.flying += 1;
             if message.cancelled || message.sent == message.total {
                 self.urgent.retain(|queued| *queued != id);
-                if self.bulk.front() == Some(&id) {
-                    self.bulk.pop_front();
+                for queue in [&mut self.notes, &mut self.bulk] {
+                    if queue.front() == Some(&id) {
+                        queue.pop_front();
+                    }
                 }
             }
             let queued = self.window.queueing(self.under_way);

@@ -3,7 +3,7 @@
 use crate::cluster::certificate::Attempt;
 use crate::cluster::membership::Links;
 use crate::cluster::message::Message;
-use crate::cluster::outbox::{Post, Tail};
+use crate::cluster::outbox::{Post, Rank, Tail};
 use crate::cluster::record::Occurrence;
 use crate::cluster::round::entry::{Doubt, Phase};
 use crate::cluster::round::{Early, Rounds};
@@ -84,7 +84,7 @@ impl<S: Scalar> Rounds<S> {
                 Load::Made(values) => Tail::Whole(values),
             };
             let to = proposal.certificate.members[parcel.to].node;
-            links.send(to, Post { head, tail, attempt: Some(attempt), bulk: true });
+            links.send(to, Post { head, tail, attempt: Some(attempt), rank: Rank::Bulk });
         }
         if !direct.is_whole() {
             return;

@@ -2,7 +2,7 @@
 
 use crate::cluster::Budget;
 use crate::cluster::inbox::Inbox;
-use crate::cluster::outbox::{Outbox, Post, Tail};
+use crate::cluster::outbox::{Outbox, Post, Rank, Tail};
 use crate::cluster::window::{SMALLEST, Window};
 use crate::cluster::wire::{Acknowledged, HEADER, Place, SEGMENT};
 use crate::time::{Duration, Instant};
@@ -49,6 +49,8 @@ struct Lines {
     lines: Vec<(Line, Instant)>,
     queue: BTreeMap<(Instant, u64), Parcel>,
     number: u64,
+    /// What busy ends send.
+    sends: Rank,
     /// Bytes of data that have arrived at each end.
     arrived: Vec<usize>,
     sent_again: usize,
@@ -70,6 +72,7 @@ impl Lines {
             ends: (0..sends_on.len()).map(end).collect(),
             arrived: vec![0; sends_on.len()],
             sends_on,
+            sends: Rank::Bulk,
             lines: lines.into_iter().map(|line| (line, Instant::ORIGIN)).collect(),
             queue: BTreeMap::new(),
             number: 0,
@@ -84,9 +87,15 @@ impl Lines {
         let values = Arc::new(vec![1.0_f32; VALUES]);
         loop {
             for at in 0..self.ends.len() {
-                while busy.contains(&at) && self.ends[at].outbox.backlog() < 4 {
-                    let tail = Tail::Whole(Arc::clone(&values));
-                    self.ends[at].outbox.push(Post { head: vec![0; 32], tail, attempt: None, bulk: true });
+                while busy.contains(&at) && self.ends[at].outbox.unsent() < 4 {
+                    self.ends[at].outbox.push(match self.sends {
+                        Rank::Bulk => {
+                            let tail = Tail::Whole(Arc::clone(&values));
+                            Post { head: vec![0; 32], tail, attempt: None, rank: Rank::Bulk }
+                        }
+                        Rank::Note => Post::note(vec![0; 4 * VALUES]),
+                        Rank::Urgent => Post::urgent(vec![0; 4 * VALUES]),
+                    });
                 }
                 self.send(at);
             }
@@ -193,6 +202,16 @@ proptest! {
     }
 
     #[test]
+    fn long_notes_are_windowed_like_values(budget in budget(), line in line()) {
+        let mut lines = Lines::new(budget, vec![line; 2], vec![0, 1], Window::new);
+        lines.sends = Rank::Note;
+        let shares = lines.shares(&[0], line.rate, 60);
+        prop_assert!(shares[1] >= 0.8, "{:.2} of the line", shares[1]);
+        prop_assert!(lines.waited <= lines.bound(line.rate, 1), "{:?} before the line", lines.waited);
+        prop_assert_eq!(lines.sent_again, 0);
+    }
+
+    #[test]
     fn two_senders_fill_a_line_and_none_starves(budget in budget(), line in line()) {
         let mut lines = Lines::new(budget, vec![line; 3], vec![0, 1, 0, 2], Window::new);
         let shares = lines.shares(&[0, 2], line.rate, 60);
@@ -223,12 +242,42 @@ fn a_window_of_frames_breaks_the_law() {
     assert!(lines.waited > 3 * lines.bound(line.rate, 1), "{:?}", lines.waited);
 }
 
+/// Notes were urgent once; on a slow line the frames of long ones piled up.
+#[test]
+fn long_messages_without_a_window_break_the_law() {
+    let line = Line { rate: 2e5, distance: Duration::from_micros(100) };
+    let budget = Budget::new(Duration::from_secs(2)).expect("a usual budget");
+    for (rank, keeps) in [(Rank::Note, true), (Rank::Bulk, true), (Rank::Urgent, false)] {
+        let mut lines = Lines::new(budget, vec![line; 2], vec![0, 1], Window::new);
+        lines.sends = rank;
+        lines.shares(&[0], line.rate, 60);
+        assert_eq!(lines.waited <= lines.bound(line.rate, 1), keeps, "{rank:?}: {:?}", lines.waited);
+    }
+}
+
+#[test]
+fn notes_pass_values_and_let_urgent_messages_pass() {
+    let mut outbox = Outbox::<f32>::new(Budget::default());
+    let values = Arc::new(vec![1.0_f32; 100]);
+    outbox.push(Post { head: vec![0; 32], tail: Tail::Whole(values), attempt: None, rank: Rank::Bulk });
+    outbox.push(Post::note(vec![0; 10]));
+    outbox.push(Post::note(vec![0; 20]));
+    outbox.push(Post::urgent(vec![0; 30]));
+    let mut order = Vec::new();
+    while let Some(plan) = outbox.plan(MAX_FRAME) {
+        outbox.sent(Instant::ORIGIN, &plan);
+        order.push(plan.place.message);
+    }
+    assert_eq!(order, [3, 1, 2, 0]);
+    assert_eq!(outbox.unsent(), 0);
+}
+
 #[test]
 fn what_is_urgent_passes_a_full_window() {
     let budget = Budget::default();
     let mut outbox = Outbox::<f32>::new(budget);
     let values = Arc::new(vec![1.0_f32; 1 << 20]);
-    outbox.push(Post { head: vec![0; 32], tail: Tail::Whole(values), attempt: None, bulk: true });
+    outbox.push(Post { head: vec![0; 32], tail: Tail::Whole(values), attempt: None, rank: Rank::Bulk });
     while let Some(plan) = outbox.plan(MAX_FRAME) {
         outbox.sent(Instant::ORIGIN, &plan);
     }
