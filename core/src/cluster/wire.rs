@@ -28,8 +28,9 @@ use crate::transport::NodeId;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// The version this node speaks.
-pub const VERSION: u16 = 1;
+/// The version this node speaks: it counts what frames say, and what nodes make of it. All members of a round have to
+/// agree on both; since 2 those that count in a piece own it.
+pub const VERSION: u16 = 2;
 /// Bytes before the body of every frame.
 pub const HEADER: usize = 68;
 /// Bytes of a [`Body::Segment`] before its data.

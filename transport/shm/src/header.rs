@@ -21,8 +21,9 @@ use std::fmt;
 /// Bytes of a header.
 pub const LEN: usize = 64;
 
-/// The version this crate writes and reads.
-pub const VERSION: u64 = 1;
+/// The version this crate writes and reads; it is raised when the cluster's own protocol changes, too, so that processes
+/// that could not average together are told so when they open the segment.
+pub const VERSION: u64 = 2;
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"KFLTSHM1");
 
@@ -142,7 +143,7 @@ mod tests {
             bytes[at] = byte;
             Header::parse(&bytes).expect_err("it was changed").to_string()
         };
-        assert_eq!(changed(8, 2), "it is of version 2, this program speaks version 1");
+        assert_eq!(changed(8, 1), "it is of version 1, this program speaks version 2");
         assert_eq!(changed(0, 0), "it is no segment of kronfleet");
         assert!(changed(24, 0).starts_with("it claims 0 nodes with rings of 4096 bytes"));
         assert!(changed(32, 1).starts_with("it claims 2 nodes with rings of 4097 bytes"));

@@ -1,7 +1,7 @@
 //! Arbitrary bytes through everything that reads them, without sockets: for fuzzing.
 
 use crate::book;
-use crate::frame::{CONTROL, Expected, HEADER, Kind, body, header};
+use crate::frame::{CONTROL, Expected, GREATEST_VERSION, HEADER, Kind, body, header};
 use crate::hello::Refusal;
 use crate::parley::{Greeting, Role, Terms};
 use crate::reception::{BEFORE_HELLO, Reception};
@@ -16,7 +16,7 @@ const LONGEST: usize = 1000;
 /// # Panics
 /// If a frame is accepted that breaks the limits: never, it is hoped.
 pub fn exercise_frame(bytes: &[u8]) {
-    let expected = Expected { version: Some(1), longest: LONGEST };
+    let expected = Expected { version: Some(GREATEST_VERSION), longest: LONGEST };
     let Ok(Some(found)) = header(bytes, &expected) else {
         return;
     };

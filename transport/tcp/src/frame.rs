@@ -15,10 +15,11 @@
 use kronfleet_core::transport::NodeId;
 use std::fmt;
 
-/// The lowest version of the protocol that this crate speaks.
-pub const LEAST_VERSION: u16 = 1;
+/// The lowest version of the protocol that this crate speaks: that in which the cluster's own protocol last changed, so
+/// that nodes that could not average together are refused where they meet, with the reason.
+pub const LEAST_VERSION: u16 = 2;
 /// The highest version of the protocol that this crate speaks.
-pub const GREATEST_VERSION: u16 = 1;
+pub const GREATEST_VERSION: u16 = 2;
 /// Bytes before the body of every frame.
 pub const HEADER: usize = 24;
 /// Bytes of the longest body of a frame that is not [`Kind::Data`].

@@ -181,8 +181,8 @@ mod tests {
 
     fn hello() -> Hello {
         Hello {
-            least: 1,
-            greatest: 1,
+            least: LEAST_VERSION,
+            greatest: GREATEST_VERSION,
             run: RunId(7),
             generation: Generation { incarnation: Incarnation(9), dialled: 3 },
             longest: 4096,
@@ -204,10 +204,13 @@ mod tests {
 
     #[test]
     fn terms_are_the_highest_common_version_or_a_reason() {
-        assert_eq!(hello().agree(RunId(7), 4096), Ok(1));
-        assert_eq!(Hello { greatest: 9, ..hello() }.agree(RunId(7), 4096), Ok(1));
-        assert_eq!(Hello { least: 2, greatest: 9, ..hello() }.agree(RunId(7), 4096), Err(Refusal::Version));
-        assert_eq!(Hello { least: 0, greatest: 0, ..hello() }.agree(RunId(7), 4096), Err(Refusal::Version));
+        assert_eq!(hello().agree(RunId(7), 4096), Ok(GREATEST_VERSION));
+        assert_eq!(Hello { greatest: 9, ..hello() }.agree(RunId(7), 4096), Ok(GREATEST_VERSION));
+        let (earlier, later) = (LEAST_VERSION - 1, GREATEST_VERSION + 1);
+        for (least, greatest) in [(later, later + 7), (0, 0), (earlier, earlier)] {
+            let other = Hello { least, greatest, ..hello() };
+            assert_eq!(other.agree(RunId(7), 4096), Err(Refusal::Version), "{least} to {greatest}");
+        }
         assert_eq!(hello().agree(RunId(8), 4096), Err(Refusal::Run));
         assert_eq!(hello().agree(RunId(7), 4097), Err(Refusal::Longest));
     }

@@ -287,10 +287,10 @@ fn segments_in_the_way_are_refused_with_the_reason() {
         fs::write(&path, bytes).expect("a writable folder");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("our own file");
     };
-    let mut later = header.encode();
-    later[8] = 2;
-    place(&later);
-    assert!(refused(&options).contains("it is of version 2, this program speaks version 1; remove it if"));
+    let mut earlier = header.encode();
+    earlier[8] = 1;
+    place(&earlier);
+    assert!(refused(&options).contains("it is of version 1, this program speaks version 2; remove it if"));
     place(b"somebody's notes");
     assert!(refused(&options).contains("it is no segment of kronfleet"));
     place(&header.encode());
