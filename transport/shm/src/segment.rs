@@ -208,7 +208,10 @@ impl Segment {
 
     /// The ends of the rings to and from a peer; the lock is held, and nobody living is this node.
     fn ends(&self, node: NodeId, peer: NodeId, generation: u64) -> Ends {
-        let ring = |from: NodeId, to: NodeId| Mapped::new(&self.memory, &self.layout, from.0, to.0);
+        let ring = |from: NodeId, to: NodeId| {
+            self.memory.prepare(self.layout.data(from.0, to.0));
+            Mapped::new(&self.memory, &self.layout, from.0, to.0)
+        };
         // SAFETY: this node's slot is free: whoever had it has left, or its process is dead to the last thread. Under
         // the lock nobody else takes it, and from the moment it is taken nobody else does as long as this process lives
         // and has not left, which it does when the endpoint with these ends is dropped.
