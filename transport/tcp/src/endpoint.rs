@@ -39,8 +39,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
-/// Bytes that are written at once, without waiting for more.
-const FLUSH: usize = 64 << 10;
+/// Bytes that are written at once, without waiting for more: what fills a packet of the loopback interface. What goes
+/// beyond one costs a second.
+const FLUSH: usize = 60 << 10;
 /// Events handed out before what waits to be sent is written and all sockets are looked at, however much there is.
 const PATIENCE: u32 = 8;
 /// How often sockets are looked at before waiting for them, at least.

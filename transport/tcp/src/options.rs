@@ -39,7 +39,8 @@ pub struct Options {
     pub identity: Option<Identity>,
     /// Allows other machines without certificates.
     pub insecure: bool,
-    /// Bytes of the longest frame; the same at all nodes. 64 KiB unless set.
+    /// Bytes of the longest frame; the same at all nodes. 65,400 unless set: the frame then fits, with its header, into one
+    /// packet of the loopback interface, which carries 65,483.
     pub max_frame: usize,
     /// Bytes that may wait for one peer; [`Sent::Full`](kronfleet_core::transport::Sent::Full) beyond. 1 MiB unless set.
     pub output: usize,
@@ -78,7 +79,7 @@ impl Options {
             seeds: Vec::new(),
             identity: None,
             insecure: false,
-            max_frame: 64 << 10,
+            max_frame: 65_400,
             output: 1 << 20,
             input: 256 << 10,
             strangers: 64,

@@ -3,7 +3,7 @@
 use crate::fleet::{Fleet, PATIENCE, RUN, Security, meet, seed, turn, until};
 use kronfleet_core::cluster::{Incarnation, RunId};
 use kronfleet_core::transport::{NodeId, Transport};
-use kronfleet_tcp::frame::{self, ANYBODY, FrameError, HEADER, Kind};
+use kronfleet_tcp::frame::{self, ANYBODY, FrameError, GREATEST_VERSION, HEADER, Kind, LEAST_VERSION};
 use kronfleet_tcp::hello::{Generation, Hello, Refusal};
 use kronfleet_tcp::incident::{Closure, Incident};
 use kronfleet_tcp::{Options, TcpEndpoint};
@@ -15,18 +15,18 @@ use std::time::Duration;
 /// A frame as bytes.
 fn framed(kind: Kind, target: NodeId, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; HEADER + body.len()];
-    frame::encode(1, kind, NodeId(1), target, &mut bytes, |target| target.copy_from_slice(body));
+    frame::encode(GREATEST_VERSION, kind, NodeId(1), target, &mut bytes, |target| target.copy_from_slice(body));
     bytes
 }
 
 /// What `n1` says when it introduces itself to an end with the usual options.
 fn hello() -> Hello {
     Hello {
-        least: 1,
-        greatest: 1,
+        least: LEAST_VERSION,
+        greatest: GREATEST_VERSION,
         run: RUN,
         generation: Generation { incarnation: Incarnation(1), dialled: 1 },
-        longest: 64 << 10,
+        longest: 65_400,
         addresses: Vec::new(),
     }
 }
@@ -86,9 +86,12 @@ fn what_ends_within_a_frame_is_truncated() {
 
 #[test]
 fn other_versions_are_refused_with_the_reason() {
-    let (closure, answer) = verdict(&said(&Hello { least: 2, greatest: 3, ..hello() }));
-    assert_eq!(closure, Closure::Refused(Refusal::Version));
-    assert_eq!(refusal(&answer), Refusal::Version);
+    for (least, greatest) in [(1, LEAST_VERSION - 1), (GREATEST_VERSION + 1, GREATEST_VERSION + 2)] {
+        let (closure, answer) = verdict(&said(&Hello { least, greatest, ..hello() }));
+        assert_eq!(closure, Closure::Refused(Refusal::Version));
+        assert_eq!(refusal(&answer), Refusal::Version);
+        assert!(closure.to_string().contains("bring all nodes to the same release"), "{closure}");
+    }
 }
 
 #[test]
@@ -111,7 +114,7 @@ fn oversized_frames_are_refused_by_their_header_alone() {
     header[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
     bytes.extend(header);
     let (closure, _) = verdict(&bytes);
-    let (length, limit) = (u32::MAX as usize, 64 << 10);
+    let (length, limit) = (u32::MAX as usize, 65_400);
     assert_eq!(closure, Closure::Frame(FrameError::Oversized { length, limit }));
 }
 
@@ -127,7 +130,7 @@ fn damaged_frames_are_noticed() {
 fn forged_origins_are_refused() {
     let mut bytes = said(&hello());
     let mut forged = vec![0; HEADER];
-    frame::encode(1, Kind::Ping, NodeId(2), NodeId(0), &mut forged, |_| {});
+    frame::encode(GREATEST_VERSION, Kind::Ping, NodeId(2), NodeId(0), &mut forged, |_| {});
     bytes.extend(forged);
     assert_eq!(verdict(&bytes).0, Closure::Frame(FrameError::Field("origin or target")));
 }
@@ -232,5 +235,8 @@ fn seeds_of_the_handshake_are_sound() {
     let terms = kronfleet_tcp::parley::Terms { run: RunId(7), node: NodeId(0), nodes: 8, longest: 1000 };
     let (header, body) = reception.first().unwrap().unwrap();
     let greeting = terms.judge(kronfleet_tcp::parley::Role::Accepted, &header, body).unwrap();
-    assert!(matches!(greeting, kronfleet_tcp::parley::Greeting::Hello { peer: NodeId(1), version: 1, .. }));
+    assert!(matches!(
+        greeting,
+        kronfleet_tcp::parley::Greeting::Hello { peer: NodeId(1), version: GREATEST_VERSION, .. }
+    ));
 }
