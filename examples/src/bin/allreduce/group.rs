@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 /// Bytes before the values of a frame: operation, piece, whether it is reduced, and nothing.
 const HEADER: usize = 16;
-/// Values of a piece at most: as many as the nearest caches hold three times over.
-const CHUNK: usize = 8 << 10;
+/// Values of a piece at most: the nearest caches hold about as many three times over, and two such frames fill a packet of
+/// the loopback interface without spilling into another.
+const CHUNK: usize = 8000;
 /// How long nothing at all may happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 /// Times the all-reduce between processes of this machine, beside those of Open MPI and Gloo where they are installed.
 ///
 /// The contestants take turns, pass after pass. Each repetition begins with a barrier and counts as long as the slowest
-/// process takes. Floors: the rate at which all processes at once copy so many bytes from one buffer to another, and, for
+/// process takes. Every process has a core of its own, if there are as many, as mpirun has it. Floors: the rate at which all processes at once copy so many bytes from one buffer to another, and, for
 /// TCP, at which both ends of a loopback connection send and receive at once.
 #[derive(Parser)]
 #[command(

@@ -46,6 +46,7 @@ pub(crate) fn serve(place: &Place) -> Result<()> {
 
 /// Measures and tells; `input` ends when everybody has said `Done`, or when whoever started this process is gone.
 fn attend(place: &Place, mut input: impl Read + Send + 'static, mut output: impl Write) -> Result<()> {
+    place.bind()?;
     let (mut end, address) = place.open()?;
     let mut tell = |message: Message| {
         writeln!(output, "{}", serde_json::to_string(&message)?)?;

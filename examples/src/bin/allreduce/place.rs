@@ -7,6 +7,7 @@ use kronfleet_core::transport::{NodeId, Transport};
 use kronfleet_shm::ShmEndpoint;
 use kronfleet_tcp::TcpEndpoint;
 use kronfleet_tcp::tls::Identity;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -57,6 +58,23 @@ pub(crate) struct End {
 pub(crate) const RUN: RunId = RunId(1);
 
 impl Place {
+    /// Binds this process to a core of its own, if there are as many as processes: `mpirun` does so with those that it is
+    /// compared with, and the system may leave two that yield to each other on one core.
+    pub(crate) fn bind(&self) -> Result<()> {
+        let allowed = sched_getaffinity(None)?;
+        let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+        // MPI's processes are bound by their launcher.
+        if allowed.count() >= self.nodes
+            && matches!(self.transport, Medium::Shm | Medium::Tcp)
+            && let Some(core) = cores.nth(self.node as usize)
+        {
+            let mut own = CpuSet::new();
+            own.set(core);
+            sched_setaffinity(None, &own).context("this process cannot be bound to a core")?;
+        }
+        Ok(())
+    }
+
     /// This process's end, and where it listens if others have to know.
     pub(crate) fn open(&self) -> Result<(End, Option<String>)> {
         let node = NodeId(self.node);
