@@ -137,13 +137,13 @@ impl<'a> Group<'a> {
                     next = reduction.poll();
                 }
             } else if reduction.is_whole() {
-                return Ok(());
+                return self.push();
             }
             let deadline = match next {
                 Some(_) if !full => Instant::ORIGIN,
                 // A transport that was full need not say when it no longer is.
                 Some(_) => self.transport.now() + Duration::from_micros(100),
-                None if reduction.is_whole() => return Ok(()),
+                None if reduction.is_whole() => return self.push(),
                 None => heard + PATIENCE,
             };
             let mut outcome = Ok(());
@@ -164,6 +164,17 @@ impl<'a> Group<'a> {
                 bail!("nothing is heard of members {:?}", reduction.awaited());
             }
         }
+    }
+
+    /// Lets the transport send what it still holds: it does so when there is nothing more to receive, and others wait for it.
+    fn push(&mut self) -> Result<()> {
+        let early = &mut self.early;
+        while self.transport.recv(Instant::ORIGIN, &mut |event| {
+            if let Event::Frame { from, bytes } = event {
+                early.push_back((from.0, bytes.to_vec()));
+            }
+        })? {}
+        Ok(())
     }
 
     /// Answers whether there was room.
