@@ -132,6 +132,8 @@ impl Device {
     /// Gives the device up: everything asked of it from now on fails as if it had been unplugged.
     pub fn destroy(&self) {
         self.shared.raw.destroy();
+        // The driver says so only once somebody waits for it.
+        keep(&self.shared.fault, WgpuError::Lost { reason: "it was given up".to_owned() });
     }
 
     /// Whether the operands of symmetric products are kept in half precision: it was asked for, and the adapter can.

@@ -74,7 +74,8 @@ impl Staging {
         match view {
             Ok(view) => read(&view),
             Err(reason) => {
-                queue.device().check()?;
+                // A mapping fails before it is said that the device is lost.
+                wait(queue.device())?;
                 return Err(WgpuError::Command { reason });
             }
         }
