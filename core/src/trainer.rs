@@ -19,7 +19,7 @@ mod averaging;
 mod checkpoint;
 mod source;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Course};
 pub use source::{Batches, Examples};
 
 use crate::backend::{Backend, Map, MapJob};
@@ -486,6 +486,11 @@ impl<B: Backend> Trainer<B> {
     /// What the last steps have shown.
     pub fn progress(&self) -> Progress {
         self.progress
+    }
+
+    /// What went wrong while contributing or adopting, where nothing could be returned; the next step fails with it.
+    pub fn failure(&self) -> Option<&TrainingError> {
+        self.failure.as_ref()
     }
 
     /// What the preconditioner has done.

@@ -1,9 +1,8 @@
 //! What all trainers share, whatever carries their frames: watching nodes train, and telling the user.
 
-mod adapter;
+mod backends;
+mod compute;
 mod conclusion;
-#[cfg(feature = "cuda")]
-mod device;
 mod display;
 mod evaluation;
 pub mod events;
@@ -18,6 +17,7 @@ mod resume;
 mod retrace;
 mod stop;
 mod story;
+mod survivor;
 pub mod tcp;
 mod threads;
 mod timeouts;
@@ -27,6 +27,8 @@ mod workbench;
 mod workshop;
 mod zeros;
 
+pub use backends::Backends;
+pub use compute::Compute;
 pub use conclusion::{conclude, prepare};
 pub use display::Display;
 pub use evaluation::{Agenda, Evaluator, EvaluatorState, Judge, Model, Point};
@@ -37,7 +39,8 @@ pub use order::{Again, Order};
 pub use resume::exercise_checkpoint;
 pub use retrace::{Recorded, Repetition};
 pub use stop::stop_on_signal;
-pub use story::{Death, Kept, Metric, NodeStory, Story};
+pub use story::{Death, DeviceLoss, Kept, Metric, NodeStory, Story};
+pub use survivor::{Loss, Spare, SurvivingJudge, Survivor};
 pub use threads::set_threads;
 pub use watch::{Trained, Watch, WatchState, blank};
 pub use witness::Witness;

@@ -1,6 +1,7 @@
 //! Trainers on random data, for measuring how long a step takes and what it allocates.
 
 use crate::model::Model;
+use kronfleet_core::backend::Backend;
 use kronfleet_core::layer::Block;
 use kronfleet_core::network::{Initialisation, Network};
 use kronfleet_core::optimiser::{Sgd, SgdOptions};
@@ -58,7 +59,18 @@ impl Batches<f32> for Noise {
 /// # Errors
 /// If the network cannot be built.
 pub fn trainer(workload: &Workload) -> anyhow::Result<Trainer<Faer<f32>>> {
-    build(workload, None)
+    build(Faer::new(workload.threads), workload, None)
+}
+
+/// The same on any backend; the workload's threads have no effect on one that has none.
+///
+/// # Errors
+/// If the network cannot be built, or the device fails.
+pub fn trainer_on<B>(backend: B, workload: &Workload) -> anyhow::Result<Trainer<B>>
+where
+    B: Backend<Scalar = f32, Verdict: Send, Download: Send> + Send,
+{
+    build(backend, workload, None)
 }
 
 /// One of several members that share every step of a workload with curvature, each with a batch of its own; `member` joins
@@ -67,19 +79,21 @@ pub fn trainer(workload: &Workload) -> anyhow::Result<Trainer<Faer<f32>>> {
 /// # Errors
 /// If the network cannot be built, or `member` fails.
 pub fn shared_trainer(workload: &Workload, member: &mut Joining<'_>) -> anyhow::Result<Trainer<Faer<f32>>> {
-    build(workload, Some(member))
+    build(Faer::new(workload.threads), workload, Some(member))
 }
 
 /// Makes a member of those who have these blocks.
 pub type Joining<'a> = dyn FnMut(&[Block]) -> anyhow::Result<Member<f32>> + 'a;
 
-fn build(workload: &Workload, member: Option<&mut Joining<'_>>) -> anyhow::Result<Trainer<Faer<f32>>> {
+fn build<B>(mut backend: B, workload: &Workload, member: Option<&mut Joining<'_>>) -> anyhow::Result<Trainer<B>>
+where
+    B: Backend<Scalar = f32, Verdict: Send, Download: Send> + Send,
+{
     let Workload { model, batch, .. } = workload;
-    let mut backend = Faer::new(workload.threads);
     let mut network = Network::build(&mut backend, model.input, &model.layers, *batch)?;
     network.initialise(&mut backend, Seed(1), Initialisation::Kaiming)?;
     let len = network.parameters_len();
-    let preconditioner: Box<dyn Preconditioner<Faer<f32>>> = match workload.curvature {
+    let preconditioner: Box<dyn Preconditioner<B>> = match workload.curvature {
         None => Box::new(Identity::default()),
         Some(Curvature { form, factor_every, inverse_every }) => {
             let options =

@@ -22,6 +22,7 @@ use crate::scalar::Scalar;
 const OPTIMISER: [&str; 4] = ["optimiser/0", "optimiser/1", "optimiser/2", "optimiser/3"];
 
 impl<B: Backend> Trainer<B> {
+    /// Adds all segments, whatever goes wrong with one: those of all nodes are the same.
     fn try_contribute(
         &mut self,
         request: &Request,
@@ -29,18 +30,20 @@ impl<B: Backend> Trainer<B> {
     ) -> Result<(), B::Error> {
         let Self { backend, network, preconditioner, optimiser, progress, .. } = self;
         contribution.iteration = progress.iteration;
+        let mut outcome = Ok(());
         let mut put = |name: &str, buffer: &B::Buffer, len: usize| {
             let target = contribution.segment(name, len, request.weight);
-            let ticket = backend.download(buffer, 0..len)?;
-            backend.finish(ticket, target)
+            if outcome.is_ok() {
+                outcome = backend.download(buffer, 0..len).and_then(|ticket| backend.finish(ticket, target));
+            }
         };
-        put("parameters", &network.parameters, network.parameters_len())?;
+        put("parameters", &network.parameters, network.parameters_len());
         if request.running && network.running_len() > 0 {
-            put("running", &network.running, network.running_len())?;
+            put("running", &network.running, network.running_len());
         }
         if request.optimiser {
             for (name, buffer) in OPTIMISER.iter().zip(optimiser.state()) {
-                put(name, buffer, buffer.len())?;
+                put(name, buffer, buffer.len());
             }
         }
         if let (true, Some(factors)) = (request.factors, preconditioner.factors()) {
@@ -48,12 +51,14 @@ impl<B: Backend> Trainer<B> {
             let (values, weights) = (means.values(), means.weights());
             let target = contribution.segment("factors", values.len() + weights.len(), request.weight);
             let (of_values, of_weights) = target.split_at_mut(values.len());
+            outcome?;
             let tickets = [backend.download(values, 0..values.len())?, backend.download(weights, 0..weights.len())?];
             for (ticket, target) in tickets.into_iter().zip([of_values, of_weights]) {
                 backend.finish(ticket, target)?;
             }
+            return Ok(());
         }
-        Ok(())
+        outcome
     }
 
     fn try_adopt(&mut self, average: &Contribution<B::Scalar>, healed: bool) -> Result<(), B::Error> {
@@ -118,9 +123,15 @@ where
         Trainer::step(self)
     }
 
-    /// Waits for the device. Its failure is returned by the next step.
+    /// Waits for the device. Its failure is returned by the next step, and what could not be read counts nothing.
     fn contribute(&mut self, request: &Request, contribution: &mut Contribution<B::Scalar>) {
         let result = self.try_contribute(request, contribution);
+        if result.is_err() {
+            for segment in contribution.segments_mut() {
+                segment.weight = 0.0;
+                segment.values.fill(B::Scalar::of(0.0));
+            }
+        }
         self.note(result);
     }
 

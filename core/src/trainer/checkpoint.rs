@@ -42,7 +42,54 @@ pub struct Checkpoint<S> {
     pub position: u64,
 }
 
+/// How far a trainer has come, of which its device knows nothing.
+///
+/// A trainer of the same network and options on another device goes on from it, with weights from elsewhere.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Course {
+    /// Steps made.
+    pub iteration: u64,
+    /// Training samples used.
+    pub samples: u64,
+    /// The mean loss of the last step that is known and the fraction of right answers in it.
+    pub last: (f64, f64),
+    /// The schedules of learning rate and damping, with what they have seen.
+    pub schedules: (Schedule, Option<Schedule>),
+    /// Losses that the schedules have not seen yet.
+    pub window: Window,
+    /// The state of the random numbers for the true Fisher.
+    pub random: [u64; 4],
+    /// Where the stream of batches is.
+    pub position: u64,
+}
+
 impl<B: Backend> Trainer<B> {
+    /// How far training has come. Never waits, and works with a device that is lost.
+    pub fn course(&self) -> Course {
+        let Self { batches, progress, random, options, window, .. } = self;
+        Course {
+            iteration: progress.iteration,
+            samples: progress.samples,
+            last: (progress.loss, progress.accuracy),
+            schedules: (options.rate.clone(), options.damping.clone()),
+            window: *window,
+            random: random.state(),
+            position: batches.position(),
+        }
+    }
+
+    /// Goes on where another trainer has come to. Weights, statistics and the optimiser's state stay as they are.
+    pub fn follow(&mut self, course: &Course) {
+        let Self { batches, progress, random, options, window, .. } = self;
+        batches.restore(course.position);
+        (options.rate, options.damping) = course.schedules.clone();
+        *window = course.window;
+        *random = Random::from_state(course.random);
+        progress.iteration = course.iteration;
+        progress.samples = course.samples;
+        (progress.loss, progress.accuracy) = course.last;
+    }
+
     /// Waits for the last step and a copy of the state.
     ///
     /// # Errors
@@ -61,7 +108,8 @@ impl<B: Backend> Trainer<B> {
     }
 
     fn copy_state(&mut self) -> Result<Checkpoint<B::Scalar>, B::Error> {
-        let Self { backend, network, preconditioner, optimiser, batches, progress, random, options, window, .. } = self;
+        let course = self.course();
+        let Self { backend, network, preconditioner, optimiser, .. } = self;
         let mut state = Vec::new();
         for buffer in optimiser.state() {
             state.push(backend.fetch(buffer, 0..buffer.len())?);
@@ -75,19 +123,19 @@ impl<B: Backend> Trainer<B> {
             None => [Vec::new(), Vec::new()],
         };
         Ok(Checkpoint {
-            iteration: progress.iteration,
-            samples: progress.samples,
-            last: (progress.loss, progress.accuracy),
+            iteration: course.iteration,
+            samples: course.samples,
+            last: course.last,
             parameters: backend.fetch(&network.parameters, 0..network.parameters_len())?,
             running: backend.fetch(&network.running, 0..network.running_len())?,
             factors,
             optimiser: state,
             optimiser_steps: optimiser.steps(),
             preconditioner: memory,
-            schedules: (options.rate.clone(), options.damping.clone()),
-            window: *window,
-            random: random.state(),
-            position: batches.position(),
+            schedules: course.schedules,
+            window: course.window,
+            random: course.random,
+            position: course.position,
         })
     }
 
@@ -100,7 +148,7 @@ impl<B: Backend> Trainer<B> {
     /// If the lengths do not fit.
     #[track_caller]
     pub fn restore(&mut self, checkpoint: &Checkpoint<B::Scalar>) -> Result<(), B::Error> {
-        let Self { backend, network, preconditioner, optimiser, batches, progress, random, options, window, .. } = self;
+        let Self { backend, network, preconditioner, optimiser, .. } = self;
         let fits = |what: &str, len: usize, own: usize| assert_eq!(len, own, "scalars of {what} in the checkpoint");
         fits("parameters", checkpoint.parameters.len(), network.parameters_len());
         fits("running statistics", checkpoint.running.len(), network.running_len());
@@ -122,13 +170,15 @@ impl<B: Backend> Trainer<B> {
         (self.loss_ticket, self.model_ticket, self.failure) = (None, None, None);
         optimiser.resume(checkpoint.optimiser_steps);
         preconditioner.restore(backend, &checkpoint.preconditioner)?;
-        batches.restore(checkpoint.position);
-        (options.rate, options.damping) = checkpoint.schedules.clone();
-        *window = checkpoint.window;
-        *random = Random::from_state(checkpoint.random);
-        progress.iteration = checkpoint.iteration;
-        progress.samples = checkpoint.samples;
-        (progress.loss, progress.accuracy) = checkpoint.last;
+        self.follow(&Course {
+            iteration: checkpoint.iteration,
+            samples: checkpoint.samples,
+            last: checkpoint.last,
+            schedules: checkpoint.schedules.clone(),
+            window: checkpoint.window,
+            random: checkpoint.random,
+            position: checkpoint.position,
+        });
         Ok(())
     }
 }

@@ -8,13 +8,12 @@ use super::manifest::Committed;
 use super::store::Part;
 use crate::model::tensors::{Precision, Tensors};
 use anyhow::{Context, Result, anyhow};
-use kronfleet_core::backend::Backend;
 use kronfleet_core::cluster::{Contribution, Node};
 use kronfleet_core::participant::{ParticipantState, Summary, TrainingError};
 use kronfleet_core::preconditioner::Report;
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::schedule::Schedule;
-use kronfleet_core::trainer::{Checkpoint, Trainer, Window};
+use kronfleet_core::trainer::{Checkpoint, Window};
 use kronfleet_lossy::simulation::Snapshot;
 use serde::{Deserialize, Serialize};
 
@@ -233,16 +232,4 @@ impl<S: Scalar> Numbers<S> {
         };
         std::iter::once_with(model).chain(self.layers.names().iter().map(layer))
     }
-}
-
-/// Where the numbers of `trainer` lie, and a state of it with the right lengths.
-///
-/// # Errors
-/// If the device fails.
-pub fn template<B: Backend>(trainer: &mut Trainer<B>) -> Result<(Layers, Checkpoint<B::Scalar>)> {
-    let state = trainer.save()?;
-    let (_, preconditioner) = trainer.preconditioner();
-    let (blocks, factored) = (preconditioner.blocks().to_vec(), preconditioner.factors().is_some());
-    let (_, network) = trainer.parts();
-    Ok((Layers::new(network, &blocks, factored), state))
 }

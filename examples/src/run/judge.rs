@@ -3,10 +3,12 @@
 use super::evaluation::Judge;
 use crate::data::feed::Feed;
 use crate::data::set::DataSet;
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use kronfleet_core::backend::Backend;
+use kronfleet_core::error::Error as _;
 use kronfleet_core::layer::Mode;
 use kronfleet_core::network::Network;
+use kronfleet_core::participant::TrainingError;
 use kronfleet_core::scalar::Scalar;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -52,7 +54,10 @@ where
             lane.correct(feed, test, samples, parameters, running)
         });
         let counts: Result<Vec<u64>, B::Error> = counts.collect();
-        let correct: u64 = counts.map_err(|error| anyhow!("evaluation: {error}"))?.into_iter().sum();
+        let correct: u64 = counts
+            .map_err(|error| TrainingError { kind: error.kind(), reason: format!("evaluation: {error}") })?
+            .into_iter()
+            .sum();
         Ok(correct as f64 / test.len() as f64)
     }
 }

@@ -5,12 +5,10 @@ use super::story::Kept;
 use super::watch::{Trained, Watch};
 use crate::checkpoint::{
     CheckpointError, Common, Disk, FLEET, FleetState, Manifest, NodeState, Numbers, Part, RunIdentity, Storage, Store,
-    TrainerState, template,
+    TrainerState,
 };
 use anyhow::{Result, anyhow, bail};
-use kronfleet_core::backend::Backend;
 use kronfleet_lossy::simulation::Simulation;
-use serde::Serialize;
 use std::path::Path;
 use std::time::Instant;
 
@@ -65,9 +63,8 @@ impl<D: Storage> Keeper<D> {
     }
 
     /// Writes one now, between two events of the run. A failure is told to the user and counted.
-    pub fn keep<B, J>(&mut self, simulation: &mut Simulation<Trained<B>>, watch: &Watch<J>)
+    pub fn keep<J>(&mut self, simulation: &mut Simulation<Trained>, watch: &Watch<J>)
     where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send, Scalar: Serialize> + Send + 'static,
         J: Judge,
     {
         let started = Instant::now();
@@ -87,9 +84,8 @@ impl<D: Storage> Keeper<D> {
         self.kept.seconds += started.elapsed().as_secs_f64();
     }
 
-    fn write<B, J>(&mut self, simulation: &mut Simulation<Trained<B>>, watch: &Watch<J>) -> Result<u64>
+    fn write<J>(&mut self, simulation: &mut Simulation<Trained>, watch: &Watch<J>) -> Result<u64>
     where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send, Scalar: Serialize> + Send + 'static,
         J: Judge,
     {
         let snapshot = simulation.snapshot();
@@ -108,7 +104,7 @@ impl<D: Storage> Keeper<D> {
                 (None, None) => None,
             };
             let trainer = &mut training.ok_or_else(|| anyhow!("{node} has crashed and is not back"))?.trainer;
-            let (own, state) = template(trainer)?;
+            let (own, state) = trainer.save()?;
             layers.get_or_insert(own);
             trainers.push(state);
             steps.push(step);

@@ -1,28 +1,26 @@
 //! A fleet over lossy in-process links, in virtual time or on real threads.
 
-use super::adapter;
+use super::backends::Backends;
 use super::display::{Display, announce};
 use super::evaluation::{Agenda, Evaluator, Judge, Model};
 use super::keeper::Keeper;
 use super::resume::Resumed;
 use super::story::Story;
+use super::survivor::Survivor;
 use super::watch::{Trained, Watch, blank};
 use super::witness::Witness;
 use super::workshop::Workshop;
+use super::zeros::Zeros;
 use crate::checkpoint::{Disk, RunIdentity, Saved};
 use crate::settings::{
-    AveragingSettings, BackendKind, CheckpointSettings, Driver, NetworkSettings, OutputSettings, Policy, TaskSettings,
+    AveragingSettings, CheckpointSettings, Driver, NetworkSettings, OutputSettings, Policy, TaskSettings,
 };
 use anyhow::{Context, Result, bail};
-use kronfleet_conformance::minimal::Minimal;
-use kronfleet_core::backend::Backend;
 use kronfleet_core::cluster::{Incarnation, Persisted, Record, RunId};
 use kronfleet_core::participant::{Participant, Schedule};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
-use kronfleet_core::trainer::Trainer;
 use kronfleet_core::transport::NodeId;
-use kronfleet_faer::Faer;
 use kronfleet_lossy::endpoint::LossyNetwork;
 use kronfleet_lossy::fault::{Fault, FaultSchedule};
 use kronfleet_lossy::network::{Connectivity, NetworkOptions};
@@ -31,9 +29,6 @@ use kronfleet_lossy::simulation::{Ended, Simulation, SimulationOptions};
 use kronfleet_lossy::storage::Disks;
 use kronfleet_lossy::threads;
 use kronfleet_lossy::trace::Trace;
-use kronfleet_nalgebra::Nalgebra;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
@@ -115,13 +110,19 @@ impl Fleet<'_> {
         Ok(faults)
     }
 
-    /// Trains on the backend and with the policy of the settings, under these faults.
+    /// Trains on the backends and with the policy of the settings, under these faults; from the beginning, or from a
+    /// checkpoint.
     ///
     /// # Errors
-    /// As [`train`](Self::train) and [`train_with_zeros`](Self::train_with_zeros); if a trace is asked of a policy that
-    /// has none.
+    /// If a backend cannot be had, a node cannot be made or the checkpoint does not fit; if a trace is asked of a policy that
+    /// has none. A node that fails later, a broken invariant and a replayed run that differs from its trace are the
+    /// story's [`failure`](Story::failure), so that the report is written all the same.
     pub fn run(&self, faults: FaultSchedule, trace: Trace, keeping: Keeping) -> Result<Ending> {
+        let backends = Backends::open(self.task)?;
         if self.averaging.policy == Policy::Zeros {
+            if self.task.backend.len() > 1 {
+                bail!("--policy zeros has one model, which one backend computes: name one with --backend");
+            }
             if keeping.keeper.is_some() || keeping.saved.is_some() {
                 bail!("--policy zeros has no nodes to be kept: leave out --checkpoint and --resume");
             }
@@ -132,56 +133,21 @@ impl Fleet<'_> {
             if faults.faults.is_empty() {
                 outages.outages.clear();
             }
-            return match self.task.backend {
-                BackendKind::Faer => self.train_with_zeros(|| Faer::<f32>::new(1), &outages),
-                BackendKind::Nalgebra => self.train_with_zeros(Nalgebra::<f32>::new, &outages),
-                BackendKind::Minimal => self.train_with_zeros(Minimal::<f32>::new, &outages),
-                #[cfg(feature = "wgpu")]
-                BackendKind::Wgpu => self.train_with_zeros(adapter::wgpu(self.task.adapter.as_deref())?, &outages),
-                #[cfg(not(feature = "wgpu"))]
-                BackendKind::Wgpu => adapter::left_out(),
-                #[cfg(feature = "cuda")]
-                BackendKind::Cuda => self.train_with_zeros(crate::run::device::cuda()?, &outages),
-            };
+            return backends.with(Zeros { fleet: self, outages: &outages });
         }
-        match self.task.backend {
-            BackendKind::Faer => self.train(|| Faer::<f32>::new(1), faults, trace, keeping),
-            BackendKind::Nalgebra => self.train(Nalgebra::<f32>::new, faults, trace, keeping),
-            BackendKind::Minimal => self.train(Minimal::<f32>::new, faults, trace, keeping),
-            #[cfg(feature = "wgpu")]
-            BackendKind::Wgpu => self.train(adapter::wgpu(self.task.adapter.as_deref())?, faults, trace, keeping),
-            #[cfg(not(feature = "wgpu"))]
-            BackendKind::Wgpu => adapter::left_out(),
-            #[cfg(feature = "cuda")]
-            BackendKind::Cuda => self.train(crate::run::device::cuda()?, faults, trace, keeping),
-        }
+        self.train(&backends, faults, trace, keeping)
     }
 
-    /// Trains under these faults, with one backend of `make` per node; from the beginning, or from a checkpoint.
-    ///
-    /// # Errors
-    /// If a node cannot be made or the checkpoint does not fit. A node that fails later, a broken invariant and a
-    /// replayed run that differs from its trace are the story's [`failure`](Story::failure), so that the report is written all the same.
-    pub fn train<B>(
-        &self,
-        make: impl Fn() -> B + Sync,
-        faults: FaultSchedule,
-        trace: Trace,
-        keeping: Keeping,
-    ) -> Result<Ending>
-    where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send, Scalar: Serialize + DeserializeOwned> + Send + 'static,
-    {
+    fn train(&self, backends: &Backends, faults: FaultSchedule, trace: Trace, keeping: Keeping) -> Result<Ending> {
         let Keeping { mut keeper, saved } = keeping;
         if self.network.driver == Driver::Threads && (keeper.is_some() || saved.is_some()) {
             bail!("checkpoints are of virtual time: leave out --checkpoint and --resume, or use --driver virtual");
         }
         let crashes = crashes(&faults)?;
         let nodes: Vec<NodeId> = (0..self.averaging.nodes).map(NodeId).collect();
-        let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();
         let last = self.task.iterations;
         let agenda = self.agenda();
-        let evaluator = Evaluator::new(self.workshop.judge(judges)?, self.averaging.nodes, agenda);
+        let evaluator = Evaluator::new(backends.judge(self.workshop)?, self.averaging.nodes, agenda);
         let title = format!(
             "{} on {} with {}, {} nodes",
             self.workshop.model.name,
@@ -201,7 +167,7 @@ impl Fleet<'_> {
             faults,
             ..NetworkOptions::new(self.averaging.nodes, Seed(self.task.seed).derive("network", 0))
         };
-        let again = |node: NodeId| Ok((node, Witness::new(self.workshop.trainer(make(), node.0)?)));
+        let again = |node: NodeId| Ok((node, Witness::new(backends.trainer(self.workshop, node.0)?)));
         let mut starts = Starts {
             first: BTreeMap::new(),
             again: crashes.into_iter().map(again).collect::<Result<_>>()?,
@@ -211,7 +177,7 @@ impl Fleet<'_> {
             disks: Disks::default(),
         };
         if let Some(saved) = saved.as_ref().filter(|saved| saved.manifest.run.nodes == self.averaging.nodes) {
-            let Resumed { snapshot, parts, watch: state } = self.resume(&make, saved)?;
+            let Resumed { snapshot, parts, watch: state } = self.resume(backends, saved)?;
             watch.resume(state, parts.iter().filter_map(|parts| parts.process.as_ref()), replay)?;
             watch.story.resumed = Some(saved.describe());
             let disks = snapshot.disks();
@@ -226,7 +192,7 @@ impl Fleet<'_> {
         }
         starts.first = match &saved {
             Some(saved) => {
-                let (participants, iteration) = self.reshape(&make, saved)?;
+                let (participants, iteration) = self.reshape(backends, saved)?;
                 watch.begin_at(iteration);
                 watch.story.resumed = Some(saved.describe());
                 if let Some(keeper) = &mut keeper {
@@ -236,7 +202,7 @@ impl Fleet<'_> {
             }
             None => {
                 let make = |&node: &NodeId| {
-                    let trainer = self.workshop.trainer(make(), node.0)?;
+                    let trainer = backends.trainer(self.workshop, node.0)?;
                     Ok((node, self.participant(trainer, node)?))
                 };
                 nodes.iter().map(make).collect::<Result<_>>()?
@@ -264,10 +230,7 @@ impl Fleet<'_> {
     }
 
     /// A node that begins with `trainer`.
-    pub(super) fn participant<B>(&self, trainer: Trainer<B>, node: NodeId) -> Result<Trained<B>>
-    where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-    {
+    pub(super) fn participant(&self, trainer: Survivor, node: NodeId) -> Result<Trained> {
         let settings = self.averaging.cluster(RunId(self.task.seed), node, Incarnation(1))?;
         let training = Witness::new(trainer);
         Ok(Participant::new(settings, Instant::ORIGIN, training, self.averaging.policy(node)?, self.schedule()))
@@ -291,22 +254,19 @@ fn crashes(faults: &FaultSchedule) -> Result<Vec<NodeId>> {
 }
 
 /// The processes that nodes are started with: at first, and after crashes with nothing but what their disks hold.
-struct Starts<B: Backend> {
-    first: BTreeMap<NodeId, Trained<B>>,
+struct Starts {
+    first: BTreeMap<NodeId, Trained>,
     /// One for each restart.
-    again: Vec<(NodeId, Witness<B>)>,
+    again: Vec<(NodeId, Witness)>,
     averaging: AveragingSettings,
     run: RunId,
     schedule: Schedule,
     disks: Disks,
 }
 
-impl<B> Starts<B>
-where
-    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-{
+impl Starts {
     /// The process of a node that has been started so often before.
-    fn start(&mut self, node: NodeId, starts: u32, now: Instant) -> Trained<B> {
+    fn start(&mut self, node: NodeId, starts: u32, now: Instant) -> Trained {
         if let Some(participant) = self.first.remove(&node) {
             return participant;
         }
@@ -321,13 +281,8 @@ where
 }
 
 /// Virtual time: the same settings give the same run, byte for byte.
-fn simulate<B, J>(
-    mut simulation: Simulation<Trained<B>>,
-    mut watch: Watch<J>,
-    mut keeper: Option<Keeper>,
-) -> Result<Ending>
+fn simulate<J>(mut simulation: Simulation<Trained>, mut watch: Watch<J>, mut keeper: Option<Keeper>) -> Result<Ending>
 where
-    B: Backend<Buffer: Send, Verdict: Send, Download: Send, Scalar: Serialize> + Send + 'static,
     J: Judge,
 {
     let mut over = false;
@@ -373,9 +328,8 @@ where
 }
 
 /// Real threads and real time; says so where steps take longer than nodes wait for each other.
-fn run_threads<B, J>(starts: Starts<B>, options: NetworkOptions, watch: Watch<J>, budget: Duration) -> Result<Ending>
+fn run_threads<J>(starts: Starts, options: NetworkOptions, watch: Watch<J>, budget: Duration) -> Result<Ending>
 where
-    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
     J: Judge + Send,
 {
     // Who is offline is a matter of the schedule and the clock.

@@ -1,54 +1,47 @@
 //! Going on from a checkpoint.
 
+use super::backends::Backends;
 use super::lossy::Fleet;
 use super::watch::{Trained, WatchState};
 use super::witness::Witness;
-use crate::checkpoint::{Disk, FLEET, FleetState, Layers, MODEL, Manifest, NodeState, Saved, file, template};
+use crate::checkpoint::{Disk, FLEET, FleetState, Layers, MODEL, Manifest, NodeState, Saved, file};
 use crate::model::tensors::Tensors;
 use anyhow::{Context, Result, anyhow, bail};
 use kronfleet_conformance::invariants::Checker;
-use kronfleet_core::backend::{Backend, Extent};
+use kronfleet_core::backend::Extent;
 use kronfleet_core::cluster::Node;
 use kronfleet_core::network::{Network, Spec};
 use kronfleet_core::participant::{Participant, Step};
 use kronfleet_core::preconditioner as memory;
 use kronfleet_core::schedule::Schedule;
-use kronfleet_core::trainer::{Checkpoint, Trainer, Window};
+use kronfleet_core::trainer::{Checkpoint, Window};
 use kronfleet_core::transport::NodeId;
 use kronfleet_lossy::simulation::{Parts, Snapshot};
 use kronfleet_nalgebra::Nalgebra;
-use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
 /// A fleet of the same size, as it was.
-pub(super) struct Resumed<B>
-where
-    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-{
+pub(super) struct Resumed {
     pub(super) snapshot: Snapshot,
-    pub(super) parts: Vec<Parts<Trained<B>>>,
+    pub(super) parts: Vec<Parts<Trained>>,
     pub(super) watch: WatchState<Checker>,
 }
 
 /// What a checkpoint's `fleet.postcard` holds.
-type State<B> = FleetState<Node<<B as Backend>::Scalar>, WatchState<Checker>>;
+type State = FleetState<Node<f32>, WatchState<Checker>>;
 
 impl Fleet<'_> {
     /// Everything as it was in `saved`.
-    pub(super) fn resume<B>(&self, make: impl Fn() -> B, saved: &Saved) -> Result<Resumed<B>>
-    where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send, Scalar: DeserializeOwned> + Send + 'static,
-    {
+    pub(super) fn resume(&self, backends: &Backends, saved: &Saved) -> Result<Resumed> {
         let bytes = saved.read(&Disk, FLEET)?;
-        let State::<B> { simulation: snapshot, nodes, watch } =
-            FleetState::decode(&bytes).with_context(|| unfit(saved))?;
+        let State { simulation: snapshot, nodes, watch } = FleetState::decode(&bytes).with_context(|| unfit(saved))?;
         if nodes.len() != self.averaging.nodes as usize {
             bail!("{}: it holds {} nodes instead of {}", unfit(saved), nodes.len(), self.averaging.nodes);
         }
         let mut trainers = Vec::new();
         for node in 0..self.averaging.nodes {
-            let mut trainer = self.workshop.trainer(make(), node)?;
-            let (layers, state) = template(&mut trainer)?;
+            let mut trainer = backends.trainer(self.workshop, node)?;
+            let (layers, state) = trainer.save()?;
             trainers.push((trainer, layers, state));
         }
         let layers = trainers.first().map_or_else(Vec::new, |(_, layers, _)| layers.names().to_vec());
@@ -65,7 +58,7 @@ impl Fleet<'_> {
             (0..).map(NodeId).zip(nodes.into_iter().zip(trainers))
         {
             rest.put(&mut state);
-            trainer.restore(&state).map_err(|error| anyhow!("{error}"))?;
+            trainer.restore(&state)?;
             let training = Witness::new(trainer);
             let (training, task) = match step {
                 Some(result) => (None, Some(Step::resume(training, Some(result)))),
@@ -79,23 +72,20 @@ impl Fleet<'_> {
     }
 
     /// A fleet of another size that begins with what that of `saved` had in common; answers its iteration, too.
-    pub(super) fn reshape<B>(&self, make: impl Fn() -> B, saved: &Saved) -> Result<(BTreeMap<NodeId, Trained<B>>, u64)>
-    where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send, Scalar: DeserializeOwned> + Send + 'static,
-    {
+    pub(super) fn reshape(&self, backends: &Backends, saved: &Saved) -> Result<(BTreeMap<NodeId, Trained>, u64)> {
         let bytes = saved.read(&Disk, FLEET)?;
-        let State::<B> { nodes, .. } = FleetState::decode(&bytes).with_context(|| unfit(saved))?;
+        let State { nodes, .. } = FleetState::decode(&bytes).with_context(|| unfit(saved))?;
         let rest = nodes.into_iter().next().ok_or_else(|| anyhow!("{}: it holds no nodes", unfit(saved)))?.trainer;
-        let mut first = self.workshop.trainer(make(), 0)?;
-        let (layers, mut state) = template(&mut first)?;
+        let mut first = backends.trainer(self.workshop, 0)?;
+        let (layers, mut state) = first.save()?;
         rest.put(&mut state);
         self.common(saved, &layers, &mut state)?;
         let mut participants = BTreeMap::new();
         for node in (0..self.averaging.nodes).map(NodeId) {
-            let mut trainer = self.workshop.trainer(make(), node.0)?;
-            let own = trainer.save()?;
+            let mut trainer = backends.trainer(self.workshop, node.0)?;
+            let (_, own) = trainer.save()?;
             let state = Checkpoint { random: own.random, ..state.clone() };
-            self.restore(&mut trainer, &state)?;
+            trainer.restore(&state)?;
             participants.insert(node, self.participant(trainer, node)?);
         }
         Ok((participants, state.iteration))
@@ -133,10 +123,6 @@ impl Fleet<'_> {
         state.samples = state.position;
         Ok(())
     }
-
-    fn restore<B: Backend>(&self, trainer: &mut Trainer<B>, state: &Checkpoint<B::Scalar>) -> Result<()> {
-        trainer.restore(state).map_err(|error| anyhow!("{error}"))
-    }
 }
 
 fn tensors(saved: &Saved, name: &str) -> Result<Tensors> {
@@ -166,9 +152,9 @@ pub fn exercise_checkpoint(bytes: &[u8]) {
             assert!(format!("{again:?}") == format!("{third:?}"), "by digits, as NaN differs from itself");
         }
     }
-    if let Ok(state) = State::<Nalgebra<f32>>::decode(bytes) {
+    if let Ok(state) = State::decode(bytes) {
         let again = state.encode().expect("memory");
-        State::<Nalgebra<f32>>::decode(&again).expect("it was just encoded");
+        State::decode(&again).expect("it was just encoded");
     }
 }
 

@@ -20,30 +20,25 @@ mod recorded;
 pub use meetings::Repetition;
 pub use recorded::Recorded;
 
-use super::adapter;
+use super::backends::Backends;
 use super::display::Display;
 use super::evaluation::Evaluator;
 use super::lossy::{Ending, Fleet};
 use super::watch::{Watch, blank};
 use super::witness::Witness;
-use crate::settings::BackendKind;
 use acquaintance::Acquaintance;
 use anyhow::{Result, bail};
 use ending::{Fate, Verdict};
-use kronfleet_conformance::minimal::Minimal;
-use kronfleet_core::backend::Backend;
 use kronfleet_core::cluster::{Occurrence, Persisted, Record, RunId};
 use kronfleet_core::participant::Participant;
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::Duration;
 use kronfleet_core::transport::NodeId;
-use kronfleet_faer::Faer;
 use kronfleet_lossy::link::LinkOptions;
 use kronfleet_lossy::network::NetworkOptions;
 use kronfleet_lossy::simulation::{Ended, Simulation, SimulationOptions, Start};
 use kronfleet_lossy::storage::Disks;
 use kronfleet_lossy::trace::Trace;
-use kronfleet_nalgebra::Nalgebra;
 use meetings::Meetings;
 use pace::{Pace, Paced};
 use std::collections::{BTreeMap, VecDeque};
@@ -64,23 +59,7 @@ impl Fleet<'_> {
     /// If a node cannot be made, or the logs tell of one that there is not. What goes wrong later is the story's
     /// [`failure`](super::Story::failure).
     pub fn retrace(&self, recorded: &Recorded) -> Result<Ending> {
-        match self.task.backend {
-            BackendKind::Faer => self.retrace_with(recorded, || Faer::<f32>::new(1)),
-            BackendKind::Nalgebra => self.retrace_with(recorded, Nalgebra::<f32>::new),
-            BackendKind::Minimal => self.retrace_with(recorded, Minimal::<f32>::new),
-            #[cfg(feature = "wgpu")]
-            BackendKind::Wgpu => self.retrace_with(recorded, adapter::wgpu(self.task.adapter.as_deref())?),
-            #[cfg(not(feature = "wgpu"))]
-            BackendKind::Wgpu => adapter::left_out(),
-            #[cfg(feature = "cuda")]
-            BackendKind::Cuda => self.retrace_with(recorded, crate::run::device::cuda()?),
-        }
-    }
-
-    fn retrace_with<B>(&self, recorded: &Recorded, make: impl Fn() -> B + Sync) -> Result<Ending>
-    where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-    {
+        let backends = Backends::open(self.task)?;
         let nodes = self.averaging.nodes;
         if let Some(node) = recorded.lives.keys().find(|node| node.0 >= nodes) {
             bail!("the event logs tell of {node}, but the settings of {nodes} nodes");
@@ -96,8 +75,7 @@ impl Fleet<'_> {
             nodes,
             self.output.target_accuracy,
         );
-        let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();
-        let evaluator = Evaluator::new(self.workshop.judge(judges)?, nodes, self.agenda());
+        let evaluator = Evaluator::new(backends.judge(self.workshop)?, nodes, self.agenda());
         let display = Display::new(nodes, self.task.iterations, self.output.quiet);
         let replay = "lossy --replay with the same folder";
         let mut watch = Watch::new(story, evaluator, display, Arc::clone(&self.stop), replay)
@@ -110,7 +88,7 @@ impl Fleet<'_> {
             ..NetworkOptions::new(nodes, Seed(self.task.seed).derive("network", 0))
         };
         let disks = Disks::default();
-        let start = self.starts(recorded, make, &disks)?;
+        let start = self.starts(recorded, &backends, &disks)?;
         let mut simulation =
             Simulation::new(SimulationOptions::new(options), Trace::hashed(self.settings), start).on(&disks);
         let (mut meetings, mut events) = (Meetings::default(), String::new());
@@ -143,15 +121,12 @@ impl Fleet<'_> {
     }
 
     /// What starts nodes as they were started in the recorded run.
-    fn starts<B>(&self, recorded: &Recorded, make: impl Fn() -> B, disks: &Disks) -> Result<Start<Paced<B>>>
-    where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-    {
+    fn starts(&self, recorded: &Recorded, backends: &Backends, disks: &Disks) -> Result<Start<Paced>> {
         let mut starts = BTreeMap::new();
         for (&node, lives) in &recorded.lives {
             let start = |life: &recorded::Life| {
                 let settings = self.averaging.cluster(RunId(self.task.seed), node, life.incarnation)?;
-                let training = Witness::new(self.workshop.trainer(make(), node.0)?);
+                let training = Witness::new(backends.trainer(self.workshop, node.0)?);
                 let pace = Pace::new(life.points.clone(), self.network.step_duration);
                 let acquaintance = Acquaintance::new(life.introductions.clone());
                 Ok((settings, training, Fate::new(life.ending.clone()), acquaintance, pace))

@@ -5,7 +5,7 @@ use super::retrace::Repetition;
 use crate::report::{Align, Curve, Folder, Outage, Table, accuracy_over_iterations};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// What one node did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -59,6 +59,27 @@ pub struct Kept {
     pub newest: Option<String>,
     /// Why the last one that failed did.
     pub failure: Option<String>,
+}
+
+/// A device that was lost; its node went on without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLoss {
+    /// Which node.
+    pub node: u32,
+    /// The iterations behind it when that was noticed.
+    pub iteration: u64,
+    /// What the driver said.
+    pub reason: String,
+}
+
+impl fmt::Display for DeviceLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, iteration, reason } = self;
+        write!(
+            f,
+            "n{node} lost its device at iteration {iteration} and goes on with faer from its last committed weights: {reason}"
+        )
+    }
 }
 
 /// A time without a node's process.
@@ -119,6 +140,10 @@ pub struct Story {
     pub invariants: String,
     /// Where it went on from, in words, if it did.
     pub resumed: Option<String>,
+    /// How often a member of a commit was seen to have, on its device, the weights that another one has.
+    pub audits: u64,
+    /// Devices that were lost on the way.
+    pub devices_lost: Vec<DeviceLoss>,
     /// The checkpoints written since it was started or gone on with.
     #[serde(skip)]
     pub kept: Kept,
@@ -214,7 +239,9 @@ impl Story {
             "offline_fraction": self.offline_fraction(),
             "deaths": self.deaths.len(),
             "released_ms": self.noticed().map(|seconds| 1e3 * seconds),
+            "devices_lost": self.devices_lost.len(),
             "rounds_committed": self.rounds_committed,
+            "audits": self.audits,
             "rounds_retried": self.rounds_retried,
             "recorded_commits": self.repetition.as_ref().map(|repetition| repetition.recorded),
             "repeated_commits": self.repetition.as_ref().map(|repetition| repetition.met),
@@ -264,6 +291,9 @@ impl Story {
             summary.row(["processes killed", &self.deaths.len().to_string()]);
             let noticed = self.noticed().map_or("–".to_owned(), |seconds| format!("{:.1}", 1e3 * seconds));
             summary.row(["survivors knew within milliseconds", &noticed]);
+        }
+        if !self.devices_lost.is_empty() {
+            summary.row(["devices lost", &self.devices_lost.len().to_string()]);
         }
         summary.row(["rounds committed", &self.rounds_committed.to_string()]);
         summary.row(["rounds retried", &self.rounds_retried.to_string()]);
@@ -371,10 +401,11 @@ impl Story {
         };
         let resumed = self.resumed.as_ref().map_or_else(String::new, |resumed| format!("\nWent on from {resumed}.\n"));
         let kept = self.kept.failure.as_ref().map_or_else(String::new, |failure| format!("\n{failure}\n"));
+        let lost: String = self.devices_lost.iter().map(|loss| format!("\n{loss}\n")).collect();
         let invariants = if self.invariants.is_empty() { String::new() } else { format!("\n{}\n", self.invariants) };
         let timeouts = if self.timeouts.is_empty() { String::new() } else { format!("\n{}\n", self.timeouts) };
         format!(
-            "# {}\n{ended}{resumed}{kept}\n{}\n![accuracy over iterations](accuracy.svg)\n{invariants}\n## Settings\n\n```toml\n{}```\n{timeouts}",
+            "# {}\n{ended}{lost}{resumed}{kept}\n{}\n![accuracy over iterations](accuracy.svg)\n{invariants}\n## Settings\n\n```toml\n{}```\n{timeouts}",
             self.title,
             self.tables(),
             self.settings

@@ -7,7 +7,6 @@ use crate::settings::{
 };
 use clap::{CommandFactory, FromArgMatches, Parser};
 use kronfleet_lossy::trace::Trace;
-use kronfleet_nalgebra::Nalgebra;
 use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -79,7 +78,16 @@ enum Keep<'a> {
 
 fn run(folder: &Folder, flags: &[&str], keep: Keep<'_>) -> Ending {
     let model = format!("--model={}", folder.0.join("tiny.toml").display());
-    let common = ["test", &model, "--samples=300", "--batch=8", "--quiet", "--evaluate-every=4", "--seed=3"];
+    let common = [
+        "test",
+        &model,
+        "--samples=300",
+        "--batch=8",
+        "--quiet",
+        "--evaluate-every=4",
+        "--seed=3",
+        "--backend=nalgebra",
+    ];
     let matches = Flags::command().args_override_self(true).get_matches_from(common.iter().chain(flags));
     let Flags { task, averaging, kfac, optimiser, network, output } =
         Flags::from_arg_matches(&matches).expect("flags that exist");
@@ -107,9 +115,8 @@ fn run(folder: &Folder, flags: &[&str], keep: Keep<'_>) -> Ending {
             Keeping { keeper: None, saved: Some(saved) }
         }
     };
-    let (mut story, model) = fleet
-        .train(Nalgebra::<f32>::new, fleet.faults().unwrap(), Trace::hashed(text.clone()), keeping)
-        .expect("nodes can be made");
+    let (mut story, model) =
+        fleet.run(fleet.faults().unwrap(), Trace::hashed(text.clone()), keeping).expect("nodes can be made");
     assert_eq!(story.failure, None);
     // What differs by its nature.
     (story.seconds, story.kept, story.resumed) = (0.0, super::Kept::default(), None);

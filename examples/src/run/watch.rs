@@ -2,23 +2,22 @@
 
 use super::display::Display;
 use super::evaluation::{Evaluator, EvaluatorState, Judge, Model};
-use super::story::{Kept, Metric, NodeStory, Story};
+use super::story::{DeviceLoss, Kept, Metric, NodeStory, Story};
 use super::witness::Witness;
 use anyhow::{Result, anyhow};
 use kronfleet_conformance::invariants::Checker;
-use kronfleet_core::backend::Backend;
-use kronfleet_core::cluster::{Incarnation, Occurrence, Record};
+use kronfleet_core::cluster::{CertificateId, Digest, Digester, Incarnation, Occurrence, Record};
 use kronfleet_core::participant::Participant;
-use kronfleet_core::scalar::Scalar;
 use kronfleet_core::time::Instant;
 use kronfleet_core::transport::NodeId;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A participant that really trains.
-pub type Trained<B> = Participant<Witness<B>, <B as Backend>::Scalar>;
+pub type Trained = Participant<Witness, f32>;
 
 /// What a [`Watch`] goes on with; `C` is its checker, or a reference to it.
 #[derive(Serialize, Deserialize)]
@@ -31,6 +30,7 @@ pub struct WatchState<C> {
     iterations: Vec<u64>,
     starts: Vec<(Incarnation, u64)>,
     fresh: Vec<bool>,
+    adopted: BTreeMap<CertificateId, Digest>,
 }
 
 /// Sees every node each time it has acted.
@@ -50,6 +50,8 @@ pub struct Watch<J> {
     starts: Vec<(Incarnation, u64)>,
     /// Whether a node has made no step since it was started again.
     fresh: Vec<bool>,
+    /// The weights that the first member of each commit had on its device after it.
+    adopted: BTreeMap<CertificateId, Digest>,
     stop: Arc<AtomicBool>,
     failure: Option<anyhow::Error>,
 }
@@ -72,6 +74,7 @@ impl<J: Judge> Watch<J> {
             iterations: vec![0; story.nodes.len()],
             starts: vec![(Incarnation(1), 0); story.nodes.len()],
             fresh: vec![false; story.nodes.len()],
+            adopted: BTreeMap::new(),
             story,
             evaluator,
             display,
@@ -98,6 +101,7 @@ impl<J: Judge> Watch<J> {
             iterations: self.iterations.clone(),
             starts: self.starts.clone(),
             fresh: self.fresh.clone(),
+            adopted: self.adopted.clone(),
         }
     }
 
@@ -106,16 +110,13 @@ impl<J: Judge> Watch<J> {
     ///
     /// # Errors
     /// If it is of another number of nodes.
-    pub fn resume<'a, B>(
+    pub fn resume<'a>(
         &mut self,
         state: WatchState<Checker>,
-        nodes: impl Iterator<Item = &'a Trained<B>>,
+        nodes: impl Iterator<Item = &'a Trained>,
         replay: impl Into<String>,
-    ) -> Result<()>
-    where
-        B: Backend<Buffer: Send, Download: Send> + Send + 'a,
-    {
-        let WatchState { story, evaluator, checker, finished, samples, iterations, starts, fresh } = state;
+    ) -> Result<()> {
+        let WatchState { story, evaluator, checker, finished, samples, iterations, starts, fresh, adopted } = state;
         let lens = [story.nodes.len(), finished.len(), samples.len(), iterations.len(), starts.len(), fresh.len()];
         if lens.iter().any(|&len| len != self.finished.len()) {
             return Err(anyhow!("the checkpoint tells of {lens:?} nodes instead of {}", self.finished.len()));
@@ -127,7 +128,7 @@ impl<J: Judge> Watch<J> {
         self.evaluator.resume(evaluator);
         self.display.resume(&iterations);
         (self.finished, self.samples, self.iterations) = (finished, samples, iterations);
-        (self.starts, self.fresh) = (starts, fresh);
+        (self.starts, self.fresh, self.adopted) = (starts, fresh, adopted);
         Ok(())
     }
 
@@ -164,17 +165,14 @@ impl<J: Judge> Watch<J> {
 
     /// Takes note of a node that has acted; `record` is shown everything it recorded. Breaks when all nodes are
     /// finished, when the user wants to stop, or on a failure.
-    pub fn observe<B>(
+    pub fn observe(
         &mut self,
         now: Instant,
         node: NodeId,
-        participant: &mut Trained<B>,
+        participant: &mut Trained,
         online: bool,
         record: impl FnMut(&Record),
-    ) -> ControlFlow<()>
-    where
-        B: Backend<Buffer: Send, Download: Send> + Send,
-    {
+    ) -> ControlFlow<()> {
         if let Err(error) = self.try_observe(now, node, participant, online, record) {
             self.failure.get_or_insert(error);
         }
@@ -182,33 +180,38 @@ impl<J: Judge> Watch<J> {
         if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn try_observe<B>(
+    fn try_observe(
         &mut self,
         now: Instant,
         node: NodeId,
-        participant: &mut Trained<B>,
+        participant: &mut Trained,
         online: bool,
         mut record: impl FnMut(&Record),
-    ) -> Result<()>
-    where
-        B: Backend<Buffer: Send, Download: Send> + Send,
-    {
+    ) -> Result<()> {
         let index = node.0 as usize;
         let story = &mut self.story.nodes[index];
         if let Some(contribution) = participant.training_mut().and_then(Witness::take) {
             self.checker.contribution(node, &contribution);
         }
         let (display, waits) = (&self.display, self.waits);
+        let mut committed = None;
         self.checker.node(participant.node_mut(), |what| {
             record(what);
             match &what.what {
-                Occurrence::Committed { .. } => story.rounds += 1,
+                Occurrence::Committed { certificate } => {
+                    story.rounds += 1;
+                    committed = Some(certificate.id());
+                }
                 // Nobody waits silently.
                 Occurrence::Lacking { .. } if waits => display.say(&what.to_string()),
                 Occurrence::Quarantined { .. } => display.say(&what.to_string()),
                 _ => {}
             }
         })?;
+        if let Some(certificate) = committed {
+            self.audit(node, certificate, participant)?;
+        }
+        let story = &mut self.story.nodes[index];
         let (incarnation, sent_before) = &mut self.starts[index];
         if *incarnation != participant.node().incarnation() {
             // It crashed, and counts from 0 again.
@@ -236,6 +239,11 @@ impl<J: Judge> Watch<J> {
             story.statistics_refused = report.refused;
             story.decompositions = [report.retried, report.kept, report.identities];
         }
+        if let Some(loss) = participant.training_mut().and_then(|witness| witness.trainer.take_loss()) {
+            let loss = DeviceLoss { node: node.0, iteration: loss.iteration, reason: loss.reason };
+            self.display.say(&loss.to_string());
+            self.story.devices_lost.push(loss);
+        }
         if participant.is_waiting() {
             // Judged is what a node has once the averaging that was due at its iteration is over.
             return Ok(());
@@ -252,11 +260,26 @@ impl<J: Judge> Watch<J> {
         Ok(())
     }
 
+    /// Compares the weights that a node has on its device after a commit with those of the others that share in it.
+    fn audit(&mut self, node: NodeId, certificate: CertificateId, participant: &mut Trained) -> Result<()> {
+        let Some(witness) = participant.training_mut() else { return Ok(()) };
+        let mut digester = Digester::new();
+        digester.update_values(&witness.trainer.model().map_err(|error| anyhow!("{node}: {error}"))?.parameters);
+        let digest = digester.finish();
+        match self.adopted.insert(certificate, digest) {
+            None => Ok(()),
+            Some(other) if other == digest => {
+                self.story.audits += 1;
+                Ok(())
+            }
+            Some(other) => Err(anyhow!(
+                "after commit {certificate} {node} has weights of digest {digest}, others {other}: they have diverged"
+            )),
+        }
+    }
+
     /// Takes note of a step that was made.
-    fn step<B>(&mut self, now: Instant, node: NodeId, participant: &Trained<B>, online: bool, samples: u64)
-    where
-        B: Backend<Buffer: Send, Download: Send> + Send,
-    {
+    fn step(&mut self, now: Instant, node: NodeId, participant: &Trained, online: bool, samples: u64) {
         let iteration = participant.iteration();
         let loss = participant.last().unwrap_or_default().loss;
         // A trainer reads a step's loss at the next one; at its first it waits.
@@ -281,18 +304,9 @@ impl<J: Judge> Watch<J> {
     }
 
     /// Hands a node's model to the evaluation at an iteration.
-    fn judge<B>(&mut self, node: NodeId, iteration: u64, participant: &mut Trained<B>) -> Result<()>
-    where
-        B: Backend<Buffer: Send, Download: Send> + Send,
-    {
+    fn judge(&mut self, node: NodeId, iteration: u64, participant: &mut Trained) -> Result<()> {
         let Some(witness) = participant.training_mut() else { return Ok(()) };
-        let (backend, network) = witness.trainer.parts();
-        let mut fetch = |buffer: &B::Buffer, len: usize| -> Result<Vec<f32>> {
-            let values = backend.fetch(buffer, 0..len).map_err(|error| anyhow!("{node}: {error}"))?;
-            Ok(values.into_iter().map(|value| value.wide() as f32).collect())
-        };
-        let parameters = fetch(&network.parameters, network.parameters_len())?;
-        let running = fetch(&network.running, network.running_len())?;
+        let Model { parameters, running } = witness.trainer.model().map_err(|error| anyhow!("{node}: {error}"))?;
         if let Some(point) = self.evaluator.take(node.0, iteration, parameters, running)? {
             self.display.accuracy(point.iteration, point.accuracy);
         }

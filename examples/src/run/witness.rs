@@ -1,34 +1,30 @@
 //! A trainer whose contributions can be looked at, so that averages are recomputed from them.
 
-use kronfleet_core::backend::Backend;
+use super::survivor::Survivor;
 use kronfleet_core::cluster::Contribution;
 use kronfleet_core::participant::{Summary, Training, TrainingError};
 use kronfleet_core::policy::Request;
-use kronfleet_core::trainer::Trainer;
 
 /// A trainer that keeps a copy of what it last contributed until somebody takes it.
-pub struct Witness<B: Backend> {
+pub struct Witness {
     /// The trainer.
-    pub trainer: Trainer<B>,
-    contributed: Option<Contribution<B::Scalar>>,
+    pub trainer: Survivor,
+    contributed: Option<Contribution<f32>>,
 }
 
-impl<B: Backend> Witness<B> {
+impl Witness {
     /// Watches this trainer.
-    pub fn new(trainer: Trainer<B>) -> Self {
+    pub fn new(trainer: Survivor) -> Self {
         Self { trainer, contributed: None }
     }
 
     /// What was contributed since the last call.
-    pub fn take(&mut self) -> Option<Contribution<B::Scalar>> {
+    pub fn take(&mut self) -> Option<Contribution<f32>> {
         self.contributed.take()
     }
 }
 
-impl<B> Training<B::Scalar> for Witness<B>
-where
-    B: Backend<Buffer: Send, Download: Send> + Send,
-{
+impl Training<f32> for Witness {
     fn iteration(&self) -> u64 {
         self.trainer.iteration()
     }
@@ -37,17 +33,17 @@ where
         self.trainer.step()
     }
 
-    fn contribute(&mut self, request: &Request, contribution: &mut Contribution<B::Scalar>) {
+    fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f32>) {
         self.trainer.contribute(request, contribution);
         self.contributed = Some(contribution.clone());
     }
 
-    fn show(&mut self, contribution: &mut Contribution<B::Scalar>) {
+    fn show(&mut self, contribution: &mut Contribution<f32>) {
         // What is only looked at is part of no average.
         self.trainer.show(contribution);
     }
 
-    fn adopt(&mut self, average: &Contribution<B::Scalar>, healed: bool) {
+    fn adopt(&mut self, average: &Contribution<f32>, healed: bool) {
         self.trainer.adopt(average, healed);
     }
 }

@@ -27,7 +27,8 @@ use kronfleet_faer::Faer;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What all nodes of a run share.
+/// What all nodes of a run share; a clone has the same data.
+#[derive(Clone)]
 pub struct Workshop {
     /// The network's description.
     pub model: model::Model,

@@ -13,6 +13,7 @@
 //! No frames are exchanged: this is arithmetic under the outages that the other runs have, in iterations. Curvature is
 //! treated kindly: its statistics are averaged over the online nodes, not diluted by zeros.
 
+use super::backends::With;
 use super::evaluation::{Evaluator, Judge};
 use super::lossy::{Ending, Fleet};
 use super::story::{Metric, Story};
@@ -31,34 +32,40 @@ use kronfleet_core::transport::NodeId;
 use kronfleet_lossy::outage::OutageSchedule;
 use std::sync::atomic::Ordering;
 
-impl Fleet<'_> {
-    /// Trains one model with the gradients of whoever is online under `outages`, zeros standing for the others.
-    ///
-    /// # Errors
-    /// If the model cannot be made, or it has settings that only nodes with models of their own have. Divergence is the
-    /// story's [`failure`](Story::failure).
-    pub fn train_with_zeros<B>(&self, make: impl Fn() -> B, outages: &OutageSchedule) -> Result<Ending>
+/// One model with the gradients of whoever is online under `outages`, zeros standing for the others.
+pub(super) struct Zeros<'a> {
+    pub(super) fleet: &'a Fleet<'a>,
+    pub(super) outages: &'a OutageSchedule,
+}
+
+impl With for Zeros<'_> {
+    type Output = Ending;
+
+    /// Fails if the model cannot be made, or it has settings that only nodes with models of their own have. Divergence is
+    /// the story's [`failure`](Story::failure).
+    fn with<B>(self, make: &(dyn Fn() -> Result<B> + Sync)) -> Result<Ending>
     where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
+        B: Backend<Scalar = f32, Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
     {
-        if self.workshop.samples_labels() {
+        let Self { fleet, outages } = self;
+        if fleet.workshop.samples_labels() {
             bail!("--policy zeros has neither --fisher true nor --adaptive-damping; leave them out");
         }
-        let nodes = self.averaging.nodes;
+        let nodes = fleet.averaging.nodes;
         let title = format!(
             "{} on {} with data-parallel {}, {nodes} nodes, zeros for those offline",
-            self.workshop.model.name,
-            self.workshop.data,
-            self.workshop.method(),
+            fleet.workshop.model.name,
+            fleet.workshop.data,
+            fleet.workshop.method(),
         );
-        let mut story = blank(title, self.settings.to_owned(), self.task.seed, nodes, self.output.target_accuracy);
-        let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();
+        let mut story = blank(title, fleet.settings.to_owned(), fleet.task.seed, nodes, fleet.output.target_accuracy);
+        let judges = (0..rayon::current_num_threads()).map(|_| make()).collect::<Result<_>>()?;
         // There is one model: it is everybody's own, and their average.
-        let agenda = super::evaluation::Agenda { own_every: None, ..self.agenda() };
-        let mut evaluator = Evaluator::new(self.workshop.judge(judges)?, 1, agenda);
-        let mut model = Replica::new(self, make())?;
-        for iteration in 1..=self.task.iterations {
-            if self.stop.load(Ordering::Relaxed) {
+        let agenda = super::evaluation::Agenda { own_every: None, ..fleet.agenda() };
+        let mut evaluator = Evaluator::new(fleet.workshop.judge(judges)?, 1, agenda);
+        let mut model = Replica::new(fleet, make()?)?;
+        for iteration in 1..=fleet.task.iterations {
+            if fleet.stop.load(Ordering::Relaxed) {
                 story.interrupted = true;
                 break;
             }
@@ -70,7 +77,7 @@ impl Fleet<'_> {
                 told.iterations += 1;
                 told.offline += u64::from(!online);
                 told.loss = loss;
-                story.samples += if online { u64::from(self.task.batch) } else { 0 };
+                story.samples += if online { u64::from(fleet.task.batch) } else { 0 };
                 story.metrics.push(Metric { node: node as u32, iteration, time: 0.0, loss, online });
             }
             if !loss.is_finite() {

@@ -14,10 +14,9 @@ pub enum BackendKind {
     Nalgebra,
     /// The example of a backend of one's own, in some 200 lines: slow.
     Minimal,
-    /// Any GPU with a Vulkan driver; only in programs built with --features wgpu.
+    /// Any GPU with a Vulkan driver; only in programs built with --features kronfleet-examples/wgpu.
     Wgpu,
-    /// An NVIDIA GPU, through CUDA 12.
-    #[cfg(feature = "cuda")]
+    /// An NVIDIA GPU, through CUDA 12; only in programs built with --features kronfleet-examples/cuda.
     Cuda,
 }
 
@@ -79,12 +78,16 @@ pub struct TaskSettings {
     /// How weights are drawn
     #[arg(long, value_enum, default_value_t = InitialisationKind::Uniform)]
     pub initialisation: InitialisationKind,
-    /// What computes
-    #[arg(long, value_enum, default_value_t = BackendKind::Faer)]
-    pub backend: BackendKind,
+    /// What computes; several, as in faer,nalgebra,wgpu,cuda, are the nodes' in turn, and the first of them judges models
+    #[arg(long, value_enum, value_name = "NAME,NAME", value_delimiter = ',', default_value = "faer")]
+    pub backend: Vec<BackendKind>,
     /// The adapter that --backend wgpu computes on, by a part of its name; a GPU where there is one, if left out
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
+    /// Give the device of --backend wgpu up before a node on it goes beyond so many iterations, to see that training goes
+    /// on without it
+    #[arg(long, value_name = "ITERATIONS")]
+    pub lose_device: Option<u64>,
     /// Threads that compute; 0 takes every core
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = super::threads)]
     pub threads: usize,

@@ -2,7 +2,7 @@
 
 use super::fleet::Fleet;
 use super::node::{Connection, Job, Place};
-use crate::run::adapter;
+use crate::run::backends::Backends;
 use crate::run::display::{Display, announce};
 use crate::run::evaluation::{Agenda, Evaluator};
 use crate::run::lossy::Ending;
@@ -10,18 +10,14 @@ use crate::run::watch::blank;
 use crate::run::workshop::Workshop;
 use crate::run::{conclude, prepare as begin, set_threads, stop_on_signal};
 use crate::settings::{
-    AveragingSettings, BackendKind, KfacSettings, OptimiserSettings, OutputSettings, Policy, ProcessSettings,
-    TaskSettings, arguments, describe, refuse_idle,
+    AveragingSettings, KfacSettings, OptimiserSettings, OutputSettings, Policy, ProcessSettings, TaskSettings,
+    arguments, describe, refuse_idle,
 };
 use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
-use kronfleet_conformance::minimal::Minimal;
-use kronfleet_core::backend::Backend;
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, RunId};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::transport::NodeId;
-use kronfleet_faer::Faer;
-use kronfleet_nalgebra::Nalgebra;
 use std::any::Any;
 use std::ffi::OsString;
 use std::fs;
@@ -173,19 +169,7 @@ fn fleet(
     }
     let (id, nodes, budget) = (RunId(settings.task.seed), settings.averaging.nodes, settings.averaging.budget()?);
     let prepare = || prepare(Run { id, nodes, budget });
-    match settings.task.backend {
-        BackendKind::Faer => train(kind, settings, text, given, &prepare, || Faer::<f32>::new(1)),
-        BackendKind::Nalgebra => train(kind, settings, text, given, &prepare, Nalgebra::<f32>::new),
-        BackendKind::Minimal => train(kind, settings, text, given, &prepare, Minimal::<f32>::new),
-        #[cfg(feature = "wgpu")]
-        BackendKind::Wgpu => {
-            train(kind, settings, text, given, &prepare, adapter::wgpu(settings.task.adapter.as_deref())?)
-        }
-        #[cfg(not(feature = "wgpu"))]
-        BackendKind::Wgpu => adapter::left_out(),
-        #[cfg(feature = "cuda")]
-        BackendKind::Cuda => train(kind, settings, text, given, &prepare, crate::run::device::cuda()?),
-    }
+    train(kind, settings, text, given, &prepare, &Backends::open(&settings.task)?)
 }
 
 /// A node's process.
@@ -214,31 +198,18 @@ fn node(settings: &Common, rank: u32, open: &dyn Fn(&Place) -> Result<Connection
     let state = processes.state.as_deref();
     let kill_at = processes.kill_at.iter().filter(|at| at.is_of(rank, processes.start)).cloned().collect();
     let job = Job { workshop, task, averaging, agenda, events, state, place, first, apart, kill_at };
-    match task.backend {
-        BackendKind::Faer => job.serve(Faer::<f32>::new(1), open),
-        BackendKind::Nalgebra => job.serve(Nalgebra::<f32>::new(), open),
-        BackendKind::Minimal => job.serve(Minimal::<f32>::new(), open),
-        #[cfg(feature = "wgpu")]
-        BackendKind::Wgpu => job.serve(adapter::wgpu(task.adapter.as_deref())?(), open),
-        #[cfg(not(feature = "wgpu"))]
-        BackendKind::Wgpu => adapter::left_out(),
-        #[cfg(feature = "cuda")]
-        BackendKind::Cuda => job.serve(crate::run::device::cuda()?(), open),
-    }
+    job.serve(&Backends::of_node(task, rank)?, open)
 }
 
-/// What the first process does, with backends of `make`.
-fn train<B>(
+/// What the first process does, which judges on `backends`.
+fn train(
     kind: &str,
     settings: &Common,
     text: &str,
     given: &[OsString],
     prepare: &dyn Fn() -> Result<Preparation>,
-    make: impl Fn() -> B,
-) -> Result<()>
-where
-    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-{
+    backends: &Backends,
+) -> Result<()> {
     let Common { task, averaging, kfac, optimiser, processes, output } = settings;
     set_threads(task.threads)?;
     let stop = stop_on_signal()?;
@@ -262,9 +233,8 @@ where
     folder.write("settings.toml", text)?;
     let train = |events: &str, kills: u32, preparation: Preparation| -> Result<Ending> {
         let Preparation { nodes, ranks, first_start, arguments, restarts, keep, .. } = preparation;
-        let judges = (0..rayon::current_num_threads()).map(|_| make()).collect();
         let agenda = Agenda::of(output, task.iterations);
-        let evaluator = Evaluator::new(workshop.judge(judges)?, ranks.len() as u32, agenda);
+        let evaluator = Evaluator::new(backends.judge(&workshop)?, ranks.len() as u32, agenda);
         let (model, data, method) = (&workshop.model.name, &workshop.data, workshop.method());
         let apart = ranks.len() < nodes as usize;
         let title = format!("{model} on {data} with {method}, {nodes} processes");

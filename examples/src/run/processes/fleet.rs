@@ -5,7 +5,7 @@ use crate::run::display::Display;
 use crate::run::evaluation::{Evaluator, Judge};
 use crate::run::events::{self, Entry};
 use crate::run::lossy::Ending;
-use crate::run::story::{Death, Metric, Story};
+use crate::run::story::{Death, DeviceLoss, Metric, Story};
 use anyhow::{Context, Result, anyhow, bail};
 use kronfleet_core::cluster::Occurrence;
 use kronfleet_core::seed::{Random, Seed};
@@ -210,6 +210,11 @@ impl<J: Judge> Watch<'_, J> {
                 if let Some(point) = point {
                     self.display.accuracy(point.iteration, point.accuracy);
                 }
+            }
+            Message::Lost { iteration, reason } => {
+                let loss = DeviceLoss { node: rank, iteration, reason };
+                self.display.say(&loss.to_string());
+                self.story.devices_lost.push(loss);
             }
             Message::Waiting { text } => self.display.say(&text),
             Message::Finished => node.finished |= current,

@@ -29,6 +29,13 @@ pub enum Message {
         /// All running statistics, likewise.
         running: Vec<u32>,
     },
+    /// Its device is lost, and it goes on without it.
+    Lost {
+        /// The iterations behind it.
+        iteration: u64,
+        /// What the driver said.
+        reason: String,
+    },
     /// It waits for more nodes than there are.
     Waiting {
         /// For whom, in words.

@@ -1,20 +1,20 @@
 //! A node's process: trains, and reports to the process that started it.
 
 use super::message::Message;
-use crate::run::evaluation::Agenda;
+use crate::run::backends::Backends;
+use crate::run::evaluation::{Agenda, Model};
 use crate::run::events::EventLog;
+use crate::run::survivor::Survivor;
 use crate::run::workbench::Workbench;
 use crate::run::workshop::Workshop;
 use crate::settings::{AveragingSettings, KillAt, TaskSettings};
 use anyhow::{Context, Result, anyhow};
-use kronfleet_core::backend::Backend;
 use kronfleet_core::cluster::{Budget, Incarnation, Liveness, Occurrence, Persisted, RunId};
 use kronfleet_core::participant::{Participant, Schedule};
 use kronfleet_core::process::{Work, drive_with};
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::storage::{NoStorage, Storage};
 use kronfleet_core::time::{Duration, Instant};
-use kronfleet_core::trainer::Trainer;
 use kronfleet_core::transport::{NodeId, Transport};
 use kronfleet_lossy::storage::Directory;
 use rustix::process::{Signal, getpid, kill_process};
@@ -88,7 +88,7 @@ pub struct Job<'a> {
 }
 
 /// The type of a node's participant.
-type Trained<B> = Participant<Trainer<B>, <B as Backend>::Scalar>;
+type Trained = Participant<Survivor, f32>;
 
 impl Job<'_> {
     /// Trains the node, reporting to standard output.
@@ -98,15 +98,12 @@ impl Job<'_> {
     ///
     /// # Errors
     /// If the node cannot be made or the transport fails. A failure of the training is reported instead.
-    pub fn serve<B>(&self, backend: B, open: &dyn Fn(&Place) -> Result<Connection>) -> Result<()>
-    where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-    {
+    pub fn serve(&self, backends: &Backends, open: &dyn Fn(&Place) -> Result<Connection>) -> Result<()> {
         let averaging = self.averaging;
         let mut place = self.place.clone();
         let (mut storage, persisted) = self.recall(&mut place)?;
         // Made before the node can be reached: the others do not wait for it meanwhile.
-        let trainer = self.workshop.trainer(backend, place.node.0)?;
+        let trainer = backends.trainer(self.workshop, place.node.0)?;
         let settings = averaging.cluster(place.run, place.node, place.incarnation)?;
         let log = EventLog::create(self.events, place.node, place.incarnation)?;
         // Real steps take the time they take.
@@ -207,17 +204,14 @@ fn write(messages: &Receiver<Message>) {
 /// Drives a process on this thread and performs its work, until it was told to stop and has left.
 ///
 /// What happened is observed before anybody can hear of it.
-fn live<B>(
-    participant: &mut Trained<B>,
+fn live(
+    participant: &mut Trained,
     transport: &mut dyn Transport,
     storage: &mut dyn Storage,
     wake: &Arc<dyn Fn() + Send + Sync>,
     orders: &Orders,
-    mut observe: impl FnMut(&mut Trained<B>, Instant) -> Result<()>,
-) -> Result<()>
-where
-    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-{
+    mut observe: impl FnMut(&mut Trained, Instant) -> Result<()>,
+) -> Result<()> {
     let mut leaving = None;
     let mut failure = Ok(());
     let wake = &**wake;
@@ -273,10 +267,7 @@ impl Report {
         let _ = self.messages.send(message);
     }
 
-    fn observe<B>(&mut self, participant: &mut Trained<B>, now: Instant) -> Result<()>
-    where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-    {
+    fn observe(&mut self, participant: &mut Trained, now: Instant) -> Result<()> {
         while let Some(record) = participant.node_mut().poll_record() {
             match &record.what {
                 // Nobody waits silently.
@@ -311,6 +302,9 @@ impl Report {
             });
             self.samples = samples;
         }
+        if let Some(loss) = participant.training_mut().and_then(Survivor::take_loss) {
+            self.say(Message::Lost { iteration: loss.iteration, reason: loss.reason });
+        }
         if participant.is_waiting() {
             // Judged is what a node has once the averaging that was due at its iteration is over.
             return Ok(());
@@ -330,18 +324,10 @@ impl Report {
         Ok(())
     }
 
-    fn model<B>(&mut self, iteration: u64, participant: &mut Trained<B>) -> Result<()>
-    where
-        B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-    {
+    fn model(&mut self, iteration: u64, participant: &mut Trained) -> Result<()> {
         let Some(trainer) = participant.training_mut() else { return Ok(()) };
-        let (backend, network) = trainer.parts();
-        let mut fetch = |buffer: &B::Buffer, len: usize| -> Result<Vec<u32>> {
-            let values = backend.fetch(buffer, 0..len).map_err(|error| anyhow!("{error}"))?;
-            Ok(values.into_iter().map(|value| (value.wide() as f32).to_bits()).collect())
-        };
-        let parameters = fetch(&network.parameters, network.parameters_len())?;
-        let running = fetch(&network.running, network.running_len())?;
+        let Model { parameters, running } = trainer.model()?;
+        let [parameters, running] = [parameters, running].map(|values| values.into_iter().map(f32::to_bits).collect());
         self.say(Message::Model { iteration, parameters, running });
         Ok(())
     }

@@ -4,7 +4,6 @@ use super::acquaintance::Acquaintance;
 use super::ending::Fate;
 use crate::run::watch::Trained;
 use crate::run::witness::Witness;
-use kronfleet_core::backend::Backend;
 use kronfleet_core::participant::Step;
 use kronfleet_core::process::{Process, Work};
 use kronfleet_core::storage::Write;
@@ -57,30 +56,21 @@ impl Pace {
 }
 
 /// A participant whose steps take as long as in a recorded run, that meets its peers when it met them, and dies like there.
-pub(super) struct Paced<B: Backend> {
-    pub(super) participant: Trained<B>,
+pub(super) struct Paced {
+    pub(super) participant: Trained,
     pub(super) fate: Fate,
     acquaintance: Acquaintance,
     pace: Pace,
     now: Instant,
 }
 
-impl<B: Backend> Paced<B> {
-    pub(super) fn new(
-        participant: Trained<B>,
-        fate: Fate,
-        acquaintance: Acquaintance,
-        pace: Pace,
-        now: Instant,
-    ) -> Self {
+impl Paced {
+    pub(super) fn new(participant: Trained, fate: Fate, acquaintance: Acquaintance, pace: Pace, now: Instant) -> Self {
         Self { participant, fate, acquaintance, pace, now }
     }
 }
 
-impl<B> Process for Paced<B>
-where
-    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-{
+impl Process for Paced {
     fn handle(&mut self, now: Instant, event: Event<'_>) {
         let ahead = match event {
             Event::Frame { from: peer, .. } | Event::Up(peer) => self.acquaintance.is_ahead(now, peer),
@@ -131,11 +121,8 @@ where
     }
 }
 
-impl<B> Work for Paced<B>
-where
-    B: Backend<Buffer: Send, Verdict: Send, Download: Send> + Send + 'static,
-{
-    type Task = Step<Witness<B>>;
+impl Work for Paced {
+    type Task = Step<Witness>;
 
     fn begin(&mut self) -> Option<(Duration, Self::Task)> {
         if self.fate.is_over() {
