@@ -13,6 +13,11 @@
 //! Programs that want no more than [`minimal`] and the [`invariants`] leave out the feature `laws`, and proptest with it.
 #![forbid(unsafe_code)]
 
+/// The code of the page on backends, as it stands there.
+#[cfg(all(doctest, feature = "laws"))]
+#[doc = include_str!("../../../docs/backend.md")]
+pub struct Page;
+
 #[cfg(feature = "laws")]
 pub mod backend;
 #[cfg(feature = "laws")]
@@ -23,6 +28,8 @@ pub mod compressor;
 pub mod count;
 pub mod invariants;
 pub mod minimal;
+#[cfg(feature = "laws")]
+pub mod partial;
 #[cfg(feature = "laws")]
 pub mod required;
 #[cfg(feature = "laws")]

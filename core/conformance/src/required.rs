@@ -6,7 +6,7 @@ use kronfleet_core::matrix::Region;
 
 /// Forwards only what [`Backend`] requires, so that every provided method runs its default.
 #[derive(Debug)]
-pub struct Required<B>(B);
+pub struct Required<B>(pub(crate) B);
 
 impl<B: Backend> Required<B> {
     /// The same backend without its overrides.

@@ -74,6 +74,8 @@ struct Dice {
 Dice dice;
 int mutant = MUTANT_NONE;
 unsigned launches = 0;
+// The launch that loses the device; 0 for none.
+unsigned last_launch = 0;
 
 // ---- streams and events
 
@@ -417,6 +419,12 @@ void standin_mutant(int which) {
     mutant = which;
 }
 
+// After so many more launches the device is lost, as after a kernel that crashed.
+void standin_lose_after(unsigned more) {
+    std::lock_guard guard(lock());
+    last_launch = launches + more;
+}
+
 // Kernels launched so far.
 unsigned standin_launches() {
     std::lock_guard guard(lock());
@@ -459,6 +467,10 @@ int cuInit(unsigned) {
     static bool first = true;
     if (seed && first) {
         dice.state = std::strtoull(seed, nullptr, 10);
+    }
+    const char* lose = std::getenv("KRONFLEET_STANDIN_LOSE_AFTER");
+    if (lose && first) {
+        last_launch = static_cast<unsigned>(std::strtoul(lose, nullptr, 10));
     }
     first = false;
     return SUCCESS;
@@ -736,6 +748,9 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
         return INVALID_VALUE;
     }
     launches++;
+    if (launches == last_launch) {
+        return failure = LAUNCH_FAILED;
+    }
     if (mutant == MUTANT_LAUNCH_BOUND && gx > 1) {
         gx--;
     }

@@ -78,6 +78,16 @@ impl StandIn {
         unsafe { call(mutant as i32) };
     }
 
+    /// Loses the device after so many more launches, as a kernel that crashes does: every later call fails, until all who
+    /// use the device have let go of it.
+    pub fn lose_after(&self, launches: u32) {
+        // SAFETY: `host/driver.cpp` defines it with this type.
+        let call = unsafe { self.driver.get::<unsafe extern "C" fn(u32)>(b"standin_lose_after\0") };
+        let call = call.expect("the driver was built from the sources beside this file");
+        // SAFETY: it takes any number and locks what it changes.
+        unsafe { call(launches) };
+    }
+
     /// Kernels launched so far, as the driver counts them; routines of cuBLAS and cuSOLVER not among them.
     pub fn launches(&self) -> u32 {
         // SAFETY: `host/driver.cpp` defines it with this type.
