@@ -41,6 +41,11 @@ mod catalogue {
                 /// All of them.
                 pub const ALL: &[Self] = &[$(Self::$name,)*];
 
+                /// Whether it is a mistake in sharing steps, of which rounds know nothing.
+                pub fn is_of_shared_steps(self) -> bool {
+                    matches!(self, Self::ReducedTwice | Self::OwnersSwapped | Self::BucketShared | Self::BatchIgnored)
+                }
+
                 /// What is done wrong.
                 pub fn text(self) -> &'static str {
                     match self {
@@ -89,6 +94,10 @@ mod catalogue {
         CheckpointForgets: "Whoever waits for a round is read back from a checkpoint as one that trains.",
         SamplesTwice: "Samples that were counted are counted again.",
         LossHidden: "Samples that healing loses are not reported.",
+        ReducedTwice: "A member's own statistics are added to the mean that already has them.",
+        OwnersSwapped: "The owner of A decomposes G, and that of G decomposes A.",
+        BucketShared: "Directions of two owners go into one bucket if they are of the same size.",
+        BatchIgnored: "The mean over members takes no account of how many samples each has.",
     }
 
     impl Mutant {

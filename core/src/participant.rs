@@ -11,9 +11,15 @@
 //! # For implementers
 //! [`Training`] is what a trainer implements; it never hears of frames or peers.
 
+mod sharing;
+
+pub use self::sharing::SharingReport;
+
+use self::sharing::Sharing;
 use crate::cluster::{AbandonReason, Contribution, Node, Outcome, Persisted, Settings, Status};
 use crate::error::ErrorKind;
 use crate::mutant::mutant;
+use crate::placement::Letter;
 use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Request};
 use crate::process::{Process, Task, Work};
 use crate::scalar::Scalar;
@@ -81,6 +87,36 @@ pub trait Training<S: Scalar>: Send {
     /// `healed` says that the average replaces a state that had fallen behind; the iteration count and
     /// everything derived from it are then taken from `average.iteration`.
     fn adopt(&mut self, average: &Contribution<S>, healed: bool);
+
+    /// Whether others have a part in every step.
+    ///
+    /// Then [`step`](Self::step) may stop before the end of a step with [`letters`](Self::letters); when they are exchanged
+    /// and [`answer`](Self::answer)ed, the next call goes on.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// What has to be exchanged before the step goes on; nothing if the last call of [`step`](Self::step) has ended one.
+    fn letters(&mut self) -> Option<Vec<Letter<S>>> {
+        None
+    }
+
+    /// Takes the letters back as they were answered.
+    fn answer(&mut self, letters: Vec<Letter<S>>) {
+        let _ = letters;
+    }
+
+    /// Gives up the step under way, without effect.
+    fn give_up(&mut self) {}
+
+    /// Goes back to what was before the last step; once after each.
+    fn retract(&mut self) {}
+
+    /// Divides the work of shared steps anew, among so many members of which this is number `me`, and goes on from
+    /// `iteration`.
+    fn divide(&mut self, members: usize, me: usize, iteration: u64) {
+        let _ = (members, me, iteration);
+    }
 }
 
 /// How long a participant trains.
@@ -106,6 +142,7 @@ pub struct Participant<T, S: Scalar> {
     observed: Contribution<S>,
     /// The peers that the policy knows of, while the node pauses.
     peers: Vec<NodeId>,
+    sharing: Option<Sharing<S>>,
 }
 
 /// What a [`Participant`] goes on with, its training apart; `N` is its cluster node, or a reference to it.
@@ -130,6 +167,10 @@ enum State {
     Waiting,
     Finished,
     Leaving,
+    /// Letters of a shared step are under way.
+    Exchanging,
+    /// A shared step was given up; the others say how far they are.
+    Halting,
 }
 
 impl<T: Training<S>, S: Scalar> Participant<T, S> {
@@ -172,6 +213,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             iteration,
             observed: Contribution::default(),
             peers: Vec::new(),
+            sharing: None,
         };
         participant.policy.handle(now, PolicyInput::Began);
         participant.settle(now);
@@ -204,7 +246,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         let ParticipantState { node, state, failure, last, iteration, peers, .. } = state;
         let state = if mutant!(CheckpointForgets) && state == State::Waiting { State::Training } else { state };
         let observed = Contribution::default();
-        Self { node, training, policy, schedule, state, failure, last, iteration, observed, peers }
+        Self { node, training, policy, schedule, state, failure, last, iteration, observed, peers, sharing: None }
     }
 
     /// The cluster node: its records, counters, view and last certificate.
@@ -249,7 +291,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
 
     /// Whether it waits for others: for the outcome of a round, or for what its policy wants to know of them.
     pub fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waiting | State::Paused)
+        matches!(self.state, State::Waiting | State::Paused | State::Exchanging | State::Halting)
     }
 
     /// Why training stopped before its time, if it did.
@@ -261,7 +303,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     /// was told to leave and has said goodbye.
     pub fn is_over(&self) -> bool {
         match self.state {
-            State::Training | State::Paused | State::Waiting => false,
+            State::Training | State::Paused | State::Waiting | State::Exchanging | State::Halting => false,
             State::Finished => self.node.nobody_needs_this_node(),
             State::Leaving => self.node.has_left(),
         }
@@ -273,11 +315,16 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         self.node.leave(now);
     }
 
-    fn finish_if_done(&mut self, now: Instant) {
-        if self.state == State::Training && self.iteration >= self.schedule.iterations {
+    /// Answers whether anything changed.
+    fn finish_if_done(&mut self, now: Instant) -> bool {
+        if self.state != State::Training || self.iteration < self.schedule.iterations {
+            return false;
+        }
+        if !self.says_farewell(now) {
             self.state = State::Finished;
             self.node.finish(now, self.iteration);
         }
+        true
     }
 
     /// Lets the policy act and takes in outcomes, until neither has anything more.
@@ -287,6 +334,9 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
                 self.act(now, action);
             }
             if let Some((from, bytes)) = self.node.poll_note() {
+                if self.told(from, &bytes) {
+                    continue;
+                }
                 self.policy.handle(now, PolicyInput::Told { from, bytes: &bytes });
             } else if self.state == State::Paused && !self.node.trainers().eq(self.peers.iter().copied()) {
                 self.peers = self.node.trainers().collect();
@@ -296,11 +346,10 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
                     self.state = State::Training;
                     self.take(now, outcome);
                 }
-            } else {
+            } else if !self.share_on(now) && !self.finish_if_done(now) {
                 break;
             }
         }
-        self.finish_if_done(now);
     }
 
     fn act(&mut self, now: Instant, action: PolicyAction) {
@@ -351,12 +400,13 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         if !matches!(self.state, State::Training | State::Paused) {
             return;
         }
+        let request = self.shared_request(request);
         let Some(training) = &mut self.training else {
             return;
         };
         let mut contribution = self.node.spare();
         contribution.clear();
-        training.contribute(request, &mut contribution);
+        training.contribute(&request, &mut contribution);
         contribution.iteration = self.iteration;
         self.state = State::Waiting;
         self.node.contribute(now, contribution);
@@ -369,20 +419,24 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         match outcome {
             Outcome::Committed { certificate, average } => {
                 training.adopt(&average, false);
+                self.begin_epoch(&certificate);
                 self.policy.handle(now, PolicyInput::Committed(&certificate));
             }
             Outcome::Healed { certificate, state } => {
                 training.adopt(&state, true);
+                self.healed();
                 self.policy.handle(now, PolicyInput::Healed(&certificate));
             }
             Outcome::Abandoned(why) => {
                 self.policy.handle(now, PolicyInput::Abandoned(why));
                 if why == AbandonReason::Zombie {
                     self.state = State::Leaving;
+                } else {
+                    self.go_on_without(why);
                 }
             }
         }
-        self.iteration = training.iteration();
+        self.iteration = self.training.as_ref().map_or(self.iteration, T::iteration);
     }
 }
 
@@ -432,12 +486,13 @@ impl<T: Training<S> + 'static, S: Scalar> Work for Participant<T, S> {
     type Task = Step<T>;
 
     fn begin(&mut self) -> Option<(Duration, Step<T>)> {
-        if self.state != State::Training {
+        if self.state != State::Training || !self.may_step() {
             return None;
         }
         let training = self.training.take()?;
         let make = T::step;
-        Some((self.schedule.step, Step { training, make, result: None }))
+        let takes = if self.is_midway() { Duration::ZERO } else { self.schedule.step };
+        Some((takes, Step { training, make, result: None }))
     }
 
     fn complete(&mut self, now: Instant, step: Step<T>) {
@@ -445,6 +500,7 @@ impl<T: Training<S> + 'static, S: Scalar> Work for Participant<T, S> {
         let iteration = training.iteration();
         self.training = Some(training);
         match result {
+            Some(Ok(_)) if self.state == State::Training && self.exchange() => self.settle(now),
             Some(Ok(summary)) => {
                 self.iteration = iteration;
                 self.last = Some(summary);

@@ -36,6 +36,8 @@
 mod assignment;
 mod cost;
 mod group;
+mod letter;
+mod mail;
 mod plan;
 mod traffic;
 mod wire;
@@ -43,6 +45,8 @@ mod wire;
 pub use assignment::{Balance, assign};
 pub use cost::{Cost, Machine, Seconds, Work};
 pub use group::Group;
+pub use letter::{Letter, Route};
+pub use mail::Mail;
 pub use plan::{Load, Plan};
 pub use traffic::{Exchange, Traffic};
 pub use wire::Wire;

@@ -51,6 +51,7 @@ use crate::backend::Backend;
 use crate::factor::KroneckerFactors;
 use crate::layer::{Block, Capture, Observer};
 use crate::matrix::Region;
+use crate::placement::Letter;
 use crate::transport::TransportError;
 use alloc::vec::Vec;
 
@@ -87,6 +88,9 @@ pub struct Report {
     pub kept: u64,
     /// Blocks given the identity, because their decompositions failed again and again.
     pub identities: u64,
+    /// Steps of single blocks that left their gradient as it is, because this node owned them and had no statistics of
+    /// them yet.
+    pub unpreconditioned: u64,
     /// The damping λ in use.
     pub damping: f64,
     /// The last factor ν of the KL clip that is known.
@@ -212,6 +216,52 @@ pub trait Preconditioner<B: Backend>: Send {
     fn abandoned(&mut self) -> Option<TransportError> {
         None
     }
+
+    /// Whether steps are shared with members that come and go; then [`share`](Self::share) takes the place of
+    /// [`update`](Self::update) and [`precondition`](Self::precondition).
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Takes in the statistics of a shared step and its gradient, over so many micro-batches, and gives the letters that
+    /// have to be exchanged before it goes on; called with them as `answers` it goes on, until it has written the direction
+    /// and ended the step. Then there are no letters any more.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If steps are not shared.
+    fn share(
+        &mut self,
+        backend: &mut B,
+        learning_rate: f64,
+        gradient: (&B::Buffer, usize),
+        answers: Option<Vec<Letter<B::Scalar>>>,
+        direction: &mut B::Buffer,
+    ) -> Result<Option<Vec<Letter<B::Scalar>>>, B::Error> {
+        let _ = (backend, learning_rate, gradient, answers, direction);
+        unreachable!("steps that are not shared have nothing to exchange")
+    }
+
+    /// Divides the work of shared steps anew, among so many members of which this is number `me`. Between two steps.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    fn join(&mut self, backend: &mut B, members: usize, me: usize) -> Result<(), B::Error> {
+        let _ = (backend, members, me);
+        Ok(())
+    }
+
+    /// Whether this member keeps the running averages of a block, counted as [`factors`](Self::factors) does; what it has
+    /// of others is as old as the last division of work.
+    fn keeps(&self, block: usize) -> bool {
+        let _ = block;
+        true
+    }
+
+    /// Gives up the shared step under way: the next [`share`](Self::share) begins one.
+    fn give_up(&mut self) {}
 
     /// How many steps were ended: what the periods count.
     fn steps(&self) -> u64;

@@ -17,11 +17,13 @@
 
 mod averaging;
 mod checkpoint;
+mod sharing;
 mod source;
 
 pub use checkpoint::{Checkpoint, Course};
 pub use source::{Batches, Examples};
 
+use self::sharing::Sharing;
 use crate::backend::{Backend, Map, MapJob};
 use crate::error::{Error, ErrorKind};
 use crate::layer::{Capture, CaptureKind, Mode, ParameterKind};
@@ -138,6 +140,8 @@ pub struct Trainer<B: Backend> {
     window: Window,
     /// What went wrong where nothing could be returned.
     failure: Option<TrainingError>,
+    /// Where a step is that is shared with members that come and go.
+    sharing: Option<Sharing<B>>,
 }
 
 /// Memory for reading the quadratic model.
@@ -187,6 +191,16 @@ fn dense_kinds<B: Backend>(network: &Network<B>) -> Vec<Option<CaptureKind>> {
     network.blocks().iter().enumerate().map(kind).collect()
 }
 
+/// Has statistics made of the blocks that have factors, those left out that others make them of.
+fn observe<B: Backend>(network: &mut Network<B>, preconditioner: &mut dyn Preconditioner<B>) {
+    if preconditioner.factors().is_some() {
+        for number in 0..network.blocks().len() {
+            let wanted = preconditioner.observes(&network.blocks()[number].name);
+            network.observe(number, wanted);
+        }
+    }
+}
+
 fn failed(step: u64, error: impl Error) -> TrainingError {
     TrainingError { kind: error.kind(), reason: format!("step {step}: {error}") }
 }
@@ -212,13 +226,9 @@ impl<B: Backend> Trainer<B> {
         assert!(batch > 0 && micro_batches > 0, "{micro_batches} micro-batches of {batch} samples are none");
         assert!(batch <= network.capacity(), "batches of {batch} in memory for {}", network.capacity());
         let len = network.parameters_len();
-        if preconditioner.factors().is_some() {
-            // Blocks without a factor need no statistics, nor do those that others make them of.
-            for number in 0..network.blocks().len() {
-                let wanted = preconditioner.observes(&network.blocks()[number].name);
-                network.observe(number, wanted);
-            }
-        }
+        observe(&mut network, &mut *preconditioner);
+        let sharing =
+            if preconditioner.is_shared() { Some(Sharing::new(&mut backend, len, &*optimiser)?) } else { None };
         let model = match options.adaptive {
             Some(rule) => Some(ModelReading {
                 rule,
@@ -243,6 +253,7 @@ impl<B: Backend> Trainer<B> {
             progress: Progress::default(),
             window: Window::default(),
             failure: None,
+            sharing,
             backend,
             network,
             preconditioner,
@@ -262,6 +273,9 @@ impl<B: Backend> Trainer<B> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
+        if self.sharing.is_some() {
+            return self.share();
+        }
         let step = self.progress.iteration;
         self.finish_tickets()?;
         if let Some(error) = self.work(step).map_err(|error| failed(step, error))? {
@@ -279,20 +293,9 @@ impl<B: Backend> Trainer<B> {
 
     /// Everything a step does on the device; or why those who share it could not.
     fn work(&mut self, step: u64) -> Result<Option<TransportError>, B::Error> {
-        if let Some(schedule) = &self.options.damping {
-            self.preconditioner.set_damping(schedule.value(step));
-        }
+        self.passes(step)?;
         let rate = self.options.rate.value(step);
         let count = self.options.micro_batches;
-        self.preconditioner.begin(&mut self.backend)?;
-        for micro in 0..count {
-            self.batches.fill(&mut self.x, &mut self.labels);
-            self.network.load(&mut self.backend, &self.x, &self.labels)?;
-            self.pass()?;
-            self.accumulate(micro)?;
-        }
-        let source = if count > 1 { &self.totals } else { self.network.loss_value() };
-        self.loss_ticket = Some((step, self.backend.download(source, 0..2)?));
         self.preconditioner.update(&mut self.backend, count)?;
         let reads = self.model.as_ref().is_some_and(|model| model.rule.reads(step));
         if reads {
@@ -310,6 +313,24 @@ impl<B: Backend> Trainer<B> {
             self.read_model()?;
         }
         Ok(None)
+    }
+
+    /// Begins a step: gradient and statistics of its batches.
+    fn passes(&mut self, step: u64) -> Result<(), B::Error> {
+        if let Some(schedule) = &self.options.damping {
+            self.preconditioner.set_damping(schedule.value(step));
+        }
+        let count = self.options.micro_batches;
+        self.preconditioner.begin(&mut self.backend)?;
+        for micro in 0..count {
+            self.batches.fill(&mut self.x, &mut self.labels);
+            self.network.load(&mut self.backend, &self.x, &self.labels)?;
+            self.pass()?;
+            self.accumulate(micro)?;
+        }
+        let source = if count > 1 { &self.totals } else { self.network.loss_value() };
+        self.loss_ticket = Some((step, self.backend.download(source, 0..2)?));
+        Ok(())
     }
 
     /// Forward and backward through the loaded micro-batch.

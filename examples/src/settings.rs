@@ -17,6 +17,7 @@ mod optimisation;
 mod output;
 mod processes;
 mod requirement;
+mod sharing;
 mod task;
 mod tcp;
 
@@ -34,6 +35,7 @@ pub use optimisation::{Optimiser, OptimiserSettings, ScheduleKind};
 pub use output::OutputSettings;
 pub use processes::ProcessSettings;
 pub use requirement::Requirement;
+pub use sharing::{Inner, Outer, SharingSettings};
 pub use task::{BackendKind, InitialisationKind, TaskSettings};
 pub use tcp::TcpSettings;
 

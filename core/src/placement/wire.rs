@@ -1,5 +1,6 @@
 //! How members reach each other within a step.
 
+use super::{Letter, Route};
 use crate::transport::TransportError;
 
 /// A member's way to the others, for the exchanges of a [`Plan`](super::Plan).
@@ -21,4 +22,15 @@ pub trait Wire<S>: Send {
     /// # Errors
     /// If a member cannot be reached; the exchange came to nothing.
     fn broadcast(&mut self, from: usize, to: &[usize], values: &mut [S]) -> Result<(), TransportError>;
+
+    /// Carries a letter.
+    ///
+    /// # Errors
+    /// If a member cannot be reached; the exchange came to nothing.
+    fn carry(&mut self, letter: &mut Letter<S>) -> Result<(), TransportError> {
+        match &letter.route {
+            Route::Mean { to } => self.mean(*to, &mut letter.values),
+            Route::Broadcast { from, to } => self.broadcast(*from, to, &mut letter.values),
+        }
+    }
 }

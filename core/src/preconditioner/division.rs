@@ -4,7 +4,8 @@ use super::state;
 use crate::backend::Backend;
 use crate::layer::Block;
 use crate::matrix::Region;
-use crate::placement::{Load, Plan, Statistics, Wire};
+use crate::mutant::mutant;
+use crate::placement::{Letter, Load, Plan, Route, Statistics, Wire};
 use crate::transport::TransportError;
 use alloc::boxed::Box;
 use alloc::vec;
@@ -36,45 +37,121 @@ impl Share {
     }
 }
 
-/// The exchanges of a member's steps.
+/// A member's part in the exchanges of its steps.
 ///
 /// What goes the same way in the same phase goes together: a bucket is known by who takes part, never by its size. Once an
 /// exchange has failed, the rest of the step's are left out and the step is [`abandoned`](Self::abandoned).
 pub(super) struct Division<B: Backend> {
-    member: Member<B::Scalar>,
+    plan: Plan,
+    me: usize,
+    /// Absent where somebody else carries letters.
+    wire: Option<Box<dyn Wire<B::Scalar>>>,
     blocks: Vec<Block>,
     parameters: usize,
     failure: Option<TransportError>,
+}
+
+/// Letters of one stage, the same on all members, and what of a buffer is in each of them; those that the member has no
+/// part in have no values.
+pub(super) struct Bundle<S> {
+    letters: Vec<Letter<S>>,
+    contents: Vec<Content>,
+}
+
+/// What a letter consists of: matrices, then eigenvalues.
+#[derive(Clone, Debug, Default)]
+struct Content {
+    matrices: Vec<Packed>,
+    spectra: Vec<Packed>,
+}
+
+impl<S> Bundle<S> {
+    fn empty() -> Self {
+        Self { letters: Vec::new(), contents: Vec::new() }
+    }
+
+    fn add(&mut self, route: Route, values: Vec<S>, content: Content) {
+        self.letters.push(Letter { route, values });
+        self.contents.push(content);
+    }
+
+    /// Puts the letters of `other` behind these.
+    pub(super) fn append(&mut self, other: Self) {
+        self.letters.extend(other.letters);
+        self.contents.extend(other.contents);
+    }
+
+    /// Takes the first so many letters.
+    pub(super) fn split(&mut self, count: usize) -> Self {
+        let rest = Self { letters: self.letters.split_off(count), contents: self.contents.split_off(count) };
+        core::mem::replace(self, rest)
+    }
+
+    /// Takes the letters out, to be answered.
+    pub(super) fn send(&mut self) -> Vec<Letter<S>> {
+        core::mem::take(&mut self.letters)
+    }
+
+    /// The same with the letters that were answered.
+    ///
+    /// # Panics
+    /// If they are not as many.
+    #[track_caller]
+    pub(super) fn answered(self, letters: Vec<Letter<S>>) -> Self {
+        assert_eq!(letters.len(), self.contents.len(), "letters answered");
+        Self { letters, ..self }
+    }
 }
 
 impl<B: Backend> Division<B> {
     /// # Panics
     /// If the plan was made for other blocks, or there is no such member.
     #[track_caller]
-    pub(super) fn new(blocks: &[Block], parameters: usize, member: Member<B::Scalar>) -> Self {
+    pub(super) fn new(
+        blocks: &[Block],
+        parameters: usize,
+        (plan, me): (Plan, usize),
+        wire: Option<Box<dyn Wire<B::Scalar>>>,
+    ) -> Self {
         let loads: Vec<Load> = blocks.iter().map(Load::from).collect();
-        assert_eq!(loads, member.plan.loads(), "the plan was made for other blocks");
-        assert!(member.me < member.plan.members(), "member {} of {}", member.me, member.plan.members());
-        Self { member, blocks: blocks.to_vec(), parameters, failure: None }
+        assert_eq!(loads, plan.loads(), "the plan was made for other blocks");
+        assert!(me < plan.members(), "member {me} of {}", plan.members());
+        Self { plan, me, wire, blocks: blocks.to_vec(), parameters, failure: None }
+    }
+
+    /// The same work with another plan.
+    #[track_caller]
+    pub(super) fn redivide(&mut self, plan: Plan, me: usize) {
+        *self = Self::new(&self.blocks, self.parameters, (plan, me), self.wire.take());
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(super) fn me(&self) -> usize {
+        self.me
     }
 
     pub(super) fn share(&self) -> Share {
-        let Member { plan, me, .. } = &self.member;
         let layers = 0..self.blocks.len();
+        let decomposes = |layer: usize| {
+            let mut decomposers = self.plan.decomposers(layer);
+            if mutant!(OwnersSwapped) {
+                decomposers.reverse();
+            }
+            decomposers.map(|members| members.contains(&self.me))
+        };
         Share {
-            decomposes: layers
-                .clone()
-                .map(|layer| plan.decomposers(layer).map(|members| members.contains(me)))
-                .collect(),
-            holds: layers.map(|layer| plan.holders(layer).contains(me)).collect(),
+            decomposes: layers.clone().map(decomposes).collect(),
+            holds: layers.map(|layer| self.plan.holders(layer).contains(&self.me)).collect(),
         }
     }
 
     /// Whether this member makes statistics of a block.
     pub(super) fn observes(&self, name: &str) -> bool {
-        let Member { plan, me, .. } = &self.member;
         let found = self.blocks.iter().position(|block| block.name == name);
-        found.is_some_and(|layer| plan.makes_statistics(layer, *me) != [false; 2])
+        found.is_some_and(|layer| self.plan.makes_statistics(layer, self.me) != [false; 2])
     }
 
     /// Why the step comes to nothing, if it does; the next one begins anew.
@@ -82,87 +159,145 @@ impl<B: Backend> Division<B> {
         self.failure.take()
     }
 
-    /// Writes the mean of everybody's gradient, that of plain parameters included.
-    pub(super) fn gradients(&mut self, backend: &mut B, own: &B::Buffer, mean: &mut B::Buffer) -> Result<(), B::Error> {
-        let mut values = backend.fetch(own, 0..self.parameters)?;
-        self.mean(None, &mut values);
-        backend.upload(&values, mean, 0)
+    /// Carries letters over the wire, one after another.
+    pub(super) fn carry(&mut self, bundle: &mut Bundle<B::Scalar>) {
+        let Some(wire) = &mut self.wire else { return };
+        for letter in bundle.letters.iter_mut().filter(|letter| !letter.values.is_empty()) {
+            if self.failure.is_none() && self.plan.members() > 1 {
+                self.failure = wire.carry(letter).err();
+            }
+        }
     }
 
-    /// Brings the statistics of this step together where the plan wants them.
-    pub(super) fn statistics(&mut self, backend: &mut B, statistics: &mut B::Buffer) -> Result<(), B::Error> {
-        let places: Vec<Option<usize>> = match self.member.plan.placement().statistics {
-            Statistics::OwnBatch => return Ok(()),
+    /// Everybody's gradient, that of plain parameters included.
+    pub(super) fn gradients(&self, backend: &mut B, own: &B::Buffer) -> Result<Bundle<B::Scalar>, B::Error> {
+        let values = backend.fetch(own, 0..self.parameters)?;
+        let mut bundle = Bundle::empty();
+        bundle.add(Route::Mean { to: None }, values, Content::default());
+        Ok(bundle)
+    }
+
+    /// Writes the mean of everybody's gradient.
+    pub(super) fn take_gradients(
+        &self,
+        backend: &mut B,
+        bundle: &Bundle<B::Scalar>,
+        mean: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        let [letter] = &bundle.letters[..] else { unreachable!("one letter of gradients") };
+        backend.upload(&letter.values, mean, 0)
+    }
+
+    /// The statistics of this step, on their way to where the plan wants them.
+    pub(super) fn statistics(&self, backend: &mut B, statistics: &B::Buffer) -> Result<Bundle<B::Scalar>, B::Error> {
+        let mut bundle = Bundle::empty();
+        let places: Vec<Option<usize>> = match self.plan.placement().statistics {
+            Statistics::OwnBatch => return Ok(bundle),
             Statistics::Everywhere => vec![None],
-            Statistics::AtOwner => (0..self.member.plan.members()).map(Some).collect(),
+            Statistics::AtOwner => (0..self.plan.members()).map(Some).collect(),
         };
-        let triangles = self.member.plan.placement().triangles;
+        let triangle = self.plan.placement().triangles;
         for to in places {
             let sides = self.blocks.iter().enumerate().flat_map(|(layer, block)| {
-                let owners = self.member.plan.owners(layer);
+                let owners = self.plan.owners(layer);
                 [(owners[0], block.a), (owners[1], block.g)]
             });
-            let regions: Vec<_> =
-                sides.filter(|(owner, _)| to.is_none_or(|to| to == *owner)).map(|(_, of)| of).collect();
-            let packed: Vec<_> = regions.into_iter().map(|region| Packed { region, triangle: triangles }).collect();
-            let mut values = gather(backend, statistics, &packed)?;
-            self.mean(to, &mut values);
-            if to.is_none_or(|to| to == self.member.me) {
-                scatter(backend, statistics, &packed, &values)?;
+            let regions = sides.filter(|(owner, _)| to.is_none_or(|to| to == *owner)).map(|(_, of)| of);
+            let matrices: Vec<_> = regions.map(|region| Packed { region, triangle }).collect();
+            let values = gather(backend, statistics, &matrices)?;
+            bundle.add(Route::Mean { to }, values, Content { matrices, spectra: Vec::new() });
+        }
+        Ok(bundle)
+    }
+
+    /// Writes the statistics where this member gets them.
+    pub(super) fn take_statistics(
+        &self,
+        backend: &mut B,
+        bundle: Bundle<B::Scalar>,
+        statistics: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        for (letter, content) in bundle.letters.into_iter().zip(&bundle.contents) {
+            let Letter { route: Route::Mean { to }, mut values } = letter else { continue };
+            if to.is_some_and(|to| to != self.me) {
+                continue;
             }
+            if mutant!(ReducedTwice) {
+                let own = gather(backend, statistics, &content.matrices)?;
+                values.iter_mut().zip(own).for_each(|(value, own)| *value = *value + own);
+            }
+            scatter(backend, statistics, &content.matrices, &values)?;
         }
         Ok(())
     }
 
-    /// Hands out the decompositions that were made: `matrices` in the layout of the statistics and, in an eigen form, the
-    /// eigenvalues, those of block i's A at `spectra[i]` and of its G after those of all A.
+    /// The decompositions that were made, on their way to all who hold them: `matrices` in the layout of the statistics
+    /// and, in an eigen form, the eigenvalues, those of block i's A at `spectra[i]` and of its G after those of all A.
     pub(super) fn decompositions(
-        &mut self,
+        &self,
         backend: &mut B,
-        matrices: &mut B::Buffer,
-        mut eigenvalues: Option<(&mut B::Buffer, &[Region])>,
-    ) -> Result<(), B::Error> {
+        matrices: &B::Buffer,
+        eigenvalues: Option<(&B::Buffer, &[Region])>,
+    ) -> Result<Bundle<B::Scalar>, B::Error> {
         let count = self.blocks.len();
-        let triangle = eigenvalues.is_none() && self.member.plan.placement().triangles;
+        let triangle = eigenvalues.is_none() && self.plan.placement().triangles;
+        let mut bundle = Bundle::empty();
         for HandOut { from, to, factors } in self.hand_outs() {
             let matrix = |&(layer, side): &(usize, usize)| {
                 let block = &self.blocks[layer];
                 Packed { region: [block.a, block.g][side], triangle }
             };
-            let packed: Vec<_> = factors.iter().map(matrix).collect();
-            let mut values = gather(backend, matrices, &packed)?;
-            let mut lengths = Vec::new();
-            if let Some((buffer, spectra)) = &eigenvalues {
-                lengths.extend(factors.iter().map(|(layer, side)| spectra[side * count + layer]));
-                for part in state::fetch(backend, buffer, lengths.iter().copied())? {
-                    values.extend(part);
-                }
+            let route = Route::Broadcast { from, to };
+            if !route.includes(self.me) {
+                bundle.add(route, Vec::new(), Content::default());
+                continue;
             }
-            self.broadcast(from, &to, &mut values);
-            if to.contains(&self.member.me) {
-                let matrices_len: usize = packed.iter().map(Packed::len).sum();
-                scatter(backend, matrices, &packed, &values[..matrices_len])?;
-                if let Some((buffer, _)) = &mut eigenvalues {
-                    let packed = lengths.iter().map(|&region| Packed { region, triangle: false }).collect::<Vec<_>>();
-                    scatter(backend, buffer, &packed, &values[matrices_len..])?;
-                }
+            let mut content = Content { matrices: factors.iter().map(matrix).collect(), spectra: Vec::new() };
+            let mut values = gather(backend, matrices, &content.matrices)?;
+            if let Some((buffer, spectra)) = eigenvalues {
+                let lengths = factors.iter().map(|(layer, side)| spectra[side * count + layer]);
+                content.spectra = lengths.map(|region| Packed { region, triangle: false }).collect();
+                values.extend(gather(backend, buffer, &content.spectra)?);
+            }
+            bundle.add(route, values, content);
+        }
+        Ok(bundle)
+    }
+
+    /// Writes the decompositions that this member was given.
+    pub(super) fn take_decompositions(
+        &self,
+        backend: &mut B,
+        bundle: &Bundle<B::Scalar>,
+        matrices: &mut B::Buffer,
+        mut eigenvalues: Option<&mut B::Buffer>,
+    ) -> Result<(), B::Error> {
+        for (letter, content) in bundle.letters.iter().zip(&bundle.contents) {
+            let Route::Broadcast { to, .. } = &letter.route else { continue };
+            if !to.contains(&self.me) {
+                continue;
+            }
+            let len: usize = content.matrices.iter().map(Packed::len).sum();
+            scatter(backend, matrices, &content.matrices, &letter.values[..len])?;
+            if let Some(buffer) = &mut eigenvalues {
+                scatter(backend, buffer, &content.spectra, &letter.values[len..])?;
             }
         }
         Ok(())
     }
 
-    /// Who hands which factors, by layer and side, to whom, as far as this member has a part.
+    /// Who hands which factors, by layer and side, to whom.
     fn hand_outs(&self) -> Vec<HandOut> {
-        let Member { plan, me, .. } = &self.member;
         let mut found: Vec<HandOut> = Vec::new();
         for layer in 0..self.blocks.len() {
-            for (side, decomposers) in plan.decomposers(layer).into_iter().enumerate() {
+            for (side, decomposers) in self.plan.decomposers(layer).into_iter().enumerate() {
                 let from = decomposers.start;
-                let to: Vec<_> = plan.holders(layer).filter(|member| !decomposers.contains(member)).collect();
-                if to.is_empty() || !(from == *me || to.contains(me)) {
+                let to: Vec<_> = self.plan.holders(layer).filter(|member| !decomposers.contains(member)).collect();
+                if to.is_empty() {
                     continue;
                 }
-                match found.iter_mut().find(|found| found.from == from && found.to == to) {
+                let same = |found: &&mut HandOut| found.from == from && found.to == to;
+                match found.iter_mut().find(same) {
                     Some(found) => found.factors.push((layer, side)),
                     None => found.push(HandOut { from, to, factors: vec![(layer, side)] }),
                 }
@@ -172,46 +307,48 @@ impl<B: Backend> Division<B> {
         found
     }
 
-    /// Hands out the directions that were computed.
-    pub(super) fn directions(&mut self, backend: &mut B, v: &mut B::Buffer) -> Result<(), B::Error> {
+    /// The directions that were computed, on their way to those who hold nothing.
+    pub(super) fn directions(&self, backend: &mut B, v: &B::Buffer) -> Result<Bundle<B::Scalar>, B::Error> {
         let mut turns: Vec<(usize, Vec<usize>, Vec<Packed>)> = Vec::new();
         for layer in 0..self.blocks.len() {
-            let holders = self.member.plan.holders(layer);
-            let others: Vec<_> = (0..self.member.plan.members()).filter(|member| !holders.contains(member)).collect();
+            let holders = self.plan.holders(layer);
+            let others: Vec<_> = (0..self.plan.members()).filter(|member| !holders.contains(member)).collect();
             let count = holders.len();
             for (turn, from) in holders.enumerate() {
                 let to: Vec<_> = others.iter().copied().skip(turn).step_by(count).collect();
-                if to.is_empty() || !(from == self.member.me || to.contains(&self.member.me)) {
+                if to.is_empty() {
                     continue;
                 }
                 let packed = Packed { region: self.blocks[layer].parameters, triangle: false };
-                match turns.iter_mut().find(|(other, _, _)| *other == from) {
+                let size = |layers: &[Packed]| layers.iter().map(Packed::len).sum::<usize>();
+                let same = |(other, _, layers): &&mut (usize, Vec<usize>, Vec<Packed>)| {
+                    *other == from || (mutant!(BucketShared) && size(layers) == packed.len())
+                };
+                match turns.iter_mut().find(same) {
                     Some((_, _, layers)) => layers.push(packed),
                     None => turns.push((from, to, vec![packed])),
                 }
             }
         }
         turns.sort_by_key(|(from, _, _)| *from);
-        for (from, to, packed) in turns {
-            let mut values = gather(backend, v, &packed)?;
-            self.broadcast(from, &to, &mut values);
-            if from != self.member.me {
-                scatter(backend, v, &packed, &values)?;
-            }
+        let mut bundle = Bundle::empty();
+        for (from, to, matrices) in turns {
+            let route = Route::Broadcast { from, to };
+            let part = route.includes(self.me);
+            let values = if part { gather(backend, v, &matrices)? } else { Vec::new() };
+            bundle.add(route, values, Content { matrices, spectra: Vec::new() });
         }
-        Ok(())
+        Ok(bundle)
     }
 
-    fn mean(&mut self, to: Option<usize>, values: &mut [B::Scalar]) {
-        if self.failure.is_none() && !values.is_empty() && self.member.plan.members() > 1 {
-            self.failure = self.member.wire.mean(to, values).err();
-        }
-    }
-
-    fn broadcast(&mut self, from: usize, to: &[usize], values: &mut [B::Scalar]) {
-        if self.failure.is_none() && !values.is_empty() {
-            self.failure = self.member.wire.broadcast(from, to, values).err();
-        }
+    /// Writes the directions that this member was given.
+    pub(super) fn take_directions(
+        &self,
+        backend: &mut B,
+        bundle: &Bundle<B::Scalar>,
+        v: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        self.take_decompositions(backend, bundle, v, None)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::cache::{Cache, Kept, Sandwich};
 use super::dense;
-use super::division::{Division, Share};
+use super::division::Share;
 use super::moments::Moments;
 use super::state;
 use super::{BlockState, Report};
@@ -110,15 +110,15 @@ impl<B: Backend> Eigen<B> {
         Ok(())
     }
 
-    /// Waits for the refresh that was begun, mends what failed and makes the result current.
-    pub(super) fn finish(
+    /// Waits for the refresh that was begun and mends what failed; answers whether there was one, to be
+    /// [`promote`](Self::promote)d.
+    pub(super) fn settle(
         &mut self,
         backend: &mut B,
         factors: &KroneckerFactors<B>,
-        division: Option<&mut Division<B>>,
         report: &mut Report,
-    ) -> Result<(), B::Error> {
-        let Some(ticket) = self.pending.take() else { return Ok(()) };
+    ) -> Result<bool, B::Error> {
+        let Some(ticket) = self.pending.take() else { return Ok(false) };
         self.cache.finish(backend, ticket)?;
         for block in 0..factors.blocks().len() {
             if self.mend(backend, factors, block, report)? {
@@ -136,10 +136,16 @@ impl<B: Backend> Eigen<B> {
                 }
             }
         }
-        if let Some(division) = division {
-            let values = Some((&mut self.shadow_values, &*self.spectra));
-            division.decompositions(backend, &mut self.cache.shadow, values)?;
-        }
+        Ok(true)
+    }
+
+    /// The refreshed eigenvectors, in the layout of the statistics, the eigenvalues, and where these lie, by slot.
+    pub(super) fn refreshed(&mut self) -> (&mut B::Buffer, &mut B::Buffer, &[Region]) {
+        (&mut self.cache.shadow, &mut self.shadow_values, &self.spectra)
+    }
+
+    /// Makes them current.
+    pub(super) fn promote(&mut self, backend: &mut B) -> Result<(), B::Error> {
         self.cache.promote();
         // A semidefinite matrix may have got eigenvalues below 0 from rounding.
         let all = Region::vector(0, self.values.len());

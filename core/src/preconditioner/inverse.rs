@@ -2,7 +2,7 @@
 
 use super::cache::{Cache, Kept, Sandwich};
 use super::dense;
-use super::division::{Division, Share};
+use super::division::Share;
 use super::low_rank::{LowRank, is_worthwhile};
 use super::{BlockState, Captures, Report};
 use crate::backend::{Backend, Gemm, Invert, Map, MapJob, ReduceJob};
@@ -124,15 +124,15 @@ impl<B: Backend> Inverse<B> {
         Ok(())
     }
 
-    /// Waits for the refresh that was begun, mends what failed and makes the result current.
-    pub(super) fn finish(
+    /// Waits for the refresh that was begun and mends what failed; answers whether there was one, to be
+    /// [`promote`](Self::promote)d.
+    pub(super) fn settle(
         &mut self,
         backend: &mut B,
         factors: &KroneckerFactors<B>,
-        division: Option<&mut Division<B>>,
         report: &mut Report,
-    ) -> Result<(), B::Error> {
-        let Some((verdict, finite)) = self.pending.take() else { return Ok(()) };
+    ) -> Result<bool, B::Error> {
+        let Some((verdict, finite)) = self.pending.take() else { return Ok(false) };
         backend.verdict(verdict, &mut self.sound)?;
         self.cache.finish(backend, finite)?;
         let mut changed = false;
@@ -151,11 +151,17 @@ impl<B: Backend> Inverse<B> {
         if changed {
             backend.upload(&self.raised, &mut self.raises, 0)?;
         }
-        if let Some(division) = division {
-            division.decompositions(backend, &mut self.cache.shadow, None)?;
-        }
+        Ok(true)
+    }
+
+    /// The refreshed inverses, in the layout of the statistics.
+    pub(super) fn refreshed(&mut self) -> &mut B::Buffer {
+        &mut self.cache.shadow
+    }
+
+    /// Makes them current.
+    pub(super) fn promote(&mut self) {
         self.cache.promote();
-        Ok(())
     }
 
     /// Makes sure of both inverses of `block` in the shadow, by a second try in double precision where needed.

@@ -1,16 +1,20 @@
 //! K-FAC: Kronecker-factored curvature, refreshed now and then, applied at every step.
 
-use super::cache::Sandwich;
+mod curvature;
+mod elastic;
+mod solver;
+
+use self::curvature::Curvature;
+use self::solver::Solver;
 use super::clip::Clip;
-use super::division::{Division, Member, Share};
-use super::eigen::Eigen;
-use super::inverse::Inverse;
+use super::division::{Bundle, Division, Member, Share};
 use super::state::{BlockState, State};
-use super::{Captures, Fisher, Form, Model, Options, Preconditioner, Refresh, Report, Taps, gaps};
-use crate::backend::{Backend, Map, MapJob, ReduceJob};
+use super::{Captures, Fisher, Form, Options, Preconditioner, Refresh, Report, Taps, gaps};
+use crate::backend::{Backend, Map, MapJob};
 use crate::factor::KroneckerFactors;
 use crate::layer::{Block, Observer};
 use crate::matrix::Region;
+use crate::placement::{Letter, Load, Placement, Plan, Wire, Work};
 use crate::scalar::Scalar;
 use crate::transport::TransportError;
 use alloc::boxed::Box;
@@ -31,6 +35,10 @@ pub struct Kronecker<B: Backend> {
     division: Option<Division<B>>,
     /// The mean gradient of all who share the step.
     mean: Option<B::Buffer>,
+    /// How work is divided anew when members come and go.
+    elastic: Option<Elastic<B>>,
+    /// Scalars of the flat statistics and parameters.
+    lengths: [usize; 2],
     curvature: Curvature<B>,
     scratch: B::Buffer,
     v: B::Buffer,
@@ -44,9 +52,26 @@ pub struct Kronecker<B: Backend> {
     updates_then: u64,
 }
 
-enum Solver<B: Backend> {
-    Inverse(Box<Inverse<B>>),
-    Eigen(Box<Eigen<B>>),
+/// Work that is divided among members who come and go.
+struct Elastic<B: Backend> {
+    placement: Placement,
+    work: Work,
+    /// The stage whose letters are out, and what they consist of.
+    stage: Option<(Stage, Bundle<B::Scalar>)>,
+    /// Of which blocks this member has statistics.
+    known: Vec<bool>,
+    /// Whether no statistics were taken since the work was last divided.
+    divided_anew: bool,
+}
+
+/// What a shared step exchanges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Gradients, and statistics when it takes any.
+    Averages,
+    /// What was refreshed.
+    Decompositions,
+    Directions,
 }
 
 /// Figures on their way from the device.
@@ -75,6 +100,34 @@ impl<B: Backend> Kronecker<B> {
         Self::build(backend, blocks, [statistics, parameters], options, None)
     }
 
+    /// The same where members that come and go share every step. It begins as one member by itself; whoever knows the
+    /// others [`join`](Preconditioner::join)s them and carries the letters of [`share`](Preconditioner::share).
+    ///
+    /// A refresh is always [`Refresh::Immediate`]: its decompositions are part of the step.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    ///
+    /// # Panics
+    /// As [`divided`](Self::divided), or if [`Placement::check`] finds fault.
+    #[track_caller]
+    pub fn elastic(
+        backend: &mut B,
+        blocks: &[Block],
+        [statistics, parameters]: [usize; 2],
+        options: Options,
+        (placement, work): (Placement, Work),
+    ) -> Result<Self, B::Error> {
+        assert!(options.form != Form::Ekfac, "EKFAC cannot be divided among members: choose the inverse or eigen form");
+        let options = Options { refresh: Refresh::Immediate, ..options };
+        let loads = blocks.iter().filter(|block| !options.exclude.contains(&block.name)).map(Load::from);
+        let plan = Plan::new(&placement, &loads.collect::<Vec<_>>(), 1, &work);
+        let mut kfac = Self::build(backend, blocks, [statistics, parameters], options, Some((plan, 0, None)))?;
+        let known = vec![false; kfac.members.len()];
+        kfac.elastic = Some(Elastic { placement, work, stage: None, known, divided_anew: true });
+        Ok(kfac)
+    }
+
     /// The same where several members share every step: gradients are averaged, and the rest is divided by the
     /// [`Plan`](crate::placement::Plan) of `member`, which was made for those of `blocks` that are not excluded.
     ///
@@ -97,7 +150,8 @@ impl<B: Backend> Kronecker<B> {
         member: Member<B::Scalar>,
     ) -> Result<Self, B::Error> {
         assert!(options.form != Form::Ekfac, "EKFAC cannot be divided among members: choose the inverse or eigen form");
-        Self::build(backend, blocks, [statistics, parameters], options, Some(member))
+        let Member { plan, me, wire } = member;
+        Self::build(backend, blocks, [statistics, parameters], options, Some((plan, me, Some(wire))))
     }
 
     #[track_caller]
@@ -106,7 +160,7 @@ impl<B: Backend> Kronecker<B> {
         blocks: &[Block],
         [statistics, parameters]: [usize; 2],
         options: Options,
-        member: Option<Member<B::Scalar>>,
+        member: Option<(Plan, usize, Option<Box<dyn Wire<B::Scalar>>>)>,
     ) -> Result<Self, B::Error> {
         if let Err(error) = options.check(blocks) {
             panic!("{error}");
@@ -118,20 +172,16 @@ impl<B: Backend> Kronecker<B> {
         let clip = Clip::new(backend, &blocks, options.clip)?;
         let curvature = Curvature::new(backend, &blocks, parameters)?;
         let division = match member {
-            Some(member) => Some((Division::new(&blocks, parameters, member), backend.allocate(parameters)?)),
+            Some((plan, me, wire)) => {
+                Some((Division::new(&blocks, parameters, (plan, me), wire), backend.allocate(parameters)?))
+            }
             None => None,
         };
         let (division, mean) = division.unzip();
         let share = division.as_ref().map_or_else(|| Share::all(blocks.len()), Division::share);
         let factors = KroneckerFactors::new(backend, blocks, statistics)?;
-        let solver = match options.form {
-            Form::Inverse => Solver::Inverse(Box::new(Inverse::new(backend, &factors, statistics, &share)?)),
-            Form::Eigen | Form::Ekfac => {
-                let ekfac = options.form == Form::Ekfac;
-                let lengths = [statistics, parameters];
-                Solver::Eigen(Box::new(Eigen::new(backend, &factors, &members, lengths, ekfac, &share)?))
-            }
-        };
+        let lengths = [statistics, parameters];
+        let solver = Solver::new(backend, options.form, &factors, &members, lengths, &share)?;
         let plain = gaps(parameters, &taken).into_iter();
         Ok(Self {
             damping: options.damping,
@@ -151,6 +201,8 @@ impl<B: Backend> Kronecker<B> {
             clip,
             division,
             mean,
+            elastic: None,
+            lengths,
             curvature,
         })
     }
@@ -166,11 +218,59 @@ impl<B: Backend> Kronecker<B> {
     }
 
     fn finish_refresh(&mut self, backend: &mut B) -> Result<(), B::Error> {
-        let division = self.division.as_mut();
-        match &mut self.solver {
-            Solver::Inverse(inverse) => inverse.finish(backend, &self.factors, division, &mut self.report),
-            Solver::Eigen(eigen) => eigen.finish(backend, &self.factors, division, &mut self.report),
+        if !self.solver.settle(backend, &self.factors, &mut self.report)? {
+            return Ok(());
         }
+        if let Some(division) = &mut self.division {
+            let mut bundle = self.solver.decompositions(backend, division)?;
+            division.carry(&mut bundle);
+            self.solver.take_decompositions(backend, division, &bundle)?;
+        }
+        self.solver.promote(backend)
+    }
+
+    /// Begins a refresh.
+    fn refresh(&mut self, backend: &mut B) -> Result<(), B::Error> {
+        match &mut self.solver {
+            Solver::Inverse(inverse) => inverse.refresh(backend, &mut self.factors, self.damping)?,
+            Solver::Eigen(eigen) => eigen.refresh(backend, &mut self.factors)?,
+        }
+        self.refresh_due = false;
+        self.report.refreshes += 1;
+        self.tickets = Some(Tickets {
+            accepted: self.factors.running().download_accepted(backend)?,
+            clip: backend.download(self.clip.scale(), 0..1)?,
+            updates: self.factors.running().updates(),
+        });
+        Ok(())
+    }
+
+    /// Takes the batch's statistics into the running averages.
+    fn close(&mut self, backend: &mut B, count: usize) -> Result<(), B::Error> {
+        self.factors.means().close(backend, self.options.ema_old, count)?;
+        self.report.updates += 1;
+        if let Solver::Eigen(eigen) = &mut self.solver
+            && let Some(moments) = eigen.moments()
+        {
+            moments.close(backend, self.options.ema_old, count)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a step: the direction of the gradient, of which the blocks' parts are in `v`.
+    fn conclude(
+        &mut self,
+        backend: &mut B,
+        learning_rate: f64,
+        gradient: Option<&B::Buffer>,
+        direction: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
+        let gradient = gradient.or(self.mean.as_ref()).expect("a gradient of its own, or a mean");
+        self.clip.apply(backend, learning_rate, gradient, &self.v, direction)?;
+        backend.map(Map::Axpby(one, zero), &self.plain_jobs, Some(gradient), None, direction)?;
+        self.steps += 1;
+        Ok(())
     }
 
     fn finish_tickets(&mut self, backend: &mut B) -> Result<(), B::Error> {
@@ -226,30 +326,17 @@ where
     fn update(&mut self, backend: &mut B, count: usize) -> Result<(), B::Error> {
         if self.takes() {
             if let Some(division) = &mut self.division {
-                division.statistics(backend, self.factors.means().statistics())?;
+                let statistics = self.factors.means().statistics();
+                let mut bundle = division.statistics(backend, statistics)?;
+                division.carry(&mut bundle);
+                division.take_statistics(backend, bundle, statistics)?;
             }
-            self.factors.means().close(backend, self.options.ema_old, count)?;
-            self.report.updates += 1;
-            if let Solver::Eigen(eigen) = &mut self.solver
-                && let Some(moments) = eigen.moments()
-            {
-                moments.close(backend, self.options.ema_old, count)?;
-            }
+            self.close(backend, count)?;
         }
         if !self.refresh_due && !self.steps.is_multiple_of(self.options.inverse_period) {
             return Ok(());
         }
-        match &mut self.solver {
-            Solver::Inverse(inverse) => inverse.refresh(backend, &mut self.factors, self.damping)?,
-            Solver::Eigen(eigen) => eigen.refresh(backend, &mut self.factors)?,
-        }
-        self.refresh_due = false;
-        self.report.refreshes += 1;
-        self.tickets = Some(Tickets {
-            accepted: self.factors.running().download_accepted(backend)?,
-            clip: backend.download(self.clip.scale(), 0..1)?,
-            updates: self.factors.running().updates(),
-        });
+        self.refresh(backend)?;
         match self.options.refresh {
             Refresh::Immediate => self.finish_refresh(backend),
             Refresh::Deferred => Ok(()),
@@ -264,31 +351,67 @@ where
         passes: Option<&dyn Captures<B>>,
         direction: &mut B::Buffer,
     ) -> Result<(), B::Error> {
-        let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
         let (scratch, v) = (&mut self.scratch, &mut self.v);
         let divided = self.division.is_some();
-        let gradient = match (&mut self.division, &mut self.mean) {
+        let mean = match (&mut self.division, &mut self.mean) {
             (Some(division), Some(mean)) => {
-                division.gradients(backend, gradient, mean)?;
-                &*mean
+                let mut bundle = division.gradients(backend, gradient)?;
+                division.carry(&mut bundle);
+                division.take_gradients(backend, &bundle, mean)?;
+                Some(&*mean)
             }
-            _ => gradient,
+            _ => None,
         };
-        match &mut self.solver {
-            Solver::Inverse(inverse) => {
-                // A mean over members has not the low rank of one member's batch.
-                let passes = passes.filter(|_| self.options.low_rank && !divided);
-                inverse.apply(backend, self.factors.blocks(), &self.members, passes, gradient, scratch, v)?;
-            }
-            Solver::Eigen(eigen) => eigen.apply(backend, self.damping, gradient, scratch, v)?,
-        }
+        let of = mean.unwrap_or(gradient);
+        // A mean over members has not the low rank of one member's batch.
+        let passes = passes.filter(|_| self.options.low_rank && !divided);
+        let blocks = (self.factors.blocks(), &self.members[..]);
+        self.solver.apply(backend, blocks, (self.damping, passes), of, scratch, v)?;
         if let Some(division) = &mut self.division {
-            division.directions(backend, v)?;
+            let mut bundle = division.directions(backend, v)?;
+            division.carry(&mut bundle);
+            division.take_directions(backend, &bundle, v)?;
         }
-        self.clip.apply(backend, learning_rate, gradient, v, direction)?;
-        backend.map(Map::Axpby(one, zero), &self.plain_jobs, Some(gradient), None, direction)?;
-        self.steps += 1;
+        self.conclude(backend, learning_rate, (!divided).then_some(gradient), direction)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.elastic.is_some()
+    }
+
+    fn share(
+        &mut self,
+        backend: &mut B,
+        learning_rate: f64,
+        (gradient, count): (&B::Buffer, usize),
+        answers: Option<Vec<Letter<B::Scalar>>>,
+        direction: &mut B::Buffer,
+    ) -> Result<Option<Vec<Letter<B::Scalar>>>, B::Error> {
+        self.go_on(backend, learning_rate, (gradient, count), answers, direction)
+    }
+
+    fn join(&mut self, backend: &mut B, members: usize, me: usize) -> Result<(), B::Error> {
+        let (Some(elastic), Some(division)) = (&mut self.elastic, &mut self.division) else { return Ok(()) };
+        let plan = Plan::new(&elastic.placement, &division.plan().loads(), members, &elastic.work);
+        division.redivide(plan, me);
+        // What anybody owns now is refreshed at the next step, so that no decomposition has to be taken along.
+        let share = division.share();
+        self.solver = Solver::new(backend, self.options.form, &self.factors, &self.members, self.lengths, &share)?;
+        elastic.stage = None;
+        elastic.divided_anew = true;
+        self.refresh_due = true;
         Ok(())
+    }
+
+    fn keeps(&self, block: usize) -> bool {
+        let Some(division) = &self.division else { return true };
+        division.plan().keeps_statistics(block, division.me()) != [false; 2]
+    }
+
+    fn give_up(&mut self) {
+        if let Some(elastic) = &mut self.elastic {
+            elastic.stage = None;
+        }
     }
 
     fn model(
@@ -385,56 +508,5 @@ where
         (self.steps, self.refresh_due, self.report) = (state.steps, state.refresh_due, state.report);
         self.damping = state.damping;
         Ok(())
-    }
-}
-
-/// The quadratic model with the running averages as curvature.
-struct Curvature<B: Backend> {
-    products: Sandwich<B::Scalar>,
-    dot_jobs: Vec<ReduceJob<B::Scalar>>,
-    dots: B::Buffer,
-    shares: [B::Buffer; 2],
-    blocks: usize,
-    parameters: usize,
-}
-
-impl<B: Backend> Curvature<B> {
-    fn new(backend: &mut B, blocks: &[Block], parameters: usize) -> Result<Self, B::Error> {
-        let count = blocks.len();
-        let dot = |(at, block): (usize, &Block)| ReduceJob::sum(block.parameters, Region::vector(at, 1));
-        Ok(Self {
-            products: Sandwich::new(blocks.iter(), [false; 2]),
-            dot_jobs: blocks.iter().enumerate().map(dot).collect(),
-            dots: backend.allocate(count)?,
-            shares: [backend.allocate(count)?, backend.allocate(count)?],
-            blocks: count,
-            parameters,
-        })
-    }
-
-    /// Writes [`Model`]: `out ← [⟨∇, δ⟩; Σ ⟨δ, G δ A⟩; Σ ⟨δ, δ⟩]`. A and G are running values, each divided by its
-    /// block's weight only after the products.
-    fn model(
-        &mut self,
-        backend: &mut B,
-        (values, weights): (&B::Buffer, &B::Buffer),
-        gradient: &B::Buffer,
-        change: &B::Buffer,
-        (scratch, product): (&mut B::Buffer, &mut B::Buffer),
-        out: &mut B::Buffer,
-    ) -> Result<(), B::Error> {
-        debug_assert_eq!(Model::LEN, 3);
-        let all = Region::vector(0, self.parameters);
-        let blocks = Region::vector(0, self.blocks);
-        let jobs = [MapJob { x: blocks, y: blocks, out: blocks }];
-        backend.reduce(&[ReduceJob::sum(all, Region::vector(0, 1))], gradient, Some(change), out)?;
-        self.products.apply(backend, values, change, scratch, product)?;
-        backend.reduce(&self.dot_jobs, product, Some(change), &mut self.dots)?;
-        let [once, twice] = &mut self.shares;
-        backend.map(Map::Divide, &jobs, Some(&self.dots), Some(weights), once)?;
-        backend.map(Map::Divide, &jobs, Some(once), Some(weights), twice)?;
-        backend.reduce(&[ReduceJob::sum(blocks, Region::vector(1, 1))], twice, None, out)?;
-        backend.reduce(&self.dot_jobs, change, Some(change), &mut self.dots)?;
-        backend.reduce(&[ReduceJob::sum(blocks, Region::vector(2, 1))], &self.dots, None, out)
     }
 }

@@ -6,18 +6,32 @@
 //! | `running` | running statistics of normalisation layers, if there are any |
 //! | `factors` | running values of the Kronecker factors, then one weight for each block |
 //! | `optimiser/i` | the i-th flat buffer of the optimiser's state |
+//! | `factor/i` | in place of `factors` where steps are shared: A, G and the weight of block i |
 //!
 //! Values and weights of the factors travel side by side and are averaged with the same coefficients: the mean of a
 //! block is then the mean over nodes weighted by how much each has seen, and a node that has seen nothing takes no
 //! part in it.
+//!
+//! Members who share steps have the same parameters. Of factors, what a block's owner has is what counts; others have what
+//! they were given when the work was last divided, and that counts a millionth: if the owner is there as good as nothing, and
+//! if not, it is what there is. All segments are always there, so that a round of those who want factors and those who do
+//! not has one shape.
 
 use super::{Trainer, failed};
 use crate::backend::{Backend, Buffer as _};
 use crate::cluster::Contribution;
 use crate::matrix::Region;
 use crate::participant::{Summary, Training, TrainingError};
+use crate::placement::Letter;
 use crate::policy::Request;
 use crate::scalar::Scalar;
+use alloc::format;
+use alloc::vec::Vec;
+
+/// What a factor counts that is not its owner's.
+const REPLICA: f64 = 1e-6;
+
+const FACTOR: &str = "factor/";
 
 const OPTIMISER: [&str; 4] = ["optimiser/0", "optimiser/1", "optimiser/2", "optimiser/3"];
 
@@ -41,10 +55,14 @@ impl<B: Backend> Trainer<B> {
         if request.running && network.running_len() > 0 {
             put("running", &network.running, network.running_len());
         }
-        if request.optimiser {
+        let shared = preconditioner.is_shared();
+        if request.optimiser || shared {
             for (name, buffer) in OPTIMISER.iter().zip(optimiser.state()) {
                 put(name, buffer, buffer.len());
             }
+        }
+        if shared {
+            return self.contribute_blocks(request, contribution);
         }
         if let (true, Some(factors)) = (request.factors, preconditioner.factors()) {
             let means = factors.running();
@@ -61,6 +79,32 @@ impl<B: Backend> Trainer<B> {
         outcome
     }
 
+    fn contribute_blocks(
+        &mut self,
+        request: &Request,
+        contribution: &mut Contribution<B::Scalar>,
+    ) -> Result<(), B::Error> {
+        let Self { backend, preconditioner, .. } = self;
+        let count = preconditioner.factors().map_or(0, |factors| factors.blocks().len());
+        let keeps: Vec<bool> = (0..count).map(|block| preconditioner.keeps(block)).collect();
+        let Some(factors) = preconditioner.factors() else { return Ok(()) };
+        let blocks = factors.blocks().to_vec();
+        let means = factors.running();
+        let weights = backend.fetch(means.weights(), 0..count)?;
+        for (number, (block, keeps)) in blocks.iter().zip(keeps).enumerate() {
+            let seen = request.factors && weights[number] > B::Scalar::of(0.0);
+            let weight = if !seen { 0.0 } else { request.weight * if keeps { 1.0 } else { REPLICA } };
+            let [a, g] = [block.a, block.g];
+            let target = contribution.segment(&format!("factor/{number}"), a.len() + g.len() + 1, weight);
+            if weight > 0.0 {
+                target[..a.len()].copy_from_slice(&backend.fetch(means.values(), a.offset..a.end())?);
+                target[a.len()..a.len() + g.len()].copy_from_slice(&backend.fetch(means.values(), g.offset..g.end())?);
+                target[a.len() + g.len()] = weights[number];
+            }
+        }
+        Ok(())
+    }
+
     fn try_adopt(&mut self, average: &Contribution<B::Scalar>, healed: bool) -> Result<(), B::Error> {
         let Self { backend, network, preconditioner, optimiser, progress, .. } = self;
         let mut state_came = false;
@@ -75,6 +119,20 @@ impl<B: Backend> Trainer<B> {
                     let (first, second) = values.split_at(of_values.len());
                     backend.upload(first, of_values, 0)?;
                     backend.upload(second, of_weights, 0)?;
+                }
+                name if name.starts_with(FACTOR) => {
+                    let number = name[FACTOR.len()..].parse::<usize>().ok();
+                    let Some(factors) = preconditioner.factors() else { continue };
+                    let Some((number, block)) = number.and_then(|at| Some((at, factors.blocks().get(at)?.clone())))
+                    else {
+                        continue;
+                    };
+                    let (of_values, of_weights) = factors.means().estimate_mut();
+                    let (a, rest) = values.split_at(block.a.len());
+                    let (g, weight) = rest.split_at(block.g.len());
+                    backend.upload(a, of_values, block.a.offset)?;
+                    backend.upload(g, of_values, block.g.offset)?;
+                    backend.upload(weight, of_weights, number)?;
                 }
                 name => {
                     let Some(index) = OPTIMISER.iter().position(|own| *own == name) else { continue };
@@ -141,6 +199,32 @@ where
     /// unless the average brings one.
     fn adopt(&mut self, average: &Contribution<B::Scalar>, healed: bool) {
         let result = self.try_adopt(average, healed);
+        self.note(result);
+    }
+
+    fn is_shared(&self) -> bool {
+        self.sharing.is_some()
+    }
+
+    fn letters(&mut self) -> Option<Vec<Letter<B::Scalar>>> {
+        Trainer::letters(self)
+    }
+
+    fn answer(&mut self, letters: Vec<Letter<B::Scalar>>) {
+        Trainer::answer(self, letters);
+    }
+
+    fn give_up(&mut self) {
+        Trainer::give_up(self);
+    }
+
+    fn retract(&mut self) {
+        let result = Trainer::retract(self);
+        self.note(result);
+    }
+
+    fn divide(&mut self, members: usize, me: usize, iteration: u64) {
+        let result = Trainer::divide(self, members, me, iteration);
         self.note(result);
     }
 }

@@ -6,7 +6,7 @@ use kronfleet_core::backend::{Backend, Extent};
 use kronfleet_core::error::ErrorKind;
 use kronfleet_core::network::{Initialisation, Network, Spec};
 use kronfleet_core::optimiser::{Sgd, SgdOptions};
-use kronfleet_core::placement::{Balance, Load, Machine, Placement, Plan, Wire, Work};
+use kronfleet_core::placement::{Balance, Letter, Load, Machine, Mail, Placement, Plan, Route, Wire, Work};
 use kronfleet_core::preconditioner::{Form, Kronecker, Member, Options, Refresh};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::trainer::{Batches, Trainer, TrainerOptions};
@@ -17,58 +17,99 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-/// Channels from and to every member; counts the values it sends.
+/// Channels from and to every member, and letters by the messages of a [`Mail`]; counts the values it sends.
 struct Channels {
     me: usize,
-    to: Vec<Sender<Vec<f64>>>,
-    from: Vec<Receiver<Vec<f64>>>,
+    to: Vec<Sender<Message>>,
+    from: Receiver<Message>,
     moved: Arc<AtomicU64>,
-    weight: f64,
+    /// Samples of each member's batches.
+    weights: Vec<f64>,
     /// The exchange at which the member dies.
     dies_at: Option<u64>,
     exchanges: u64,
+    /// How often each other member was in an exchange with this one.
+    counts: Vec<u64>,
+    /// What came for exchanges that have not begun here.
+    early: Vec<Message>,
+    gone: Vec<usize>,
 }
 
+/// From whom, in which exchange with the receiver, what; nothing if the sender is gone.
+type Message = (usize, u64, Option<Vec<u8>>);
+
+/// Bytes of a message at most: three values, so that there are many.
+const LONGEST: usize = 16 + 3 * 8;
+
 fn channels(weights: &[usize]) -> Vec<Channels> {
-    let members = weights.len();
     let moved = Arc::new(AtomicU64::new(0));
-    let empty = |me| Channels {
+    let (senders, receivers): (Vec<_>, Vec<_>) = weights.iter().map(|_| channel()).unzip();
+    let end = |(me, from)| Channels {
         me,
-        to: vec![],
-        from: vec![],
+        to: senders.clone(),
+        from,
         moved: Arc::clone(&moved),
-        weight: weights[me] as f64,
+        weights: weights.iter().map(|&weight| weight as f64).collect(),
         dies_at: None,
         exchanges: 0,
+        counts: vec![0; weights.len()],
+        early: Vec::new(),
+        gone: Vec::new(),
     };
-    let mut ends: Vec<Channels> = (0..members).map(empty).collect();
-    for from in 0..members {
-        for to in 0..members {
-            let (sender, receiver) = channel();
-            ends[from].to.push(sender);
-            ends[to].from.push(receiver);
+    receivers.into_iter().enumerate().map(end).collect()
+}
+
+impl Drop for Channels {
+    fn drop(&mut self) {
+        // The other ends hold senders to each other, so that nobody hears of this by itself.
+        for to in &self.to {
+            let _ = to.send((self.me, 0, None));
         }
     }
-    ends
 }
 
 impl Channels {
-    fn send(&self, to: usize, values: &[f64]) -> Result<(), TransportError> {
-        self.moved.fetch_add(values.len() as u64, Ordering::Relaxed);
-        self.to[to].send(values.to_vec()).map_err(|_| lost(to))
-    }
-
-    fn receive(&self, from: usize) -> Result<Vec<f64>, TransportError> {
-        self.from[from].recv().map_err(|_| lost(from))
-    }
-
-    fn lives(&mut self) -> Result<(), TransportError> {
+    fn exchange(&mut self, letter: &mut Letter<f64>) -> Result<(), TransportError> {
         self.exchanges += 1;
         if self.dies_at.is_some_and(|last| self.exchanges > last) {
-            self.to.clear();
-            self.from.clear();
             return Err(lost(self.me));
         }
+        let members: Vec<usize> = (0..self.to.len()).filter(|&member| letter.route.includes(member)).collect();
+        assert!(members.contains(&self.me), "member {} has no part in this", self.me);
+        members.iter().for_each(|&member| self.counts[member] += 1);
+        let mail = Mail::new(self.me, &self.weights, vec![letter.clone()], LONGEST);
+        let mut mail = mail.expect("values are finite");
+        let belongs = |counts: &[u64], message: &Message| counts[message.0] == message.1;
+        let (now, early) =
+            core::mem::take(&mut self.early).into_iter().partition(|message| belongs(&self.counts, message));
+        self.early = early;
+        let mut waiting: Vec<Message> = now;
+        loop {
+            while let Some((to, bytes)) = mail.poll() {
+                self.moved.fetch_add((bytes.len() as u64 - 16) / 8, Ordering::Relaxed);
+                self.to[to].send((self.me, self.counts[to], Some(bytes))).map_err(|_| lost(to))?;
+            }
+            if mail.is_whole() {
+                break;
+            }
+            // Whoever is gone has sent before all that it had to.
+            let awaited = mail.awaited();
+            if let (true, Some(&gone)) = (waiting.is_empty(), self.gone.iter().find(|gone| awaited.contains(gone))) {
+                return Err(lost(gone));
+            }
+            let message = match waiting.pop() {
+                Some(message) => message,
+                None => self.from.recv().expect("this end holds a sender, too"),
+            };
+            match message {
+                (from, _, None) => self.gone.push(from),
+                (from, _, Some(bytes)) if belongs(&self.counts, &(from, message.1, None)) => {
+                    mail.receive(from, &bytes).expect("a message that fits");
+                }
+                _ => self.early.push(message),
+            }
+        }
+        *letter = mail.finish().remove(0);
         Ok(())
     }
 }
@@ -79,50 +120,17 @@ fn lost(member: usize) -> TransportError {
 }
 
 impl Wire<f64> for Channels {
-    /// Everybody's values go to one, who sums them in order, and from there to everybody.
     fn mean(&mut self, to: Option<usize>, values: &mut [f64]) -> Result<(), TransportError> {
-        self.lives()?;
-        let root = to.unwrap_or(0);
-        let members = self.to.len();
-        let weighed = |values: &[f64], weight| {
-            let mut weighed = values.to_vec();
-            weighed.push(weight);
-            weighed
-        };
-        if self.me != root {
-            // The weight is no value of the plan.
-            self.moved.fetch_sub(1, Ordering::Relaxed);
-            self.send(root, &weighed(values, self.weight))?;
-        } else {
-            let mut sum = vec![0.0; values.len() + 1];
-            for member in 0..members {
-                let part = if member == root { weighed(values, self.weight) } else { self.receive(member)? };
-                let weight = part[values.len()];
-                sum[values.len()] += weight;
-                sum.iter_mut().zip(&part[..values.len()]).for_each(|(sum, part)| *sum += weight * part);
-            }
-            for (value, total) in values.iter_mut().zip(&sum) {
-                *value = total / sum[sum.len() - 1];
-            }
-        }
-        if to.is_none() {
-            let others: Vec<usize> = (0..members).filter(|&member| member != root).collect();
-            if self.me == root {
-                others.iter().try_for_each(|&member| self.send(member, values))?;
-            } else {
-                values.copy_from_slice(&self.receive(root)?);
-            }
-        }
+        let mut letter = Letter { route: Route::Mean { to }, values: values.to_vec() };
+        self.exchange(&mut letter)?;
+        values.copy_from_slice(&letter.values);
         Ok(())
     }
 
     fn broadcast(&mut self, from: usize, to: &[usize], values: &mut [f64]) -> Result<(), TransportError> {
-        self.lives()?;
-        assert!(from == self.me || to.contains(&self.me), "member {} has no part in this", self.me);
-        if from == self.me {
-            return to.iter().try_for_each(|&member| self.send(member, values));
-        }
-        values.copy_from_slice(&self.receive(from)?);
+        let mut letter = Letter { route: Route::Broadcast { from, to: to.to_vec() }, values: values.to_vec() };
+        self.exchange(&mut letter)?;
+        values.copy_from_slice(&letter.values);
         Ok(())
     }
 }
@@ -418,4 +426,38 @@ fn a_step_without_a_member_changes_no_parameters() {
         members.into_iter().map(|member| member.join().expect("no panic")).collect()
     });
     assert!(outcomes.iter().all(|known| known[0] == before && known.len() <= 3), "nobody goes on alone");
+}
+
+/// Every deliberate mistake in sharing steps breaks a law; `cargo test -p kronfleet-core --features mutants --test kfac
+/// mistakes`, alone, because there is one mistake at a time for the whole program.
+#[cfg(feature = "mutants")]
+#[test]
+fn mistakes_in_sharing_steps_are_noticed() {
+    use kronfleet_core::mutant::Mutant;
+    use std::panic::catch_unwind;
+    // Of two layers of one size with two owners, neither of which owns everything.
+    let case = |placement: Placement, form: Form| Case {
+        batches: vec![2, 5, 3],
+        placement,
+        options: Options { form, inverse_period: 3, factor_period: 2, ..Options::default() },
+        hidden: 6,
+        machine: Machine::default(),
+    };
+    let apart = Placement { apart: true, balance: Balance::Contiguous, ..Placement::mpd(true) };
+    let cases = [case(apart, Form::Eigen), case(Placement::owner_reduce(), Form::Inverse)];
+    let holds = |case: &Case| {
+        let mut alone = case.trainer(None);
+        train(&mut alone);
+        let alone = parameters(&mut alone);
+        let (members, _) = case.run();
+        members.iter().all(|member| *member == members[0])
+            && members[0].iter().zip(&alone).all(|(found, expected)| (found - expected).abs() < 1e-9)
+    };
+    assert!(cases.iter().all(holds), "without a mistake all laws hold");
+    for mutant in [Mutant::ReducedTwice, Mutant::OwnersSwapped, Mutant::BucketShared, Mutant::BatchIgnored] {
+        Mutant::choose(Some(mutant));
+        let noticed = cases.iter().any(|case| !catch_unwind(|| holds(case)).unwrap_or(false));
+        Mutant::choose(None);
+        assert!(noticed, "not noticed: {}", mutant.text());
+    }
 }

@@ -3,6 +3,7 @@
 mod dense;
 mod division;
 mod ekfac;
+mod elastic;
 mod factor;
 mod methods;
 mod optimiser;

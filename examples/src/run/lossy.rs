@@ -233,7 +233,9 @@ impl Fleet<'_> {
     pub(super) fn participant(&self, trainer: Survivor, node: NodeId) -> Result<Trained> {
         let settings = self.averaging.cluster(RunId(self.task.seed), node, Incarnation(1))?;
         let training = Witness::new(trainer);
-        Ok(Participant::new(settings, Instant::ORIGIN, training, self.averaging.policy(node)?, self.schedule()))
+        let policy = self.averaging.policy(node)?;
+        let participant = Participant::new(settings, Instant::ORIGIN, training, policy, self.schedule());
+        Ok(self.averaging.shared(participant, Instant::ORIGIN, node))
     }
 }
 
@@ -276,7 +278,8 @@ impl Starts {
         let incarnation = Incarnation(1 + u64::from(starts));
         let settings = self.averaging.cluster(self.run, node, incarnation).expect("the first start had the same");
         let policy = self.averaging.policy(node).expect("the first start had the same");
-        Participant::recover(settings, now, persisted, training, policy, self.schedule)
+        let participant = Participant::recover(settings, now, persisted, training, policy, self.schedule);
+        self.averaging.shared(participant, now, node)
     }
 }
 

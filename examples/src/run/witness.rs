@@ -3,6 +3,7 @@
 use super::survivor::Survivor;
 use kronfleet_core::cluster::Contribution;
 use kronfleet_core::participant::{Summary, Training, TrainingError};
+use kronfleet_core::placement::Letter;
 use kronfleet_core::policy::Request;
 
 /// A trainer that keeps a copy of what it last contributed until somebody takes it.
@@ -45,5 +46,29 @@ impl Training<f32> for Witness {
 
     fn adopt(&mut self, average: &Contribution<f32>, healed: bool) {
         self.trainer.adopt(average, healed);
+    }
+
+    fn is_shared(&self) -> bool {
+        self.trainer.is_shared()
+    }
+
+    fn letters(&mut self) -> Option<Vec<Letter<B::Scalar>>> {
+        Training::letters(&mut self.trainer)
+    }
+
+    fn answer(&mut self, letters: Vec<Letter<B::Scalar>>) {
+        Training::answer(&mut self.trainer, letters);
+    }
+
+    fn give_up(&mut self) {
+        Training::give_up(&mut self.trainer);
+    }
+
+    fn retract(&mut self) {
+        Training::retract(&mut self.trainer);
+    }
+
+    fn divide(&mut self, members: usize, me: usize, iteration: u64) {
+        Training::divide(&mut self.trainer, members, me, iteration);
     }
 }

@@ -10,14 +10,17 @@ use crate::data::set::DataSet;
 use crate::data::source::Data;
 use crate::model::tensors::{Precision, Tensors};
 use crate::model::{self, state};
-use crate::settings::{Fisher, KfacSettings, Method, Optimiser as OptimiserKind, OptimiserSettings, TaskSettings};
+use crate::settings::{
+    Fisher, Inner, KfacSettings, Method, Optimiser as OptimiserKind, OptimiserSettings, SharingSettings, TaskSettings,
+};
 use anyhow::{Context, Result, anyhow, bail};
 use kronfleet_core::backend::{Backend, Extent};
 use kronfleet_core::network::Network;
 use kronfleet_core::optimiser::{Adam, AdamOptions, Optimiser, Sgd, SgdOptions, decayed};
+use kronfleet_core::placement::{Machine, Work};
 use kronfleet_core::preconditioner::{
-    Eva, EvaOptions, Identity, Kronecker, LevenbergMarquardt, Muon, MuonOptions, OptionsError, Preconditioner, Shampoo,
-    ShampooOptions, Soap, SoapOptions,
+    Eva, EvaOptions, Form, Identity, Kronecker, LevenbergMarquardt, Muon, MuonOptions, OptionsError, Preconditioner,
+    Shampoo, ShampooOptions, Soap, SoapOptions,
 };
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::schedule::Schedule;
@@ -43,6 +46,8 @@ pub struct Workshop {
     task: TaskSettings,
     kfac: KfacSettings,
     optimiser: OptimiserSettings,
+    /// How steps are shared, if they are.
+    inner: Option<Inner>,
 }
 
 impl Workshop {
@@ -101,7 +106,23 @@ impl Workshop {
             task: task.clone(),
             kfac: kfac.clone(),
             optimiser: optimiser.clone(),
+            inner: None,
         })
+    }
+
+    /// The same for nodes that share their steps, if these settings say so.
+    ///
+    /// # Errors
+    /// If what is to be shared cannot be.
+    pub fn sharing(self, sharing: &SharingSettings) -> Result<Self> {
+        let Some(inner) = sharing.inner else { return Ok(self) };
+        match self.kfac.preconditioner {
+            Method::Kfac if !self.kfac.adaptive_damping => Ok(Self { inner: Some(inner), ..self }),
+            Method::Kfac => bail!(
+                "--inner {inner} with --adaptive-damping: a member's own loss says too little of the others'; leave one out"
+            ),
+            _ => bail!("--inner {inner} divides the work of K-FAC: choose --preconditioner kfac"),
+        }
     }
 
     /// Training samples, all nodes together.
@@ -212,6 +233,13 @@ impl Workshop {
             Method::Kfac | Method::Ekfac => {
                 let options = self.kfac.options().expect("K-FAC has options");
                 options.check(blocks).map_err(|error| anyhow!("{error}"))?;
+                if let Some(inner) = self.inner {
+                    let batch = self.task.batch as usize;
+                    let work = Work { form: options.form, batch, machine: Machine::default() };
+                    let division = (inner.placement(options.form != Form::Inverse), work);
+                    let made = Kronecker::elastic(backend, blocks, [statistics, parameters], options, division);
+                    return Ok(Box::new(made.map_err(device)?));
+                }
                 Box::new(Kronecker::new(backend, blocks, statistics, parameters, options).map_err(device)?)
             }
         })

@@ -1,16 +1,19 @@
 //! Who trains, and how nodes stay together.
 
 use super::gossip::{Code, GossipSettings};
+use super::sharing::{Outer, SharingSettings};
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
 use kronfleet_core::gossip::{AdaGossip, Mixing, Rule};
+use kronfleet_core::participant::{Participant, Training};
 use kronfleet_core::policy::{
     AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Local, Missed, Periodic,
     Rejoin, Request, Threshold,
 };
+use kronfleet_core::scalar::Scalar;
 use kronfleet_core::seed::Seed;
-use kronfleet_core::time::Duration;
+use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
 
 /// How nodes stay together.
@@ -105,6 +108,9 @@ pub struct AveragingSettings {
     /// How neighbours gossip.
     #[command(flatten)]
     pub gossip: GossipSettings,
+    /// Who shares every step.
+    #[command(flatten)]
+    pub sharing: SharingSettings,
 }
 
 fn mode(text: &str) -> std::result::Result<Mode, String> {
@@ -165,6 +171,7 @@ impl AveragingSettings {
     /// # Errors
     /// If they do not fit each other.
     pub fn cluster(&self, run: RunId, node: NodeId, incarnation: Incarnation) -> Result<Settings> {
+        self.sharing.check(self.nodes)?;
         let budget = self.budget()?;
         let peers = (0..self.nodes).map(NodeId).collect();
         let mut settings = Settings::new(run, node, incarnation, peers, budget);
@@ -185,6 +192,11 @@ impl AveragingSettings {
     /// # Errors
     /// If there are not so many nodes as its topology has.
     pub fn policy(&self, node: NodeId) -> Result<Box<dyn AveragingPolicy>> {
+        match (self.sharing.inner, self.sharing.outer) {
+            (None, _) => {}
+            (Some(_), None) => return Ok(Box::new(Local)),
+            (Some(_), Some(Outer::Periodic(interval))) => return Ok(Box::new(Periodic::new(interval))),
+        }
         let gauge = match self.policy {
             Policy::Local | Policy::Zeros => return Ok(Box::new(Local)),
             Policy::Periodic => {
@@ -217,6 +229,19 @@ impl AveragingSettings {
             seed: Seed(0).derive("drift", 0),
             ..DynamicOptions::new(gauge, threshold)
         })))
+    }
+
+    /// The same participant, sharing its steps if the settings say so; before its first.
+    pub fn shared<T: Training<S>, S: Scalar>(
+        &self,
+        participant: Participant<T, S>,
+        now: Instant,
+        node: NodeId,
+    ) -> Participant<T, S> {
+        match self.sharing.site(node, self.nodes) {
+            Some(site) => participant.share(now, site),
+            None => participant,
+        }
     }
 
     /// A policy that gossips.

@@ -44,6 +44,28 @@ struct Rule {
 const RULES: &[Rule] = &[
     Rule {
         flags: &[
+            "policy",
+            "interval",
+            "missed",
+            "rejoin",
+            "average-factors",
+            "average-optimiser",
+            "local-statistics",
+            "deferred-refresh",
+            "no-low-rank",
+        ],
+        idle: |matches| value(matches, "inner").is_some(),
+        with: "with --inner, by which members of a site have everything in common",
+        remedy: "",
+    },
+    Rule {
+        flags: &["sites"],
+        idle: |matches| value(matches, "outer").is_none(),
+        with: "without --outer, by which sites stay together",
+        remedy: ", or choose --outer periodic:5",
+    },
+    Rule {
+        flags: &[
             "form",
             "fisher",
             "damping",
@@ -383,6 +405,8 @@ mod tests {
             ("--policy zeros --stall-budget 1s", "--stall-budget 1s"),
             ("--outages none --max-duration 3", "--max-duration 3"),
             ("--offline-fraction 0.0 --max-offline 3", "--offline-fraction 0.0"),
+            ("--inner dp-kfac --rejoin heal", "--inner dp-kfac --form eigen"),
+            ("--inner dp-kfac --sites 3", "--inner dp-kfac --outer periodic:5 --sites 3"),
         ] {
             let says = refused(idle).unwrap_or_else(|| panic!("{idle} is accepted"));
             assert!(says.contains("has no effect") && says.contains("leave it out"), "{says}");

@@ -113,6 +113,7 @@ impl Job<'_> {
         let now = transport.now();
         let mut participant =
             Participant::recover(settings, now, persisted, trainer, averaging.policy(place.node)?, schedule);
+        participant = averaging.shared(participant, now, place.node);
 
         let orders = Arc::<Orders>::default();
         orders.obey(&wake)?;

@@ -1,0 +1,579 @@
+//! Steps that a node shares with others of its site, while members come and go.
+//!
+//! An *epoch* begins with a committed round: whoever of the site is in its certificate is a member until the next, and the
+//! division of work is a function of the members alone. So owners are known by layer and epoch, and nobody hands them out.
+//! The round also brings what a newcomer lacks (parameters, the optimiser's state) and what owners leave behind (factors).
+//!
+//! Within an epoch the letters of a step are exchanged directly. A member that is lost, has gone on or has failed ends it:
+//!
+//! - The step under way is *abandoned without effect*. Survivors could not complete it: what is missing of it is either
+//!   gradients of a batch that nobody else has seen, or directions by decompositions that nobody else has.
+//! - The last letters of a step may have reached one member and not another, so that the one is a step ahead. Before they
+//!   part, survivors tell each other how far they are (`Halt`), and whoever is ahead goes back by the step. Nobody can be ahead
+//!   by two: that takes the gradients of all.
+//! - Survivors then contribute to the round that begins the next epoch, and call (`Call`) whoever of the site is elsewhere.
+//!
+//! A node that was started again has nothing and counts nothing in the round; one that was cut off from the majority of its
+//! epoch counts next to nothing. Both take over what the others have: they are healed, not trusted. Only where nobody else
+//! is left does the state of such a node go on.
+
+use super::{Participant, State, Training, TrainingError};
+use crate::cluster::{AbandonReason, Certificate, CertificateId, Incarnation, Liveness, Status};
+use crate::collective::Fault;
+use crate::error::ErrorKind;
+use crate::placement::{Letter, Mail};
+use crate::policy::Request;
+use crate::scalar::Scalar;
+use crate::time::Instant;
+use crate::transport::NodeId;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// What notes of shared steps begin with; policies have other notes.
+const MAGIC: [u8; 4] = *b"KFSS";
+/// Bytes before a note's content: magic, kind, epoch, number.
+const HEADER: usize = 24;
+/// Bytes of a letter's message at most, so that a note has room for it.
+const LONGEST: usize = (60 << 10) - HEADER;
+/// Stages of a step.
+const STAGES: u64 = 3;
+/// Bytes of notes kept for an epoch that has not begun here.
+const AHEAD: usize = 64 << 20;
+/// What a node that no epoch has confirmed counts: as good as nothing beside those that count, everything without them.
+const UNTRUSTED: f64 = 1e-9;
+/// What a member counts in a round that divides the work anew. Whoever counts exactly 1 is in the midst of its epoch.
+const DIVIDING: f64 = 1.0 - 1e-6;
+/// How far a node is that does not belong to the epoch that was asked about.
+const ELSEWHERE: u64 = u64::MAX;
+
+/// What was shared so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharingReport {
+    /// Epochs of this node, those by itself included.
+    pub epochs: u64,
+    /// Steps that others had a part in and that came to nothing.
+    pub abandoned: u64,
+    /// Steps that were made and taken back.
+    pub retracted: u64,
+    /// Bytes of letters sent.
+    pub bytes: u64,
+}
+
+/// A node's part in shared steps.
+pub(super) struct Sharing<S: Scalar> {
+    site: Vec<NodeId>,
+    epoch: Option<Epoch>,
+    /// The letters under way.
+    mail: Option<Mail<S>>,
+    /// How many stages of steps have been exchanged in this epoch, the one under way included.
+    stage: u64,
+    /// Messages of stages that have not begun here: member, stage.
+    early: Vec<(usize, u64, Vec<u8>)>,
+    /// Notes of epochs that have not begun here.
+    ahead: VecDeque<(NodeId, Vec<u8>)>,
+    /// Whether a step is begun and not ended.
+    midway: bool,
+    /// How far members said they are when they gave the epoch up.
+    halts: BTreeMap<NodeId, u64>,
+    /// Members that are of no more use to the epoch.
+    gone: BTreeSet<NodeId>,
+    /// Nodes that wait for an epoch of their own.
+    callers: BTreeSet<NodeId>,
+    /// Nodes outside of the epoch for which it was given up once since they came.
+    met: BTreeSet<NodeId>,
+    /// Whether the contribution without outcome is to begin an epoch.
+    forming: bool,
+    /// Whom this node has told that it has given its epoch up, or called since.
+    called: BTreeSet<NodeId>,
+    /// Whether what this node has is what the majority of its last epoch has.
+    trusted: bool,
+    /// Whether the last round is begun.
+    farewell: bool,
+    report: SharingReport,
+}
+
+/// Who shares steps, from one round to the next.
+#[derive(Clone, Debug)]
+struct Epoch {
+    /// The certificate it begins with; the last one known for a node by itself.
+    certificate: CertificateId,
+    /// Its name on the wire.
+    id: u64,
+    members: Vec<(NodeId, Incarnation)>,
+    me: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Note {
+    /// A message of a letter: the number is its stage.
+    Letter,
+    /// The sender has given the epoch up after so many iterations.
+    Halt,
+    /// The sender waits for an epoch; the number is the round of its last certificate.
+    Call,
+}
+
+impl Note {
+    fn write(self, epoch: u64, number: u64, content: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER + content.len());
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&(self as u32).to_le_bytes());
+        bytes.extend_from_slice(&epoch.to_le_bytes());
+        bytes.extend_from_slice(&number.to_le_bytes());
+        bytes.extend_from_slice(content);
+        bytes
+    }
+
+    /// Kind, epoch, number and content.
+    fn read(bytes: &[u8]) -> Option<(Self, u64, u64, &[u8])> {
+        let (header, content) = bytes.split_at_checked(HEADER)?;
+        let kind = match header[4..8] {
+            [0, 0, 0, 0] => Self::Letter,
+            [1, 0, 0, 0] => Self::Halt,
+            [2, 0, 0, 0] => Self::Call,
+            _ => return None,
+        };
+        let word = |at: usize| header[at..at + 8].try_into().map(u64::from_le_bytes).ok();
+        (header[..4] == MAGIC).then_some((kind, word(8)?, word(16)?, content))
+    }
+}
+
+impl<S: Scalar> Sharing<S> {
+    fn new(site: Vec<NodeId>) -> Self {
+        Self {
+            site,
+            epoch: None,
+            mail: None,
+            stage: 0,
+            early: Vec::new(),
+            ahead: VecDeque::new(),
+            midway: false,
+            halts: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            callers: BTreeSet::new(),
+            met: BTreeSet::new(),
+            forming: false,
+            called: BTreeSet::new(),
+            trusted: false,
+            farewell: false,
+            report: SharingReport::default(),
+        }
+    }
+
+    fn begin(&mut self, epoch: Epoch) {
+        self.stage = 0;
+        self.early.clear();
+        self.mail = None;
+        self.midway = false;
+        self.halts.clear();
+        self.gone.clear();
+        self.callers.clear();
+        self.forming = false;
+        self.trusted = true;
+        self.report.epochs += 1;
+        self.epoch = Some(epoch);
+    }
+
+    /// Gives a message to the letters under way, or keeps it for those it belongs to.
+    fn take(&mut self, member: usize, stage: u64, message: &[u8]) -> Result<(), Fault> {
+        match &mut self.mail {
+            Some(mail) if stage == self.stage => mail.receive(member, message),
+            _ => {
+                // Whoever needs nothing of this node in a stage may be ahead, as far as the next gradients.
+                if stage > self.stage + STAGES {
+                    return Err(Fault::Shape(member));
+                }
+                if stage > self.stage {
+                    self.early.push((member, stage, message.to_vec()));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl<T: Training<S>, S: Scalar> Participant<T, S> {
+    /// Shares every step with the nodes of `site`, this one among them; to be called before the first.
+    ///
+    /// # Panics
+    /// If the training does not share steps.
+    #[track_caller]
+    pub fn share(mut self, now: Instant, site: Vec<NodeId>) -> Self {
+        assert!(self.training.as_ref().is_some_and(T::is_shared), "this training shares no steps");
+        self.node.set_status(Status::Training);
+        self.sharing = Some(Sharing::new(site));
+        self.settle(now);
+        self
+    }
+
+    /// What was shared so far, if steps are shared.
+    pub fn shared(&self) -> Option<SharingReport> {
+        Some(self.sharing.as_ref()?.report)
+    }
+
+    /// The certificate and the members of the present epoch of shared steps.
+    pub fn epoch(&self) -> Option<(CertificateId, Vec<NodeId>)> {
+        let epoch = self.sharing.as_ref()?.epoch.as_ref()?;
+        Some((epoch.certificate, epoch.members.iter().map(|(node, _)| *node).collect()))
+    }
+
+    /// Whether a step may begin or go on.
+    pub(super) fn may_step(&self) -> bool {
+        self.sharing.as_ref().is_none_or(|sharing| sharing.epoch.is_some())
+    }
+
+    /// Whether the next piece of work goes on with a step.
+    pub(super) fn is_midway(&self) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| sharing.midway)
+    }
+
+    /// What a contribution consists of where steps are shared.
+    pub(super) fn shared_request(&self, request: &Request) -> Request {
+        let Some(sharing) = &self.sharing else { return *request };
+        let weight = match (self.iteration, sharing.trusted, sharing.forming) {
+            (0, ..) => 0.0,
+            (_, true, false) => 1.0,
+            (_, true, true) => DIVIDING,
+            // Of several such nodes, the one that has come furthest.
+            (far, false, _) => UNTRUSTED * libm::pow(far as f64 / self.schedule.iterations.max(1) as f64, 4.0),
+        };
+        Request { weight, running: true, factors: sharing.forming, optimiser: true }
+    }
+
+    /// Sends what a step has to exchange; answers whether there was anything.
+    pub(super) fn exchange(&mut self) -> bool {
+        let (Some(sharing), Some(training)) = (&mut self.sharing, &mut self.training) else { return false };
+        let Some(letters) = training.letters() else {
+            sharing.midway = false;
+            return false;
+        };
+        let Some(epoch) = &sharing.epoch else { return false };
+        sharing.midway = true;
+        sharing.stage += 1;
+        let weights = vec![1.0; epoch.members.len()];
+        match Mail::new(epoch.me, &weights, letters, LONGEST) {
+            Ok(mail) => {
+                sharing.mail = Some(mail);
+                self.state = State::Exchanging;
+                let early = core::mem::take(&mut sharing.early);
+                for (member, stage, message) in early {
+                    if sharing.take(member, stage, &message).is_err() {
+                        let node = epoch_member(&sharing.epoch, member);
+                        sharing.gone.extend(node);
+                    }
+                }
+            }
+            Err(_) => {
+                let reason = format!(
+                    "step {}: gradients or directions are not finite and were not sent; a smaller learning rate or more \
+                     damping may help",
+                    self.iteration
+                );
+                self.failure = Some(TrainingError { kind: ErrorKind::Numeric, reason });
+            }
+        }
+        true
+    }
+
+    /// Takes in a note of another's shared steps; answers whether it is one.
+    pub(super) fn told(&mut self, from: NodeId, bytes: &[u8]) -> bool {
+        let (Some(sharing), Some((note, id, number, content))) = (&mut self.sharing, Note::read(bytes)) else {
+            return false;
+        };
+        if !sharing.site.contains(&from) {
+            return true;
+        }
+        let place = |epoch: &Epoch| epoch.members.iter().position(|(node, _)| *node == from);
+        let here = sharing.epoch.as_ref().filter(|epoch| epoch.id == id).and_then(place);
+        match (note, here) {
+            (Note::Letter, Some(member)) => {
+                if sharing.take(member, number, content).is_err() {
+                    sharing.gone.insert(from);
+                }
+            }
+            (Note::Halt, Some(_)) => {
+                sharing.halts.insert(from, number);
+            }
+            (Note::Call, _) => {
+                let member = sharing.epoch.as_ref().filter(|epoch| place(epoch).is_some());
+                match member {
+                    // It may have called before it became a member.
+                    Some(epoch) if number < epoch.certificate.round.0 => {}
+                    Some(_) => {
+                        sharing.gone.insert(from);
+                    }
+                    None => {
+                        sharing.callers.insert(from);
+                    }
+                }
+            }
+            (Note::Letter | Note::Halt, None) => {
+                let kept: usize = sharing.ahead.iter().map(|(_, bytes)| bytes.len()).sum();
+                if kept + bytes.len() <= AHEAD {
+                    sharing.ahead.push_back((from, bytes.to_vec()));
+                }
+                if note == Note::Halt && number != ELSEWHERE {
+                    self.node.tell(from, &Note::Halt.write(id, ELSEWHERE, &[]));
+                }
+            }
+        }
+        true
+    }
+
+    /// Goes on with what is shared; answers whether anything changed.
+    pub(super) fn share_on(&mut self, now: Instant) -> bool {
+        self.look_around();
+        let Some(sharing) = &mut self.sharing else { return false };
+        if self.failure.is_some() && !matches!(self.state, State::Finished | State::Leaving) {
+            self.leave(now);
+            return true;
+        }
+        if matches!(self.state, State::Finished | State::Leaving) {
+            self.decline();
+            return false;
+        }
+        if self.training.is_none() {
+            return false;
+        }
+        let broken = !sharing.gone.is_empty() || !sharing.halts.is_empty();
+        match self.state {
+            State::Training if sharing.epoch.is_none() => self.form(now),
+            State::Training if broken || (!sharing.midway && !sharing.callers.is_empty()) => self.halt(),
+            State::Exchanging if broken => self.halt(),
+            State::Exchanging => return self.carry(),
+            State::Halting => return self.part(now),
+            State::Waiting => return self.answer_halts(now),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Notes which members are lost and who has come.
+    fn look_around(&mut self) {
+        let Some(sharing) = &mut self.sharing else { return };
+        for peer in self.node.peers().filter(|peer| sharing.site.contains(&peer.node)) {
+            if !peer.is_reachable() {
+                sharing.met.remove(&peer.node);
+                sharing.called.remove(&peer.node);
+                sharing.callers.remove(&peer.node);
+            }
+            let Some(epoch) = &sharing.epoch else { continue };
+            match epoch.members.iter().find(|(node, _)| *node == peer.node) {
+                Some((_, incarnation)) => {
+                    let elsewhere = peer.last.round > epoch.certificate.round;
+                    if !peer.is_reachable() || peer.incarnation != *incarnation || elsewhere {
+                        sharing.gone.insert(peer.node);
+                    }
+                }
+                None => {
+                    let waits = peer.liveness == Liveness::Up && peer.quarantine.is_none();
+                    if waits && peer.status == Status::Training && sharing.met.insert(peer.node) {
+                        sharing.callers.insert(peer.node);
+                    }
+                }
+            }
+        }
+        match self.state {
+            State::Waiting if sharing.forming => self.call(),
+            State::Halting => self.say_halt(),
+            _ => {}
+        }
+    }
+
+    /// Tells members of the epoch that can be reached and were not told that this node has given it up.
+    fn say_halt(&mut self) {
+        let (Some(sharing), Some(training)) = (&mut self.sharing, &self.training) else { return };
+        let Some(epoch) = &sharing.epoch else { return };
+        let member = |node: &NodeId| epoch.members.iter().any(|(member, _)| member == node);
+        let reachable = self.node.peers().filter(|peer| peer.is_reachable()).map(|peer| peer.node).filter(member);
+        let whom: Vec<NodeId> = reachable.filter(|node| sharing.called.insert(*node)).collect();
+        let note = Note::Halt.write(epoch.id, training.iteration(), &[]);
+        whom.into_iter().for_each(|node| self.node.tell(node, &note));
+    }
+
+    /// Calls everybody of the site that can be reached and was not called.
+    fn call(&mut self) {
+        let Some(sharing) = &mut self.sharing else { return };
+        let reachable = self.node.peers().filter(|peer| peer.is_reachable() && sharing.site.contains(&peer.node));
+        let called = &mut sharing.called;
+        let whom: Vec<NodeId> = reachable.map(|peer| peer.node).filter(|node| called.insert(*node)).collect();
+        let note = Note::Call.write(0, self.node.last().round.0, &[]);
+        whom.into_iter().for_each(|node| self.node.tell(node, &note));
+    }
+
+    /// Contributes to the round that begins an epoch.
+    fn form(&mut self, now: Instant) {
+        let Some(sharing) = &mut self.sharing else { return };
+        sharing.epoch = None;
+        sharing.forming = true;
+        sharing.farewell = false;
+        sharing.called.clear();
+        self.state = State::Training;
+        self.contribute(now, &Request::default());
+        self.call();
+    }
+
+    /// Gives the epoch up and tells its members how far this node is.
+    fn halt(&mut self) {
+        let (Some(sharing), Some(training)) = (&mut self.sharing, &mut self.training) else { return };
+        let Some(epoch) = &sharing.epoch else { return };
+        if sharing.midway {
+            training.give_up();
+            sharing.report.abandoned += u64::from(epoch.members.len() > 1);
+        }
+        (sharing.midway, sharing.mail) = (false, None);
+        sharing.halts.insert(epoch.members[epoch.me].0, training.iteration());
+        sharing.called.clear();
+        self.state = State::Halting;
+        self.say_halt();
+    }
+
+    /// Once every member that is there has said how far it is, goes back to where all are, and on to the next epoch.
+    fn part(&mut self, now: Instant) -> bool {
+        let (Some(sharing), Some(training)) = (&mut self.sharing, &mut self.training) else { return false };
+        let Some(epoch) = &sharing.epoch else { return false };
+        let is_there = |node: NodeId| {
+            let found = self.node.peers().find(|peer| peer.node == node);
+            found.is_none_or(|peer| peer.is_reachable() && peer.status != Status::Finished)
+        };
+        let mut members = epoch.members.iter().map(|(node, _)| *node);
+        if members.any(|node| !sharing.halts.contains_key(&node) && is_there(node)) {
+            return false;
+        }
+        let survivors: Vec<NodeId> =
+            sharing.halts.iter().filter(|(_, far)| **far != ELSEWHERE).map(|(node, _)| *node).collect();
+        let all = epoch.members.len();
+        let lowest = epoch.members.first().is_some_and(|(node, _)| survivors.contains(node));
+        sharing.trusted &= 2 * survivors.len() > all || (2 * survivors.len() == all && lowest);
+        let least = sharing.halts.values().copied().min().unwrap_or(ELSEWHERE);
+        if training.iteration() > least {
+            training.retract();
+            sharing.report.retracted += 1;
+            self.iteration = training.iteration();
+        }
+        self.form(now);
+        true
+    }
+
+    /// Tells members of the epoch that ask how far this node is while it waits for the outcome of a round.
+    fn answer_halts(&mut self, now: Instant) -> bool {
+        let (Some(sharing), Some(training)) = (&mut self.sharing, &mut self.training) else { return false };
+        let Some(epoch) = sharing.epoch.as_ref().filter(|_| !sharing.forming && !sharing.halts.is_empty()) else {
+            return false;
+        };
+        let own = training.iteration();
+        let note = Note::Halt.write(epoch.id, own, &[]);
+        let least = sharing.halts.values().copied().min().unwrap_or(own);
+        sharing.halts.keys().for_each(|node| self.node.tell(*node, &note));
+        sharing.halts.clear();
+        if least < own {
+            self.node.withdraw(now);
+            training.retract();
+            sharing.report.retracted += 1;
+            self.iteration = training.iteration();
+            self.form(now);
+        }
+        true
+    }
+
+    /// Tells whoever asks that this node takes no part any more.
+    fn decline(&mut self) {
+        let Some(sharing) = &mut self.sharing else { return };
+        let id = sharing.epoch.as_ref().map_or(0, |epoch| epoch.id);
+        for (node, _) in core::mem::take(&mut sharing.halts) {
+            self.node.tell(node, &Note::Halt.write(id, ELSEWHERE, &[]));
+        }
+    }
+
+    /// Sends messages; hands the letters back once they are answered.
+    fn carry(&mut self) -> bool {
+        let (Some(sharing), Some(training)) = (&mut self.sharing, &mut self.training) else { return false };
+        let (Some(epoch), Some(mail)) = (&sharing.epoch, &mut sharing.mail) else { return false };
+        while let Some((to, message)) = mail.poll() {
+            sharing.report.bytes += message.len() as u64;
+            self.node.tell(epoch.members[to].0, &Note::Letter.write(epoch.id, sharing.stage, &message));
+        }
+        if !mail.is_whole() {
+            return false;
+        }
+        let letters: Vec<Letter<S>> = sharing.mail.take().map(Mail::finish).unwrap_or_default();
+        training.answer(letters);
+        self.state = State::Training;
+        true
+    }
+
+    /// Begins the epoch of a committed round that this node has adopted.
+    pub(super) fn begin_epoch(&mut self, certificate: &Certificate) {
+        let (Some(sharing), Some(training)) = (&mut self.sharing, &mut self.training) else { return };
+        let counts = |member: &&crate::cluster::Member| member.weights.first().is_some_and(|weight| *weight > 0.0);
+        let team: Vec<_> = certificate.members.iter().filter(|member| sharing.site.contains(&member.node)).collect();
+        let own = self.node.id();
+        let Some(me) = team.iter().position(|member| member.node == own) else { return };
+        let most = |weight: f64, members: &[&crate::cluster::Member]| {
+            let counted = members.iter().filter(|member| member.weights.first().is_some_and(|own| *own > weight));
+            counted.map(|member| member.iteration).max()
+        };
+        let everybody: Vec<_> = certificate.members.iter().filter(counts).collect();
+        let iteration = most(0.5, &team).or_else(|| most(0.0, &team)).or_else(|| most(0.0, &everybody));
+        let iteration = iteration.unwrap_or_else(|| training.iteration());
+        let divides = team.iter().any(|member| member.weights.first() != Some(&1.0));
+        let id = certificate.id();
+        let members = team.iter().map(|member| (member.node, member.incarnation)).collect::<Vec<_>>();
+        if divides {
+            training.divide(members.len(), me, iteration);
+        }
+        sharing.begin(Epoch { certificate: id, id: id.digest.0, members, me });
+        let ahead = core::mem::take(&mut sharing.ahead);
+        for (from, bytes) in ahead {
+            if Note::read(&bytes).is_some_and(|(_, epoch, ..)| epoch == id.digest.0) {
+                self.told(from, &bytes);
+            }
+        }
+    }
+
+    /// Contributes once more before it finishes: whoever comes back later is healed with the end, not with the beginning of
+    /// the last epoch. Answers whether it did.
+    pub(super) fn says_farewell(&mut self, now: Instant) -> bool {
+        let Some(sharing) = &mut self.sharing else { return false };
+        if sharing.epoch.is_none() || core::mem::replace(&mut sharing.farewell, true) {
+            return false;
+        }
+        self.contribute(now, &Request::default());
+        true
+    }
+
+    /// Goes on after a contribution that came to nothing.
+    pub(super) fn go_on_without(&mut self, why: AbandonReason) {
+        let (Some(sharing), Some(training)) = (&mut self.sharing, &mut self.training) else { return };
+        if why == AbandonReason::NotFinite {
+            let reason = format!(
+                "step {}: the parameters are not finite; a smaller learning rate or more damping may help",
+                self.iteration
+            );
+            self.failure.get_or_insert(TrainingError { kind: ErrorKind::Numeric, reason });
+            return;
+        }
+        if why != AbandonReason::Alone || !sharing.forming {
+            return;
+        }
+        let trusted = sharing.trusted;
+        training.divide(1, 0, training.iteration());
+        let members = vec![(self.node.id(), self.node.incarnation())];
+        sharing.begin(Epoch { certificate: self.node.last(), id: 0, members, me: 0 });
+        // Nobody has confirmed what it has.
+        sharing.trusted = trusted;
+    }
+
+    /// Takes note that the training has what it was healed with: the next round is to confirm it.
+    pub(super) fn healed(&mut self) {
+        if let Some(sharing) = &mut self.sharing {
+            (sharing.epoch, sharing.trusted) = (None, false);
+        }
+    }
+}
+
+fn epoch_member(epoch: &Option<Epoch>, member: usize) -> Option<NodeId> {
+    Some(epoch.as_ref()?.members.get(member)?.0)
+}

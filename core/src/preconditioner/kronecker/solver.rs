@@ -1,0 +1,131 @@
+//! The inverse and the eigen form behind one face.
+
+use super::super::division::{Bundle, Division, Share};
+use super::super::eigen::Eigen;
+use super::super::inverse::Inverse;
+use super::super::{Captures, Form, Report};
+use crate::backend::Backend;
+use crate::factor::KroneckerFactors;
+use crate::layer::Block;
+use crate::scalar::Scalar;
+use alloc::boxed::Box;
+
+/// Decomposes and applies.
+pub(super) enum Solver<B: Backend> {
+    Inverse(Box<Inverse<B>>),
+    Eigen(Box<Eigen<B>>),
+}
+
+impl<B: Backend> Solver<B> {
+    pub(super) fn new(
+        backend: &mut B,
+        form: Form,
+        factors: &KroneckerFactors<B>,
+        members: &[usize],
+        lengths: [usize; 2],
+        share: &Share,
+    ) -> Result<Self, B::Error> {
+        Ok(match form {
+            Form::Inverse => Self::Inverse(Box::new(Inverse::new(backend, factors, lengths[0], share)?)),
+            Form::Eigen | Form::Ekfac => {
+                Self::Eigen(Box::new(Eigen::new(backend, factors, members, lengths, form == Form::Ekfac, share)?))
+            }
+        })
+    }
+
+    /// Waits for a refresh that was begun; answers whether there was one.
+    pub(super) fn settle(
+        &mut self,
+        backend: &mut B,
+        factors: &KroneckerFactors<B>,
+        report: &mut Report,
+    ) -> Result<bool, B::Error> {
+        match self {
+            Self::Inverse(inverse) => inverse.settle(backend, factors, report),
+            Self::Eigen(eigen) => eigen.settle(backend, factors, report),
+        }
+    }
+
+    pub(super) fn decompositions(
+        &mut self,
+        backend: &mut B,
+        division: &Division<B>,
+    ) -> Result<Bundle<B::Scalar>, B::Error> {
+        match self {
+            Self::Inverse(inverse) => division.decompositions(backend, inverse.refreshed(), None),
+            Self::Eigen(eigen) => {
+                let (vectors, values, spectra) = eigen.refreshed();
+                division.decompositions(backend, vectors, Some((values, spectra)))
+            }
+        }
+    }
+
+    pub(super) fn take_decompositions(
+        &mut self,
+        backend: &mut B,
+        division: &Division<B>,
+        bundle: &Bundle<B::Scalar>,
+    ) -> Result<(), B::Error> {
+        match self {
+            Self::Inverse(inverse) => division.take_decompositions(backend, bundle, inverse.refreshed(), None),
+            Self::Eigen(eigen) => {
+                let (vectors, values, _) = eigen.refreshed();
+                division.take_decompositions(backend, bundle, vectors, Some(values))
+            }
+        }
+    }
+
+    /// Puts in place of the refreshed decompositions of a block what leaves its gradient as it is at damping λ.
+    pub(super) fn leave_alone(
+        &mut self,
+        backend: &mut B,
+        of: &Block,
+        block: usize,
+        damping: f64,
+    ) -> Result<(), B::Error> {
+        let (s, one) = (B::Scalar::of, B::Scalar::of(1.0));
+        let matrices = match self {
+            Self::Inverse(inverse) => inverse.refreshed(),
+            Self::Eigen(eigen) => {
+                let (vectors, values, spectra) = eigen.refreshed();
+                // The product of two eigenvalues and λ are 1.
+                let root = s(libm::sqrt(f64::max(0.0, 1.0 - damping)));
+                for spectrum in [spectra[block], spectra[spectra.len() / 2 + block]] {
+                    backend.fill(root, spectrum, values)?;
+                }
+                vectors
+            }
+        };
+        for region in [of.a, of.g] {
+            backend.fill(s(0.0), region, matrices)?;
+            backend.fill(one, region.diagonal(), matrices)?;
+        }
+        Ok(())
+    }
+
+    /// `v ←` the preconditioned gradient in every block that is held.
+    pub(super) fn apply(
+        &mut self,
+        backend: &mut B,
+        (blocks, members): (&[Block], &[usize]),
+        (damping, passes): (f64, Option<&dyn Captures<B>>),
+        gradient: &B::Buffer,
+        scratch: &mut B::Buffer,
+        v: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        match self {
+            Self::Inverse(inverse) => inverse.apply(backend, blocks, members, passes, gradient, scratch, v),
+            Self::Eigen(eigen) => eigen.apply(backend, damping, gradient, scratch, v),
+        }
+    }
+
+    pub(super) fn promote(&mut self, backend: &mut B) -> Result<(), B::Error> {
+        match self {
+            Self::Inverse(inverse) => {
+                inverse.promote();
+                Ok(())
+            }
+            Self::Eigen(eigen) => eigen.promote(backend),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Steps that are shared: begun, interrupted wherever others are needed, gone on with, taken back.
+//!
+//! Nothing but the batch and its statistics is spent by a step that is given up: parameters and the optimiser's state change
+//! only once all letters of the step are answered. What they were before is kept for one step more, as the last letters may
+//! have reached one member and not another.
+
+use super::{Trainer, failed, observe};
+use crate::backend::{Backend, Buffer as _};
+use crate::matrix::Region;
+use crate::optimiser::Optimiser;
+use crate::participant::{Summary, TrainingError};
+use crate::placement::Letter;
+use crate::scalar::Scalar;
+use alloc::vec::Vec;
+
+/// How far a shared step has come.
+pub(super) struct Sharing<B: Backend> {
+    /// To be exchanged.
+    letters: Option<Vec<Letter<B::Scalar>>>,
+    /// That have been.
+    answers: Option<Vec<Letter<B::Scalar>>>,
+    before: Before<B>,
+}
+
+/// What the last step changed, as it was before.
+struct Before<B: Backend> {
+    parameters: B::Buffer,
+    optimiser: Vec<B::Buffer>,
+    /// The iteration, if there is one to go back to.
+    iteration: Option<u64>,
+}
+
+impl<B: Backend> Sharing<B> {
+    pub(super) fn new(backend: &mut B, parameters: usize, optimiser: &dyn Optimiser<B>) -> Result<Self, B::Error> {
+        let state = optimiser.state().iter().map(|buffer| backend.allocate(buffer.len()));
+        let optimiser = state.collect::<Result<Vec<_>, _>>()?;
+        let before = Before { parameters: backend.allocate(parameters)?, optimiser, iteration: None };
+        Ok(Self { letters: None, answers: None, before })
+    }
+}
+
+impl<B: Backend> Before<B> {
+    /// Copies parameters and state into this, or back.
+    fn copy(
+        &mut self,
+        backend: &mut B,
+        parameters: &mut B::Buffer,
+        optimiser: &mut dyn Optimiser<B>,
+        back: bool,
+    ) -> Result<(), B::Error> {
+        let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
+        let mut copy = |here: &mut B::Buffer, there: &mut B::Buffer| {
+            let all = Region::vector(0, here.len());
+            let (from, to) = if back { (here, there) } else { (there, here) };
+            backend.axpby(one, from, zero, to, all)
+        };
+        copy(&mut self.parameters, parameters)?;
+        self.optimiser.iter_mut().zip(optimiser.state_mut()).try_for_each(|(here, there)| copy(here, there))
+    }
+}
+
+impl<B: Backend> Trainer<B> {
+    /// Makes the next part of a step: up to the next letters, or to its end.
+    pub(super) fn share(&mut self) -> Result<Summary, TrainingError> {
+        let step = self.progress.iteration;
+        let answers = self.sharing.as_mut().and_then(|sharing| sharing.answers.take());
+        if answers.is_none() {
+            self.finish_tickets()?;
+            self.passes(step).map_err(|error| failed(step, error))?;
+        }
+        if self.advance(step, answers).map_err(|error| failed(step, error))? {
+            return Ok(Summary { samples: 0, loss: self.progress.loss });
+        }
+        let samples = (self.options.batch * self.options.micro_batches) as u64;
+        self.progress.iteration += 1;
+        self.progress.samples += samples;
+        if step == 0 {
+            self.finish_tickets()?;
+        }
+        Ok(Summary { samples, loss: self.progress.loss })
+    }
+
+    /// Answers whether there are letters to be exchanged.
+    fn advance(&mut self, step: u64, answers: Option<Vec<Letter<B::Scalar>>>) -> Result<bool, B::Error> {
+        let Self { backend, network, preconditioner, optimiser, options, accumulated, direction, sharing, .. } = self;
+        let Some(sharing) = sharing else { return Ok(false) };
+        let rate = options.rate.value(step);
+        let gradient = (accumulated.as_ref().unwrap_or(&network.gradient), options.micro_batches);
+        sharing.letters = preconditioner.share(backend, rate, gradient, answers, direction)?;
+        if sharing.letters.is_some() {
+            return Ok(true);
+        }
+        sharing.before.copy(backend, &mut network.parameters, &mut **optimiser, false)?;
+        sharing.before.iteration = Some(step);
+        optimiser.step(backend, rate, direction, &mut network.parameters)?;
+        Ok(false)
+    }
+
+    pub(super) fn letters(&mut self) -> Option<Vec<Letter<B::Scalar>>> {
+        self.sharing.as_mut()?.letters.take()
+    }
+
+    pub(super) fn answer(&mut self, letters: Vec<Letter<B::Scalar>>) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.answers = Some(letters);
+        }
+    }
+
+    /// Gives up the step under way.
+    pub(super) fn give_up(&mut self) {
+        if let Some(sharing) = &mut self.sharing {
+            (sharing.letters, sharing.answers) = (None, None);
+            self.preconditioner.give_up();
+            self.loss_ticket = None;
+        }
+    }
+
+    /// Goes back to before the last step, if that is known.
+    pub(super) fn retract(&mut self) -> Result<(), B::Error> {
+        self.give_up();
+        let Self { backend, network, preconditioner, optimiser, sharing, progress, options, .. } = self;
+        let Some(Sharing { before, .. }) = sharing else { return Ok(()) };
+        let Some(iteration) = before.iteration.take() else { return Ok(()) };
+        before.copy(backend, &mut network.parameters, &mut **optimiser, true)?;
+        optimiser.resume(optimiser.steps().saturating_sub(1));
+        progress.samples -= (progress.iteration - iteration) * (options.batch * options.micro_batches) as u64;
+        progress.iteration = iteration;
+        preconditioner.resume(iteration);
+        Ok(())
+    }
+
+    /// Divides the work anew; steps go on from `iteration`.
+    pub(super) fn divide(&mut self, members: usize, me: usize, iteration: u64) -> Result<(), B::Error> {
+        self.give_up();
+        let Self { backend, network, preconditioner, optimiser, sharing, progress, .. } = self;
+        if let Some(sharing) = sharing {
+            sharing.before.iteration = None;
+        }
+        progress.iteration = iteration;
+        optimiser.resume(iteration);
+        preconditioner.resume(iteration);
+        preconditioner.join(backend, members, me)?;
+        observe(network, &mut **preconditioner);
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! Who shares every step, and how its work is divided.
+
+use anyhow::{Result, bail};
+use clap::Args;
+use kronfleet_core::placement::Placement;
+use kronfleet_core::transport::NodeId;
+use std::fmt;
+use std::str::FromStr;
+
+/// How the work of a shared step is divided.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Inner {
+    /// Everybody decomposes everything.
+    DKfac,
+    /// Owners decompose; everybody has all statistics.
+    Mpd,
+    /// Small factors are decomposed everywhere, large ones once.
+    Spd,
+    /// This share of the members holds the decompositions of a layer.
+    Kaisa(f64),
+    /// Statistics go to the owner only.
+    OwnerReduce,
+    /// Owners use the statistics of their own batches.
+    DpKfac,
+}
+
+impl Inner {
+    /// The rule by which work is divided; decompositions are eigenvectors or inverses.
+    pub fn placement(self, eigen: bool) -> Placement {
+        match self {
+            Self::DKfac => Placement::d_kfac(),
+            Self::Mpd => Placement::mpd(eigen),
+            Self::Spd => Placement::spd(),
+            Self::Kaisa(share) => Placement::kaisa(share),
+            Self::OwnerReduce => Placement::owner_reduce(),
+            Self::DpKfac => Placement::dp_kfac(),
+        }
+    }
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DKfac => f.write_str("d-kfac"),
+            Self::Mpd => f.write_str("mpd"),
+            Self::Spd => f.write_str("spd"),
+            Self::Kaisa(share) => write!(f, "kaisa:{share}"),
+            Self::OwnerReduce => f.write_str("owner-reduce"),
+            Self::DpKfac => f.write_str("dp-kfac"),
+        }
+    }
+}
+
+impl FromStr for Inner {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        Ok(match text {
+            "d-kfac" => Self::DKfac,
+            "mpd" => Self::Mpd,
+            "spd" => Self::Spd,
+            "owner-reduce" => Self::OwnerReduce,
+            "dp-kfac" => Self::DpKfac,
+            _ => {
+                let share = text.strip_prefix("kaisa:").and_then(|share| share.parse().ok());
+                match share.filter(|share| (0.0..=1.0).contains(share)) {
+                    Some(share) => Self::Kaisa(share),
+                    None => {
+                        return Err(format!(
+                            "{text:?} is no way to divide a step; use dp-kfac, owner-reduce, mpd, d-kfac, spd or kaisa:SHARE \
+                             with a share from 0 to 1"
+                        ));
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// How sites that share steps among themselves stay together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outer {
+    /// All average their weights every so many iterations.
+    Periodic(u64),
+}
+
+impl FromStr for Outer {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let interval = text.strip_prefix("periodic:").and_then(|interval| interval.parse().ok());
+        interval
+            .filter(|interval| *interval > 0)
+            .map(Self::Periodic)
+            .ok_or_else(|| format!("{text:?} is no way for sites to stay together; use periodic:N with N iterations"))
+    }
+}
+
+/// Who shares every step, and how its work is divided.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Shared steps")]
+pub struct SharingSettings {
+    /// Share every step among the nodes, whoever of them is there, and divide the work of its preconditioning: dp-kfac,
+    /// owner-reduce, mpd, d-kfac, spd or kaisa:SHARE. Takes the place of --policy
+    #[arg(long, value_name = "PLACEMENT")]
+    pub inner: Option<Inner>,
+    /// With --inner: how sites, each of which shares its steps, stay together: periodic:N averages weights every N
+    /// iterations. Without this, all nodes are one site
+    #[arg(long, value_name = "periodic:N", requires = "inner")]
+    pub outer: Option<Outer>,
+    /// With --outer: into how many sites the nodes are divided, neighbours together
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub sites: u32,
+}
+
+impl SharingSettings {
+    /// The nodes that share steps with `node`, if steps are shared.
+    pub fn site(&self, node: NodeId, nodes: u32) -> Option<Vec<NodeId>> {
+        self.inner?;
+        let sites = if self.outer.is_some() { self.sites } else { 1 };
+        let of = |node: u32| u64::from(node) * u64::from(sites) / u64::from(nodes);
+        Some((0..nodes).filter(|&other| of(other) == of(node.0)).map(NodeId).collect())
+    }
+
+    /// Whether the settings fit each other.
+    ///
+    /// # Errors
+    /// If there are fewer nodes than sites; with the remedy.
+    pub fn check(&self, nodes: u32) -> Result<()> {
+        if self.outer.is_some() && self.sites > nodes {
+            bail!("--sites {} of --nodes {nodes} would have empty ones: ask for fewer", self.sites);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_is_read_as_it_is_written_and_others_are_refused() {
+        for text in ["d-kfac", "mpd", "spd", "kaisa:0.25", "owner-reduce", "dp-kfac"] {
+            assert_eq!(text.parse::<Inner>().map(|inner| inner.to_string()).as_deref(), Ok(text));
+        }
+        assert!("kaisa:2".parse::<Inner>().is_err_and(|error| error.contains("from 0 to 1")));
+        assert!("periodic:0".parse::<Outer>().is_err());
+    }
+
+    #[test]
+    fn sites_are_neighbours_and_all_nodes_have_one() {
+        let sharing = SharingSettings { inner: Some(Inner::DpKfac), outer: Some(Outer::Periodic(5)), sites: 2 };
+        let site = |node| sharing.site(NodeId(node), 5).expect("steps are shared");
+        assert_eq!(site(0), [NodeId(0), NodeId(1), NodeId(2)]);
+        assert_eq!(site(4), [NodeId(3), NodeId(4)]);
+        assert!(sharing.check(1).is_err());
+    }
+}
