@@ -19,7 +19,7 @@ use self::sharing::Sharing;
 use crate::cluster::{AbandonReason, Contribution, Node, Outcome, Persisted, Settings, Status};
 use crate::error::ErrorKind;
 use crate::mutant::mutant;
-use crate::placement::Letter;
+use crate::placement::Letters;
 use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Request};
 use crate::process::{Process, Task, Work};
 use crate::scalar::Scalar;
@@ -97,12 +97,12 @@ pub trait Training<S: Scalar>: Send {
     }
 
     /// What has to be exchanged before the step goes on; nothing if the last call of [`step`](Self::step) has ended one.
-    fn letters(&mut self) -> Option<Vec<Letter<S>>> {
+    fn letters(&mut self) -> Option<Letters<S>> {
         None
     }
 
     /// Takes the letters back as they were answered.
-    fn answer(&mut self, letters: Vec<Letter<S>>) {
+    fn answer(&mut self, letters: Letters<S>) {
         let _ = letters;
     }
 

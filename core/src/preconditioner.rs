@@ -51,7 +51,7 @@ use crate::backend::Backend;
 use crate::factor::KroneckerFactors;
 use crate::layer::{Block, Capture, Observer};
 use crate::matrix::Region;
-use crate::placement::Letter;
+use crate::placement::Letters;
 use crate::transport::TransportError;
 use alloc::vec::Vec;
 
@@ -237,9 +237,9 @@ pub trait Preconditioner<B: Backend>: Send {
         backend: &mut B,
         learning_rate: f64,
         gradient: (&B::Buffer, usize),
-        answers: Option<Vec<Letter<B::Scalar>>>,
+        answers: Option<Letters<B::Scalar>>,
         direction: &mut B::Buffer,
-    ) -> Result<Option<Vec<Letter<B::Scalar>>>, B::Error> {
+    ) -> Result<Option<Letters<B::Scalar>>, B::Error> {
         let _ = (backend, learning_rate, gradient, answers, direction);
         unreachable!("steps that are not shared have nothing to exchange")
     }

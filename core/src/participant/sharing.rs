@@ -21,7 +21,7 @@ use super::{Participant, State, Training, TrainingError};
 use crate::cluster::{AbandonReason, Certificate, CertificateId, Incarnation, Liveness, Status};
 use crate::collective::Fault;
 use crate::error::ErrorKind;
-use crate::placement::{Letter, Mail};
+use crate::placement::{Letters, Mail};
 use crate::policy::Request;
 use crate::scalar::Scalar;
 use crate::time::Instant;
@@ -498,7 +498,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         if !mail.is_whole() {
             return false;
         }
-        let letters: Vec<Letter<S>> = sharing.mail.take().map(Mail::finish).unwrap_or_default();
+        let letters: Letters<S> = sharing.mail.take().map(Mail::finish).unwrap_or_default();
         training.answer(letters);
         self.state = State::Training;
         true

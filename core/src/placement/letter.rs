@@ -14,6 +14,9 @@ pub struct Letter<S> {
     pub values: Vec<S>,
 }
 
+/// The letters of a stage.
+pub type Letters<S> = Vec<Letter<S>>;
+
 /// Who has a part in a [`Letter`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {

@@ -5,7 +5,7 @@ use crate::backend::Backend;
 use crate::layer::Block;
 use crate::matrix::Region;
 use crate::mutant::mutant;
-use crate::placement::{Letter, Load, Plan, Route, Statistics, Wire};
+use crate::placement::{Letter, Letters, Load, Plan, Route, Statistics, Wire};
 use crate::transport::TransportError;
 use alloc::boxed::Box;
 use alloc::vec;
@@ -19,6 +19,19 @@ pub struct Member<S> {
     pub me: usize,
     /// The way to the others.
     pub wire: Box<dyn Wire<S>>,
+}
+
+/// A member's place, with a wire or without: then somebody else carries its letters.
+pub(super) struct Seat<S> {
+    pub(super) plan: Plan,
+    pub(super) me: usize,
+    pub(super) wire: Option<Box<dyn Wire<S>>>,
+}
+
+impl<S> From<Member<S>> for Seat<S> {
+    fn from(Member { plan, me, wire }: Member<S>) -> Self {
+        Self { plan, me, wire: Some(wire) }
+    }
 }
 
 /// Which work is this member's.
@@ -44,7 +57,6 @@ impl Share {
 pub(super) struct Division<B: Backend> {
     plan: Plan,
     me: usize,
-    /// Absent where somebody else carries letters.
     wire: Option<Box<dyn Wire<B::Scalar>>>,
     blocks: Vec<Block>,
     parameters: usize,
@@ -54,7 +66,7 @@ pub(super) struct Division<B: Backend> {
 /// Letters of one stage, the same on all members, and what of a buffer is in each of them; those that the member has no
 /// part in have no values.
 pub(super) struct Bundle<S> {
-    letters: Vec<Letter<S>>,
+    letters: Letters<S>,
     contents: Vec<Content>,
 }
 
@@ -88,7 +100,7 @@ impl<S> Bundle<S> {
     }
 
     /// Takes the letters out, to be answered.
-    pub(super) fn send(&mut self) -> Vec<Letter<S>> {
+    pub(super) fn send(&mut self) -> Letters<S> {
         core::mem::take(&mut self.letters)
     }
 
@@ -97,7 +109,7 @@ impl<S> Bundle<S> {
     /// # Panics
     /// If they are not as many.
     #[track_caller]
-    pub(super) fn answered(self, letters: Vec<Letter<S>>) -> Self {
+    pub(super) fn answered(self, letters: Letters<S>) -> Self {
         assert_eq!(letters.len(), self.contents.len(), "letters answered");
         Self { letters, ..self }
     }
@@ -107,12 +119,7 @@ impl<B: Backend> Division<B> {
     /// # Panics
     /// If the plan was made for other blocks, or there is no such member.
     #[track_caller]
-    pub(super) fn new(
-        blocks: &[Block],
-        parameters: usize,
-        (plan, me): (Plan, usize),
-        wire: Option<Box<dyn Wire<B::Scalar>>>,
-    ) -> Self {
+    pub(super) fn new(blocks: &[Block], parameters: usize, Seat { plan, me, wire }: Seat<B::Scalar>) -> Self {
         let loads: Vec<Load> = blocks.iter().map(Load::from).collect();
         assert_eq!(loads, plan.loads(), "the plan was made for other blocks");
         assert!(me < plan.members(), "member {me} of {}", plan.members());
@@ -122,7 +129,7 @@ impl<B: Backend> Division<B> {
     /// The same work with another plan.
     #[track_caller]
     pub(super) fn redivide(&mut self, plan: Plan, me: usize) {
-        *self = Self::new(&self.blocks, self.parameters, (plan, me), self.wire.take());
+        *self = Self::new(&self.blocks, self.parameters, Seat { plan, me, wire: self.wire.take() });
     }
 
     pub(super) fn plan(&self) -> &Plan {
@@ -224,7 +231,7 @@ impl<B: Backend> Division<B> {
             }
             if mutant!(ReducedTwice) {
                 let own = gather(backend, statistics, &content.matrices)?;
-                values.iter_mut().zip(own).for_each(|(value, own)| *value = *value + own);
+                values.iter_mut().zip(own).for_each(|(value, own)| *value += own);
             }
             scatter(backend, statistics, &content.matrices, &values)?;
         }

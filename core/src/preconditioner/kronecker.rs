@@ -7,17 +7,16 @@ mod solver;
 use self::curvature::Curvature;
 use self::solver::Solver;
 use super::clip::Clip;
-use super::division::{Bundle, Division, Member, Share};
+use super::division::{Bundle, Division, Member, Seat, Share};
 use super::state::{BlockState, State};
 use super::{Captures, Fisher, Form, Options, Preconditioner, Refresh, Report, Taps, gaps};
 use crate::backend::{Backend, Map, MapJob};
 use crate::factor::KroneckerFactors;
 use crate::layer::{Block, Observer};
 use crate::matrix::Region;
-use crate::placement::{Letter, Load, Placement, Plan, Wire, Work};
+use crate::placement::{Letters, Load, Placement, Plan, Work};
 use crate::scalar::Scalar;
 use crate::transport::TransportError;
-use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -122,7 +121,8 @@ impl<B: Backend> Kronecker<B> {
         let options = Options { refresh: Refresh::Immediate, ..options };
         let loads = blocks.iter().filter(|block| !options.exclude.contains(&block.name)).map(Load::from);
         let plan = Plan::new(&placement, &loads.collect::<Vec<_>>(), 1, &work);
-        let mut kfac = Self::build(backend, blocks, [statistics, parameters], options, Some((plan, 0, None)))?;
+        let mut kfac =
+            Self::build(backend, blocks, [statistics, parameters], options, Some(Seat { plan, me: 0, wire: None }))?;
         let known = vec![false; kfac.members.len()];
         kfac.elastic = Some(Elastic { placement, work, stage: None, known, divided_anew: true });
         Ok(kfac)
@@ -150,8 +150,7 @@ impl<B: Backend> Kronecker<B> {
         member: Member<B::Scalar>,
     ) -> Result<Self, B::Error> {
         assert!(options.form != Form::Ekfac, "EKFAC cannot be divided among members: choose the inverse or eigen form");
-        let Member { plan, me, wire } = member;
-        Self::build(backend, blocks, [statistics, parameters], options, Some((plan, me, Some(wire))))
+        Self::build(backend, blocks, [statistics, parameters], options, Some(member.into()))
     }
 
     #[track_caller]
@@ -160,7 +159,7 @@ impl<B: Backend> Kronecker<B> {
         blocks: &[Block],
         [statistics, parameters]: [usize; 2],
         options: Options,
-        member: Option<(Plan, usize, Option<Box<dyn Wire<B::Scalar>>>)>,
+        seat: Option<Seat<B::Scalar>>,
     ) -> Result<Self, B::Error> {
         if let Err(error) = options.check(blocks) {
             panic!("{error}");
@@ -171,10 +170,8 @@ impl<B: Backend> Kronecker<B> {
         assert!(taken.iter().all(|region| region.is_packed()), "the parameters of a block are a packed matrix");
         let clip = Clip::new(backend, &blocks, options.clip)?;
         let curvature = Curvature::new(backend, &blocks, parameters)?;
-        let division = match member {
-            Some((plan, me, wire)) => {
-                Some((Division::new(&blocks, parameters, (plan, me), wire), backend.allocate(parameters)?))
-            }
+        let division = match seat {
+            Some(seat) => Some((Division::new(&blocks, parameters, seat), backend.allocate(parameters)?)),
             None => None,
         };
         let (division, mean) = division.unzip();
@@ -384,9 +381,9 @@ where
         backend: &mut B,
         learning_rate: f64,
         (gradient, count): (&B::Buffer, usize),
-        answers: Option<Vec<Letter<B::Scalar>>>,
+        answers: Option<Letters<B::Scalar>>,
         direction: &mut B::Buffer,
-    ) -> Result<Option<Vec<Letter<B::Scalar>>>, B::Error> {
+    ) -> Result<Option<Letters<B::Scalar>>, B::Error> {
         self.go_on(backend, learning_rate, (gradient, count), answers, direction)
     }
 

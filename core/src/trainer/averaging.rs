@@ -22,7 +22,7 @@ use crate::backend::{Backend, Buffer as _};
 use crate::cluster::Contribution;
 use crate::matrix::Region;
 use crate::participant::{Summary, Training, TrainingError};
-use crate::placement::Letter;
+use crate::placement::Letters;
 use crate::policy::Request;
 use crate::scalar::Scalar;
 use alloc::format;
@@ -206,11 +206,11 @@ where
         self.sharing.is_some()
     }
 
-    fn letters(&mut self) -> Option<Vec<Letter<B::Scalar>>> {
+    fn letters(&mut self) -> Option<Letters<B::Scalar>> {
         Trainer::letters(self)
     }
 
-    fn answer(&mut self, letters: Vec<Letter<B::Scalar>>) {
+    fn answer(&mut self, letters: Letters<B::Scalar>) {
         Trainer::answer(self, letters);
     }
 

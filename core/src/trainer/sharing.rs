@@ -9,16 +9,16 @@ use crate::backend::{Backend, Buffer as _};
 use crate::matrix::Region;
 use crate::optimiser::Optimiser;
 use crate::participant::{Summary, TrainingError};
-use crate::placement::Letter;
+use crate::placement::Letters;
 use crate::scalar::Scalar;
 use alloc::vec::Vec;
 
 /// How far a shared step has come.
 pub(super) struct Sharing<B: Backend> {
     /// To be exchanged.
-    letters: Option<Vec<Letter<B::Scalar>>>,
+    letters: Option<Letters<B::Scalar>>,
     /// That have been.
-    answers: Option<Vec<Letter<B::Scalar>>>,
+    answers: Option<Letters<B::Scalar>>,
     before: Before<B>,
 }
 
@@ -81,7 +81,7 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// Answers whether there are letters to be exchanged.
-    fn advance(&mut self, step: u64, answers: Option<Vec<Letter<B::Scalar>>>) -> Result<bool, B::Error> {
+    fn advance(&mut self, step: u64, answers: Option<Letters<B::Scalar>>) -> Result<bool, B::Error> {
         let Self { backend, network, preconditioner, optimiser, options, accumulated, direction, sharing, .. } = self;
         let Some(sharing) = sharing else { return Ok(false) };
         let rate = options.rate.value(step);
@@ -96,11 +96,11 @@ impl<B: Backend> Trainer<B> {
         Ok(false)
     }
 
-    pub(super) fn letters(&mut self) -> Option<Vec<Letter<B::Scalar>>> {
+    pub(super) fn letters(&mut self) -> Option<Letters<B::Scalar>> {
         self.sharing.as_mut()?.letters.take()
     }
 
-    pub(super) fn answer(&mut self, letters: Vec<Letter<B::Scalar>>) {
+    pub(super) fn answer(&mut self, letters: Letters<B::Scalar>) {
         if let Some(sharing) = &mut self.sharing {
             sharing.answers = Some(letters);
         }

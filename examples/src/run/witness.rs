@@ -3,7 +3,7 @@
 use super::survivor::Survivor;
 use kronfleet_core::cluster::Contribution;
 use kronfleet_core::participant::{Summary, Training, TrainingError};
-use kronfleet_core::placement::Letter;
+use kronfleet_core::placement::Letters;
 use kronfleet_core::policy::Request;
 
 /// A trainer that keeps a copy of what it last contributed until somebody takes it.
@@ -52,11 +52,11 @@ impl Training<f32> for Witness {
         self.trainer.is_shared()
     }
 
-    fn letters(&mut self) -> Option<Vec<Letter<B::Scalar>>> {
+    fn letters(&mut self) -> Option<Letters<B::Scalar>> {
         Training::letters(&mut self.trainer)
     }
 
-    fn answer(&mut self, letters: Vec<Letter<B::Scalar>>) {
+    fn answer(&mut self, letters: Letters<B::Scalar>) {
         Training::answer(&mut self.trainer, letters);
     }
 

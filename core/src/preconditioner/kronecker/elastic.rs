@@ -2,9 +2,8 @@
 
 use super::{Kronecker, Stage};
 use crate::backend::Backend;
-use crate::placement::Letter;
+use crate::placement::Letters;
 use crate::scalar::Scalar;
-use alloc::vec::Vec;
 
 impl<B: Backend> Kronecker<B> {
     /// Goes on with a shared step until the others are needed, or it ends; see
@@ -14,9 +13,9 @@ impl<B: Backend> Kronecker<B> {
         backend: &mut B,
         learning_rate: f64,
         (gradient, count): (&B::Buffer, usize),
-        answers: Option<Vec<Letter<B::Scalar>>>,
+        answers: Option<Letters<B::Scalar>>,
         direction: &mut B::Buffer,
-    ) -> Result<Option<Vec<Letter<B::Scalar>>>, B::Error> {
+    ) -> Result<Option<Letters<B::Scalar>>, B::Error> {
         let takes = self.takes();
         let mut answered = match (answers, self.elastic.as_mut().and_then(|elastic| elastic.stage.take())) {
             (Some(letters), Some((stage, bundle))) => Some((stage, bundle.answered(letters))),
