@@ -42,6 +42,9 @@ fn main() -> Result<()> {
     }
     let keeping = Keeping::open(checkpoints, || workshop.identity::<f32>(&text, averaging.nodes))?;
     let (faults, trace) = match (again, &network.trace) {
+        (Some(Again::Events(_)), _) if averaging.sharing.inner.is_some() => {
+            bail!("event logs say nothing of shared steps: a run with --inner cannot be replayed from them");
+        }
         (Some(Again::Events(recorded)), _) => {
             folder.write("faults.txt", &recorded.faults.to_string())?;
             let (mut story, model) = fleet.retrace(&recorded)?;

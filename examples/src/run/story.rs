@@ -27,6 +27,9 @@ pub struct NodeStory {
     /// Decompositions of single blocks that were repeated in double precision, failed for good, or gave way to the
     /// identity.
     pub decompositions: [u64; 3],
+    /// Of shared steps, since its last start: epochs, steps abandoned, steps taken back, and steps of single blocks that left
+    /// their gradient as it was because their owner had no statistics yet.
+    pub shared: [u64; 4],
 }
 
 /// One line of `metrics.csv`.
@@ -190,6 +193,11 @@ impl Story {
         [sum(0), sum(1), sum(2)]
     }
 
+    /// What came of shared steps, of all nodes.
+    fn shared(&self) -> [u64; 4] {
+        std::array::from_fn(|index| self.nodes.iter().map(|node| node.shared[index]).sum())
+    }
+
     /// Mean and worst accuracy of the nodes' own models.
     pub fn own(&self) -> Option<(f64, f64)> {
         let own: Vec<f64> = self.nodes.iter().filter_map(|node| node.accuracy).collect();
@@ -222,6 +230,13 @@ impl Story {
     /// The line for machines.
     pub fn json(&self) -> String {
         let own = self.own();
+        let [epochs, abandoned, retracted, unpreconditioned] = self.shared();
+        let shared = serde_json::json!({
+            "epochs": epochs,
+            "abandoned": abandoned,
+            "retracted": retracted,
+            "unpreconditioned": unpreconditioned,
+        });
         serde_json::json!({
             "accuracy": self.accuracy(),
             "accuracy_own_mean": own.map(|own| own.0),
@@ -255,6 +270,7 @@ impl Story {
             "decompositions_repeated": self.decompositions()[0],
             "decompositions_failed": self.decompositions()[1],
             "decompositions_given_up": self.decompositions()[2],
+            "shared": shared,
             "seed": self.seed,
             "interrupted": self.interrupted,
             "resumed": self.resumed,
@@ -312,6 +328,15 @@ impl Story {
         }
         let names = ["decompositions repeated", "decompositions failed", "decompositions given up"];
         for (name, count) in names.into_iter().zip(self.decompositions()).filter(|&(_, count)| count > 0) {
+            summary.row([name, &count.to_string()]);
+        }
+        let names = [
+            "epochs of shared steps",
+            "shared steps abandoned",
+            "shared steps taken back",
+            "blocks left alone by owners without statistics",
+        ];
+        for (name, count) in names.into_iter().zip(self.shared()).filter(|&(_, count)| count > 0) {
             summary.row([name, &count.to_string()]);
         }
         summary.row(["seed", &self.seed.to_string()]);

@@ -231,6 +231,7 @@ impl<J: Judge> Watch<J> {
             self.step(now, node, participant, online, samples - self.samples[index]);
             self.samples[index] = samples;
         }
+        let shared = participant.shared();
         if let Some(witness) = participant.training_mut().filter(|_| finishes) {
             let last = witness.trainer.settle().map_err(|error| anyhow!("{node}: {error}"))?;
             self.loss(node, last.loss);
@@ -238,6 +239,9 @@ impl<J: Judge> Watch<J> {
             let story = &mut self.story.nodes[index];
             story.statistics_refused = report.refused;
             story.decompositions = [report.retried, report.kept, report.identities];
+            if let Some(shared) = shared {
+                story.shared = [shared.epochs, shared.abandoned, shared.retracted, report.unpreconditioned];
+            }
         }
         if let Some(loss) = participant.training_mut().and_then(|witness| witness.trainer.take_loss()) {
             let loss = DeviceLoss { node: node.0, iteration: loss.iteration, reason: loss.reason };
