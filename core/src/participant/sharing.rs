@@ -13,7 +13,7 @@
 //!   by two: that takes the gradients of all.
 //! - Survivors then contribute to the round that begins the next epoch, and call (`Call`) whoever of the site is elsewhere.
 //!
-//! A node that was started again has nothing and counts nothing in the round; one that was cut off from the majority of its
+//! A node that was started again has nothing and counts as good as nothing in the round; one that was cut off from the majority of its
 //! epoch counts next to nothing. Both take over what the others have: they are healed, not trusted. Only where nobody else
 //! is left does the state of such a node go on.
 
@@ -43,6 +43,9 @@ const STAGES: u64 = 3;
 const AHEAD: usize = 64 << 20;
 /// What a node that no epoch has confirmed counts: as good as nothing beside those that count, everything without them.
 const UNTRUSTED: f64 = 1e-9;
+/// What a node counts that has only begun: nothing beside anybody who has come further. Where all have only begun they have
+/// the same.
+const FRESH: f64 = 1e-30;
 /// What a member counts in a round that divides the work anew. Whoever counts exactly 1 is in the midst of its epoch.
 const DIVIDING: f64 = 1.0 - 1e-6;
 /// How far a node is that does not belong to the epoch that was asked about.
@@ -233,7 +236,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     pub(super) fn shared_request(&self, request: &Request) -> Request {
         let Some(sharing) = &self.sharing else { return *request };
         let weight = match (self.iteration, sharing.trusted, sharing.forming) {
-            (0, ..) => 0.0,
+            (0, ..) => FRESH,
             (_, true, false) => 1.0,
             (_, true, true) => DIVIDING,
             // Of several such nodes, the one that has come furthest.

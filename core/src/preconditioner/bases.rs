@@ -58,7 +58,9 @@ impl<B: Backend> Bases<B> {
             return Ok(false);
         }
         self.eigen.refresh(backend, &mut self.factors)?;
-        self.eigen.finish(backend, &self.factors, None, &mut self.report)?;
+        if self.eigen.settle(backend, &self.factors, &mut self.report)? {
+            self.eigen.promote(backend)?;
+        }
         self.due = false;
         self.report.refreshes += 1;
         Ok(true)
