@@ -96,7 +96,7 @@ mod catalogue {
         LossHidden: "Samples that healing loses are not reported.",
         ReducedTwice: "A member's own statistics are added to the mean that already has them.",
         OwnersSwapped: "The owner of A decomposes G, and that of G decomposes A.",
-        BucketShared: "Directions of two owners go into one bucket if they are of the same size.",
+        BucketShared: "The directions of two owners that have one layer each go into one bucket.",
         BatchIgnored: "The mean over members takes no account of how many samples each has.",
     }
 

@@ -327,9 +327,8 @@ impl<B: Backend> Division<B> {
                     continue;
                 }
                 let packed = Packed { region: self.blocks[layer].parameters, triangle: false };
-                let size = |layers: &[Packed]| layers.iter().map(Packed::len).sum::<usize>();
                 let same = |(other, _, layers): &&mut (usize, Vec<usize>, Vec<Packed>)| {
-                    *other == from || (mutant!(BucketShared) && size(layers) == packed.len())
+                    *other == from || (mutant!(BucketShared) && layers.len() == 1)
                 };
                 match turns.iter_mut().find(same) {
                     Some((_, _, layers)) => layers.push(packed),
