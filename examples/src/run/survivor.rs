@@ -12,6 +12,7 @@ use anyhow::Result;
 use kronfleet_core::cluster::Contribution;
 use kronfleet_core::error::ErrorKind;
 use kronfleet_core::participant::{Summary, Training, TrainingError};
+use kronfleet_core::placement::Letters;
 use kronfleet_core::policy::Request;
 use kronfleet_core::preconditioner::Report;
 use kronfleet_core::trainer::{Checkpoint, Progress};
@@ -47,7 +48,12 @@ impl Survivor {
     }
 
     /// One that `spare` replaces where its device is lost.
+    ///
+    /// One that shares its steps has no spare: the others would have to begin anew with it, as they do when it leaves.
     pub fn with_spare(compute: Box<dyn Compute>, spare: Spare<dyn Compute>) -> Self {
+        if compute.is_shared() {
+            return Self::new(compute);
+        }
         Self { spare: Some(spare), ..Self::new(compute) }
     }
 
@@ -179,6 +185,30 @@ impl Training<f32> for Survivor {
         }
         self.compute.adopt(average, healed);
         self.is_replaced();
+    }
+
+    fn is_shared(&self) -> bool {
+        self.compute.is_shared()
+    }
+
+    fn letters(&mut self) -> Option<Letters<f32>> {
+        self.compute.letters()
+    }
+
+    fn answer(&mut self, letters: Letters<f32>) {
+        self.compute.answer(letters);
+    }
+
+    fn give_up(&mut self) {
+        self.compute.give_up();
+    }
+
+    fn retract(&mut self) {
+        self.compute.retract();
+    }
+
+    fn divide(&mut self, members: usize, me: usize, iteration: u64) {
+        self.compute.divide(members, me, iteration);
     }
 }
 

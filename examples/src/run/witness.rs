@@ -52,11 +52,11 @@ impl Training<f32> for Witness {
         self.trainer.is_shared()
     }
 
-    fn letters(&mut self) -> Option<Letters<B::Scalar>> {
+    fn letters(&mut self) -> Option<Letters<f32>> {
         Training::letters(&mut self.trainer)
     }
 
-    fn answer(&mut self, letters: Letters<B::Scalar>) {
+    fn answer(&mut self, letters: Letters<f32>) {
         Training::answer(&mut self.trainer, letters);
     }
 
