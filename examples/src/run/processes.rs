@@ -15,6 +15,7 @@ mod command;
 mod fleet;
 mod message;
 mod node;
+mod warnings;
 
 pub use command::{NoSettings, Preparation, Run, main, main_with};
 pub use fleet::Fleet;

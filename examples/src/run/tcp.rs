@@ -13,6 +13,7 @@ use kronfleet_tcp::launch::Launch;
 use kronfleet_tcp::tls::Identity;
 use kronfleet_tcp::{Options, TcpEndpoint, Waker};
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +54,8 @@ fn place(settings: &TcpSettings, run: RunId, nodes: u32) -> Result<Preparation> 
     if settings.tls && settings.certificates.is_none() {
         bail!("--tls between machines needs --certificates: `kronfleet-tcp certificates` makes them");
     }
+    // What the node would refuse is refused before it is started.
+    options(settings, run, NodeId(node), &seeds, listen)?.check()?;
     let mut arguments = vec![format!("--nodes={nodes}"), "--apart".to_owned()];
     arguments.extend((!seeds.is_empty()).then(|| format!("--join={}", seeds.join(","))));
     arguments.extend(listen.filter(|_| settings.listen.is_none()).map(|listen| format!("--listen={listen}")));
@@ -90,28 +93,41 @@ fn meet(settings: &TcpSettings, run: RunId, nodes: u32) -> Result<Preparation> {
     Ok(Preparation { arguments, keep, ..Preparation::all(nodes) })
 }
 
+/// Who a node is, where it listens and whom it looks for, where a launcher has not said so otherwise.
+fn options(
+    settings: &TcpSettings,
+    run: RunId,
+    node: NodeId,
+    seeds: &[String],
+    listen: Option<SocketAddr>,
+) -> Result<Options> {
+    let usual = Options::new(run, node);
+    let identity = |folder: &Path| Identity::load(folder, run, node);
+    Ok(Options {
+        listen: settings.listen.or(listen).or(usual.listen),
+        advertise: settings.advertise.clone(),
+        seeds: settings.join.iter().chain(seeds).cloned().collect(),
+        identity: settings.certificates.as_deref().map(identity).transpose()?,
+        insecure: settings.insecure,
+        ..usual
+    })
+}
+
 /// A node's end.
 ///
 /// # Errors
 /// If it cannot be opened: see [`TcpEndpoint::open`].
 pub fn open(settings: &TcpSettings, place: &Place) -> Result<Connection> {
-    let identity = |folder: &Path| Identity::load(folder, place.run, place.node);
-    let options = Options::new(place.run, place.node);
     let timeouts = Timeouts::derive(settings, place.budget)?;
     let end = TcpEndpoint::open(Options {
         incarnation: place.incarnation,
         nodes: place.nodes + 1,
-        listen: settings.listen.or(options.listen),
-        advertise: settings.advertise.clone(),
-        seeds: settings.join.clone(),
-        identity: settings.certificates.as_deref().map(identity).transpose()?,
-        insecure: settings.insecure,
         handshake: timeouts.connect,
         silence: timeouts.silence,
         backoff: timeouts.redial,
         backoff_longest: timeouts.redial_longest,
         relay_after: timeouts.relay,
-        ..options
+        ..options(settings, place.run, place.node, &[], None)?
     })?;
     let waker = end.waker();
     Ok(Connection { transport: Box::new(end), wake: Box::new(move || waker.wake()) })

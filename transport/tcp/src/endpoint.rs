@@ -123,7 +123,7 @@ impl TcpEndpoint {
         assert!((256..1 << 30).contains(&options.max_frame), "the longest frame has {} bytes", options.max_frame);
         assert!(local.0 < nodes, "{local} is not one of {nodes} nodes");
         assert!(options.advertise.len() <= MOST_ADDRESSES, "{} addresses advertised", options.advertise.len());
-        refuse_exposure(&options)?;
+        options.check()?;
         let poll = Poll::new().map_err(|error| failure("cannot watch sockets", &error))?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(|error| failure("cannot be woken", &error))?;
         let waker = Waker { called: Arc::default(), waker: Arc::new(waker) };
@@ -402,25 +402,6 @@ impl Drop for TcpEndpoint {
             }
             connection.close();
         }
-    }
-}
-
-/// Refuses what would let strangers in or secrets out.
-fn refuse_exposure(options: &Options) -> Result<(), TransportError> {
-    if options.insecure || options.identity.is_some() {
-        return Ok(());
-    }
-    let seeds = options.seeds.iter().filter_map(|seed| seed.parse::<SocketAddr>().ok());
-    match options.listen.into_iter().chain(seeds).find(|address| !address.ip().is_loopback()) {
-        None => Ok(()),
-        Some(address) => Err(TransportError {
-            kind: ErrorKind::Other,
-            peer: None,
-            reason: format!(
-                "{address} is not of this machine alone, and there are no certificates: anybody could join and read; \
-                 make certificates with `kronfleet-tcp certificates`, or allow it with `--insecure`"
-            ),
-        }),
     }
 }
 

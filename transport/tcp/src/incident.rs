@@ -8,6 +8,7 @@ use kronfleet_core::time::Duration;
 use kronfleet_core::transport::NodeId;
 use std::fmt;
 use std::net::SocketAddr;
+use tracing::Level;
 
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +45,11 @@ impl fmt::Display for Closure {
             Self::Frame(error) => write!(f, "{error}"),
             Self::Refused(refusal) => write!(f, "refused: {refusal}"),
             Self::RefusedBy(refusal) => write!(f, "refused by the other end: {refusal}"),
-            Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::Tls(error) => write!(
+                f,
+                "TLS: {error} (both ends need certificates that one `kronfleet-tcp certificates` has made, and that have \
+                 not expired)"
+            ),
             Self::System(error) => f.write_str(error),
             Self::Ended => f.write_str("closed by the other end"),
             Self::Left => f.write_str("the node has left"),
@@ -58,16 +63,18 @@ impl fmt::Display for Closure {
 }
 
 impl Closure {
-    /// Whether it belongs to normal life, and nobody has to look into it.
-    pub fn is_ordinary(&self) -> bool {
-        matches!(
-            self,
+    /// Whom it concerns: `WARN` what somebody has to look into, `INFO` what happens where nodes come and go, `DEBUG`
+    /// what belongs to normal life.
+    pub fn level(&self) -> Level {
+        match self {
             Self::Left
-                | Self::Replaced
-                | Self::Itself
-                | Self::Refused(Refusal::Crossed)
-                | Self::RefusedBy(Refusal::Crossed)
-        )
+            | Self::Replaced
+            | Self::Itself
+            | Self::Refused(Refusal::Crossed)
+            | Self::RefusedBy(Refusal::Crossed) => Level::DEBUG,
+            Self::System(_) | Self::Ended | Self::Silent(_) | Self::Slow(_) => Level::INFO,
+            Self::Frame(_) | Self::Refused(_) | Self::RefusedBy(_) | Self::Tls(_) | Self::Crowded => Level::WARN,
+        }
     }
 }
 

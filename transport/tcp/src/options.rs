@@ -3,8 +3,9 @@
 use crate::frame::{CONTROL, HEADER};
 use crate::tls::Identity;
 use kronfleet_core::cluster::{Incarnation, RunId};
+use kronfleet_core::error::ErrorKind;
 use kronfleet_core::seed::Seed;
-use kronfleet_core::transport::NodeId;
+use kronfleet_core::transport::{NodeId, TransportError};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -90,6 +91,28 @@ impl Options {
             relay_after: Duration::from_millis(500),
             relay: true,
             seed: Seed(u64::from(node.0)),
+        }
+    }
+
+    /// Refuses what would let strangers in or secrets out; [`TcpEndpoint::open`](crate::TcpEndpoint::open) does so itself.
+    ///
+    /// # Errors
+    /// If the node would talk to other machines without certificates and without [`insecure`](Self::insecure).
+    pub fn check(&self) -> Result<(), TransportError> {
+        if self.insecure || self.identity.is_some() {
+            return Ok(());
+        }
+        let seeds = self.seeds.iter().filter_map(|seed| seed.parse::<SocketAddr>().ok());
+        match self.listen.into_iter().chain(seeds).find(|address| !address.ip().is_loopback()) {
+            None => Ok(()),
+            Some(address) => Err(TransportError {
+                kind: ErrorKind::Other,
+                peer: None,
+                reason: format!(
+                    "{address} is not of this machine alone, and there are no certificates: anybody could join and \
+                     read; make certificates with `kronfleet-tcp certificates`, or allow it with `--insecure`"
+                ),
+            }),
         }
     }
 

@@ -217,6 +217,7 @@ impl<J: Judge> Watch<'_, J> {
                 self.story.devices_lost.push(loss);
             }
             Message::Waiting { text } => self.display.say(&text),
+            Message::Warned { text } => self.display.say(&format!("n{rank}: {text}")),
             Message::Finished => node.finished |= current,
             Message::Failed { reason } => bail!("n{rank}: {reason}"),
         }

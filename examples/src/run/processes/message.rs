@@ -41,6 +41,11 @@ pub enum Message {
         /// For whom, in words.
         text: String,
     },
+    /// Something went wrong that it can live with: somebody was refused, say.
+    Warned {
+        /// What, in words.
+        text: String,
+    },
     /// It has done all its iterations.
     Finished,
     /// It cannot go on.

@@ -1,6 +1,7 @@
 //! A node's process: trains, and reports to the process that started it.
 
 use super::message::Message;
+use super::warnings::warn_by;
 use crate::run::backends::Backends;
 use crate::run::evaluation::{Agenda, Model};
 use crate::run::events::EventLog;
@@ -106,6 +107,9 @@ impl Job<'_> {
         let trainer = backends.trainer(self.workshop, place.node.0)?;
         let settings = averaging.cluster(place.run, place.node, place.incarnation)?;
         let log = EventLog::create(self.events, place.node, place.incarnation)?;
+        let (messages, waiting) = sync_channel(WAITING);
+        let messages = Arc::new(messages);
+        warn_by(&messages);
         // Real steps take the time they take.
         let schedule = Schedule { iterations: self.task.iterations, step: Duration::ZERO };
         let Connection { mut transport, wake } = open(&place)?;
@@ -117,7 +121,6 @@ impl Job<'_> {
 
         let orders = Arc::<Orders>::default();
         orders.obey(&wake)?;
-        let (messages, waiting) = sync_channel(WAITING);
         let writer = thread::spawn(move || write(&waiting));
         let mut report = Report {
             messages,
@@ -248,7 +251,7 @@ fn live(
 
 /// What was reported so far.
 struct Report {
-    messages: SyncSender<Message>,
+    messages: Arc<SyncSender<Message>>,
     log: EventLog,
     samples: u64,
     iteration: u64,

@@ -16,6 +16,7 @@ use mio::{Interest, Token};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tracing::Level;
 
 /// How long accepting pauses when the system has no room for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -274,10 +275,11 @@ impl TcpEndpoint {
     /// Remembers why a connection ended, and logs it.
     pub(super) fn note(&mut self, peer: Option<NodeId>, address: SocketAddr, closure: Closure) {
         let node = self.options.node;
-        if closure.is_ordinary() {
-            tracing::debug!(%node, ?peer, %address, reason = %closure, "connection closed");
-        } else {
-            tracing::warn!(%node, ?peer, %address, reason = %closure, "connection closed");
+        let peer_name = peer.map(tracing::field::display);
+        match closure.level() {
+            Level::WARN => tracing::warn!(%node, peer = peer_name, %address, reason = %closure, "connection closed"),
+            Level::INFO => tracing::info!(%node, peer = peer_name, %address, reason = %closure, "connection closed"),
+            _ => tracing::debug!(%node, peer = peer_name, %address, reason = %closure, "connection closed"),
         }
         if self.incidents.len() == super::INCIDENTS {
             self.incidents.pop_front();
