@@ -231,6 +231,7 @@ fn train(
     let workshop = workshop.sharing(&averaging.sharing)?;
     let kind = first.number.map_or(kind.to_owned(), |number| format!("{kind}-n{number}"));
     let folder = begin(output, &kind)?;
+    let text = &with_nodes(text, first.nodes);
     // Before anything happens: who kills all of this can replay it all the same.
     folder.write("settings.toml", text)?;
     let train = |events: &str, kills: u32, preparation: Preparation| -> Result<Ending> {
@@ -240,7 +241,7 @@ fn train(
         let (model, data, method) = (&workshop.model.name, &workshop.data, workshop.method());
         let apart = ranks.len() < nodes as usize;
         let title = format!("{model} on {data} with {method}, {nodes} processes");
-        let story = blank(title, text.to_owned(), task.seed, nodes, output.target_accuracy);
+        let story = blank(title, text.clone(), task.seed, nodes, output.target_accuracy);
         let fleet = Fleet {
             nodes,
             ranks,
@@ -278,6 +279,12 @@ fn train(
     story.timeouts = timeouts.trim_end().to_owned();
     story.seconds = started.elapsed().as_secs_f64();
     conclude(&folder, &workshop, output, story, model)
+}
+
+/// Settings with the number of nodes that there are, whoever said it: a flag of the transport, or a launcher.
+fn with_nodes(settings: &str, nodes: u32) -> String {
+    let line = |line: &str| if line.starts_with("nodes = ") { format!("nodes = {nodes}\n") } else { format!("{line}\n") };
+    settings.lines().map(line).collect()
 }
 
 /// What this process shows and keeps, if it is the one of this number among several with the same flags.
@@ -331,4 +338,14 @@ fn absolute(folder: PathBuf) -> Result<PathBuf> {
 fn session() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     format!("{}-{now:x}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_nodes;
+
+    #[test]
+    fn settings_tell_how_many_nodes_there_were() {
+        assert_eq!(with_nodes("spawn = 6\nnodes = 4\nseed = 1\n", 6), "spawn = 6\nnodes = 6\nseed = 1\n");
+    }
 }
