@@ -283,7 +283,8 @@ fn train(
 
 /// Settings with the number of nodes that there are, whoever said it: a flag of the transport, or a launcher.
 fn with_nodes(settings: &str, nodes: u32) -> String {
-    let line = |line: &str| if line.starts_with("nodes = ") { format!("nodes = {nodes}\n") } else { format!("{line}\n") };
+    let line =
+        |line: &str| if line.starts_with("nodes = ") { format!("nodes = {nodes}\n") } else { format!("{line}\n") };
     settings.lines().map(line).collect()
 }
 
