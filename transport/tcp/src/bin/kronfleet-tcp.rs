@@ -1,6 +1,6 @@
 //! Certificates for a run, and a look at a run from outside.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser};
 use kronfleet_core::cluster::RunId;
 use kronfleet_core::transport::{Event, NodeId, Transport};
@@ -31,10 +31,10 @@ struct Certificates {
     #[arg(long)]
     run: u64,
     /// How many nodes, numbered from 0.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=65_535))]
     nodes: u32,
-    /// Days until the certificates expire.
-    #[arg(long, default_value_t = 30)]
+    /// Days until the certificates expire, at most ten years.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3650))]
     days: u64,
     /// Keep the authority's private key too; whoever reads it can make nodes of this run.
     #[arg(long)]
@@ -79,6 +79,13 @@ fn main() -> Result<()> {
 
 fn certificates(settings: &Certificates) -> Result<()> {
     let Certificates { run, nodes, days, keep_authority, output } = settings;
+    if output.join("ca.pem").exists() {
+        bail!(
+            "{} holds the certificates of an authority already, and its nodes trust no other: give --output another \
+             folder, or remove that one and give every node its new files",
+            output.display()
+        );
+    }
     let authority = Authority::new(RunId(*run), Duration::from_secs(days * 24 * 3600))?;
     authority.write(output, *nodes, *keep_authority)?;
     println!("certificates of {nodes} nodes, valid for {days} days: {}", output.display());
