@@ -3,7 +3,8 @@
 //! # For users
 //! A [`Topology`] says who is whose neighbour, [`Mixing`] how much each counts, and a [`Consensus`] is what one node keeps
 //! of its neighbours: it makes messages through any [`Compressor`](crate::compress::Compressor), takes those of others in,
-//! and moves its model.
+//! and moves its model. Where ways are not mutual or change, [`Directed`] says who tells whom, and a [`Push`] is what one
+//! node keeps of what it gives and takes. [`tune`] finds a step size for a graph and a compressor.
 //!
 //! ```
 //! use kronfleet_core::compress::Identity;
@@ -30,9 +31,16 @@
 //! Nothing here knows of frames or time: [`Gossip`](crate::policy::Gossip) is the policy that carries these messages.
 
 mod consensus;
+mod directed;
 mod mixing;
+mod push;
 mod topology;
+mod tuning;
 
 pub use consensus::{AdaGossip, Consensus, Rule};
+pub use directed::Directed;
 pub use mixing::{Mixing, Row};
+pub(crate) use push::HEAD;
+pub use push::{Mass, Push};
 pub use topology::Topology;
+pub use tuning::{Tuning, agreement, theoretical, tune};

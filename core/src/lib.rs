@@ -26,6 +26,7 @@ pub mod mutant;
 mod mutant;
 pub mod network;
 pub mod optimiser;
+pub mod outer;
 pub mod participant;
 pub mod placement;
 pub mod policy;

@@ -19,6 +19,7 @@ use self::sharing::Sharing;
 use crate::cluster::{AbandonReason, Contribution, Node, Outcome, Persisted, Settings, Status};
 use crate::error::ErrorKind;
 use crate::mutant::mutant;
+use crate::outer::Outer;
 use crate::placement::Letters;
 use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Request};
 use crate::process::{Process, Task, Work};
@@ -82,6 +83,11 @@ pub trait Training<S: Scalar>: Send {
         self.contribute(&request, contribution);
     }
 
+    /// Hears what goes into the round: what it has contributed, as an outer optimiser may have changed it.
+    fn contributed(&mut self, contribution: &Contribution<S>) {
+        let _ = contribution;
+    }
+
     /// Takes over the segments of `average` that have a weight above 0; keeps its own for the others.
     ///
     /// `healed` says that the average replaces a state that had fallen behind; the iteration count and
@@ -143,6 +149,8 @@ pub struct Participant<T, S: Scalar> {
     /// The peers that the policy knows of, while the node pauses.
     peers: Vec<NodeId>,
     sharing: Option<Sharing<S>>,
+    /// What makes steps of averages, if the policy wants that.
+    outer: Option<Outer<S>>,
 }
 
 /// What a [`Participant`] goes on with, its training apart; `N` is its cluster node, or a reference to it.
@@ -156,6 +164,7 @@ pub struct ParticipantState<N> {
     last: Option<Summary>,
     iteration: u64,
     peers: Vec<NodeId>,
+    outer: Option<Vec<u64>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +223,9 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             observed: Contribution::default(),
             peers: Vec::new(),
             sharing: None,
+            outer: None,
         };
+        participant.begin_outer();
         participant.policy.handle(now, PolicyInput::Began);
         participant.settle(now);
         participant
@@ -230,6 +241,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             last: self.last,
             iteration: self.iteration,
             peers: self.peers.clone(),
+            outer: self.outer.as_ref().map(Outer::save),
         }
     }
 
@@ -243,10 +255,12 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         schedule: Schedule,
     ) -> Self {
         policy.restore(&state.policy);
-        let ParticipantState { node, state, failure, last, iteration, peers, .. } = state;
+        let ParticipantState { node, state, failure, last, iteration, peers, outer, .. } = state;
         let state = if mutant!(CheckpointForgets) && state == State::Waiting { State::Training } else { state };
         let observed = Contribution::default();
-        Self { node, training, policy, schedule, state, failure, last, iteration, observed, peers, sharing: None }
+        let outer = policy.outer().zip(outer).and_then(|(optimiser, words)| Outer::restore(optimiser, &words));
+        let sharing = None;
+        Self { node, training, policy, schedule, state, failure, last, iteration, observed, peers, sharing, outer }
     }
 
     /// The cluster node: its records, counters, view and last certificate.
@@ -272,6 +286,11 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     /// The policy.
     pub fn policy(&self) -> &dyn AveragingPolicy {
         &*self.policy
+    }
+
+    /// What the outer optimiser keeps, if there is one.
+    pub fn outer(&self) -> Option<&Outer<S>> {
+        self.outer.as_ref()
     }
 
     /// Iterations done, as of the last completed step.
@@ -325,6 +344,16 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             self.node.finish(now, self.iteration);
         }
         true
+    }
+
+    /// What training begins with is what its first average is compared with.
+    fn begin_outer(&mut self) {
+        let (Some(optimiser), Some(training)) = (self.policy.outer(), &mut self.training) else {
+            return;
+        };
+        self.observed.clear();
+        training.show(&mut self.observed);
+        self.outer = self.observed.segments().first().map(|segment| Outer::new(optimiser, &segment.values));
     }
 
     /// Lets the policy act and takes in outcomes, until neither has anything more.
@@ -408,6 +437,10 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         contribution.clear();
         training.contribute(&request, &mut contribution);
         contribution.iteration = self.iteration;
+        if let Some(outer) = &self.outer {
+            outer.contribute(&mut contribution);
+        }
+        training.contributed(&contribution);
         self.state = State::Waiting;
         self.node.contribute(now, contribution);
     }
@@ -418,12 +451,12 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         };
         match outcome {
             Outcome::Committed { certificate, average } => {
-                training.adopt(&average, false);
+                training.adopt(self.outer.as_mut().map_or(&*average, |outer| outer.conclude(&average)), false);
                 self.begin_epoch(&certificate);
                 self.policy.handle(now, PolicyInput::Committed(&certificate));
             }
             Outcome::Healed { certificate, state } => {
-                training.adopt(&state, true);
+                training.adopt(self.outer.as_mut().map_or(&*state, |outer| outer.conclude(&state)), true);
                 self.healed();
                 self.policy.handle(now, PolicyInput::Healed(&certificate));
             }

@@ -5,7 +5,7 @@
 //!
 //! # For users
 //! [`Local`] never averages, [`Periodic`] averages every so many iterations, [`Dynamic`] when models have drifted apart;
-//! with [`Gossip`], models move towards those of neighbours.
+//! with [`Gossip`], models move towards those of neighbours, and with [`PushSum`] parts of them are given away.
 //!
 //! # For implementers
 //! A policy is a state machine: it answers every [`handle`](AveragingPolicy::handle) with what
@@ -65,15 +65,18 @@ mod dynamic;
 mod gossip;
 mod local;
 mod periodic;
+mod push;
 pub(crate) mod words;
 
 pub use dynamic::{Axis, Confidence, Dynamic, DynamicOptions, Gauge, Sketcher, State, Threshold};
 pub use gossip::{Gossip, GossipOptions};
 pub use local::Local;
 pub use periodic::{Missed, Periodic};
+pub use push::{PushSum, PushSumOptions};
 
 pub use crate::cluster::Rejoin;
 use crate::cluster::{AbandonReason, Certificate};
+use crate::outer::OuterOptimiser;
 use crate::participant::Summary;
 use crate::scalar::Values;
 use crate::time::Instant;
@@ -206,5 +209,10 @@ pub trait AveragingPolicy: Send {
     /// How a node that was away comes back.
     fn rejoin(&self) -> Rejoin {
         Rejoin::FullWeight
+    }
+
+    /// What is made of averages, the same on all nodes; `None` to take them as models.
+    fn outer(&self) -> Option<OuterOptimiser> {
+        None
     }
 }

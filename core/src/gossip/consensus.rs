@@ -30,7 +30,7 @@ pub enum Rule {
 /// AdaGossip: `v ← βv + (1 − β)e²; Γ = min(cap, γ/(√ṽ + ε)); x += Γe`.
 ///
 /// - It does *not* keep the mean over nodes: `Γ` differs from one to the next.
-/// - `γ` has the unit of a parameter.
+/// - `γ` has the unit of a parameter, unless it is [`relative`](Self::relative).
 /// - With `γ → ∞` it is CHOCO with a step of `cap`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdaGossip {
@@ -44,12 +44,18 @@ pub struct AdaGossip {
     pub cap: f64,
     /// Whether the second moment is divided by `1 − βᵗ` after `t` steps, as it begins at 0.
     pub correction: bool,
+    /// Whether `γ` is a part of the root of the mean of `ṽ` over all parameters, as the node observes it.
+    ///
+    /// A parameter whose error is an ordinary one then makes a step of `γ`, as with CHOCO, one whose error is half as large
+    /// makes twice the step; and `γ` can be chosen as for CHOCO, by what a compressor leaves of differences
+    /// ([`tune`](super::tune)), whatever models are like.
+    pub relative: bool,
 }
 
 impl Default for AdaGossip {
     /// As published.
     fn default() -> Self {
-        Self { decay: 0.999, epsilon: 1e-8, step: 1.0, cap: 1.0, correction: true }
+        Self { decay: 0.999, epsilon: 1e-8, step: 1.0, cap: 1.0, correction: true, relative: false }
     }
 }
 
@@ -172,11 +178,15 @@ impl<S: Scalar> Consensus<S> {
                     *x = S::of(x.wide() + step * error);
                 }
             }
-            Rule::Ada(AdaGossip { decay, epsilon, step, cap, correction }) => {
+            Rule::Ada(AdaGossip { decay, epsilon, step, cap, correction, relative }) => {
                 let corrected = 1.0 - libm::pow(decay, self.steps as f64);
                 let divisor = if correction { corrected } else { 1.0 };
-                for ((x, moment), error) in model.iter_mut().zip(&mut self.moment).zip(errors) {
+                for (moment, error) in self.moment.iter_mut().zip(&errors) {
                     *moment = S::of(decay * moment.wide() + (1.0 - decay) * error * error);
+                }
+                let mean = || self.moment.iter().map(|moment| moment.wide()).sum::<f64>() / self.moment.len() as f64;
+                let step = if relative { step * libm::sqrt(mean() / divisor) } else { step };
+                for ((x, moment), error) in model.iter_mut().zip(&self.moment).zip(errors) {
                     let rate = (step / (libm::sqrt(moment.wide() / divisor) + epsilon)).min(cap);
                     *x = S::of(x.wide() + rate * error);
                 }
@@ -204,10 +214,14 @@ impl<S: Scalar> Consensus<S> {
         }
     }
 
-    /// What was [`save`](Self::save)d; `None` if it ends too early.
+    /// What was [`save`](Self::save)d; `None` if it ends too early, lengths differ, or a copy is of no neighbour.
     pub(crate) fn restore(rule: Rule, row: &Row, words: &mut Saved<'_>) -> Option<Self> {
-        let (own, moment, steps) = (words.values()?, words.values()?, words.word()?);
-        let others = (0..words.count()?).map(|_| Some((words.node()?, words.values()?))).collect::<Option<_>>()?;
+        let (own, moment, steps): (Vec<S>, Vec<S>, u64) = (words.values()?, words.values()?, words.word()?);
+        let others: BTreeMap<NodeId, Vec<S>> =
+            (0..words.count()?).map(|_| Some((words.node()?, words.values()?))).collect::<Option<_>>()?;
+        let moments = if matches!(rule, Rule::Ada(_)) { own.len() } else { 0 };
+        let fits = |(node, copy): (&NodeId, &Vec<S>)| row.others.contains_key(node) && copy.len() == own.len();
+        (moment.len() == moments && others.iter().all(fits)).then_some(())?;
         Some(Self { rule, row: row.clone(), own, others, moment, steps })
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cluster::{Budget, Incarnation, Occurrence, Record, RunId};
+use crate::outer::OuterOptimiser;
 use crate::policy::{Dynamic, DynamicOptions, Gauge, Local, Periodic, Rejoin, Threshold};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
@@ -288,4 +289,61 @@ fn a_lost_node_holds_up_no_check_and_comes_back() {
     world.run(Duration::from_secs(20));
     assert!(world.commits(2) > commits, "it did not come back");
     assert!(world.members.iter().all(Participant::is_over));
+}
+
+/// A fleet of three that averages every 5 iterations, with this outer optimiser.
+fn stepping(outer: Option<OuterOptimiser>, rejoin: Rejoin) -> impl Fn() -> Box<dyn AveragingPolicy> {
+    move || {
+        let mut policy = Periodic::new(5);
+        (policy.outer, policy.rejoin) = (outer, rejoin);
+        Box::new(policy)
+    }
+}
+
+#[test]
+fn an_outer_optimiser_makes_a_step_of_every_average() {
+    for outer in [OuterOptimiser::FEDAVGM, OuterOptimiser::DILOCO, OuterOptimiser::FEDADAM] {
+        let mut world = World::new(3, 20, stepping(Some(outer), Rejoin::FullWeight));
+        world.run(Duration::from_secs(2));
+        // Values go up by 1 in the mean, so that each average is 5 above the model of the last one.
+        let (mut w, mut m, mut v) = (0.0, 0.0, 0.0_f64);
+        for _ in 0..4 {
+            let way = -5.0;
+            match outer {
+                OuterOptimiser::Momentum { rate, momentum, nesterov } => {
+                    m = momentum * m + way;
+                    w -= rate * if nesterov { way + momentum * m } else { m };
+                }
+                OuterOptimiser::Adam { rate, momentum, decay, adaptivity } => {
+                    m = momentum * m - (1.0 - momentum) * way;
+                    v = decay * v + (1.0 - decay) * way * way;
+                    w += rate * m / (libm::sqrt(v) + adaptivity);
+                }
+            }
+        }
+        for member in &world.members {
+            assert!(member.is_over());
+            let value = member.training().unwrap().value;
+            assert!((value - w).abs() < 1e-12, "{value} instead of {w} with {outer:?}");
+            assert_eq!(member.outer(), world.members[0].outer());
+        }
+    }
+}
+
+#[test]
+fn what_outer_optimisers_keep_comes_with_an_average_to_whoever_was_away() {
+    for outer in [OuterOptimiser::DILOCO, OuterOptimiser::FEDADAM] {
+        let mut world = World::new(3, 200, stepping(Some(outer), Rejoin::HealFirst));
+        world.run(Duration::from_millis(300));
+        world.offline = Some(2);
+        world.run(Duration::from_millis(1500));
+        assert_ne!(world.members[2].outer(), world.members[0].outer());
+        world.offline = None;
+        world.run(Duration::from_secs(20));
+        let values: Vec<f64> = world.members.iter().map(|m| m.training().unwrap().value).collect();
+        assert!(values.iter().all(|&value| value == values[0]), "{values:?}");
+        for member in &world.members {
+            assert!(member.is_over() && member.outer() == world.members[0].outer());
+        }
+    }
 }

@@ -29,6 +29,7 @@ pub use threshold::Threshold;
 use super::words::{Saved, Words};
 use super::{AveragingPolicy, PolicyAction, PolicyInput, Rejoin, Request};
 use crate::cluster::{Certificate, CertificateId, Digest, Round};
+use crate::outer::OuterOptimiser;
 use crate::scalar::Values;
 use crate::seed::Seed;
 use crate::time::{Duration, Instant};
@@ -56,6 +57,8 @@ pub struct DynamicOptions {
     pub rejoin: Rejoin,
     /// What the first axis and the sketches are drawn from; the same on all nodes.
     pub seed: Seed,
+    /// What is made of averages; `None` to take them as models.
+    pub outer: Option<OuterOptimiser>,
 }
 
 impl DynamicOptions {
@@ -69,6 +72,7 @@ impl DynamicOptions {
             request: Request::default(),
             rejoin: Rejoin::FullWeight,
             seed: Seed(0),
+            outer: None,
         }
     }
 }
@@ -354,6 +358,10 @@ impl AveragingPolicy for Dynamic {
 
     fn rejoin(&self) -> Rejoin {
         self.options.rejoin
+    }
+
+    fn outer(&self) -> Option<OuterOptimiser> {
+        self.options.outer
     }
 }
 

@@ -19,7 +19,7 @@
 //!   ([`Mixing::without`](crate::gossip::Mixing::without)), so that the mean over nodes stays where it is once both ends know. Whoever returns is sent a
 //!   whole copy, and sends one.
 
-mod note;
+pub(super) mod note;
 
 use super::words::{Saved, Words};
 use super::{AveragingPolicy, PolicyAction, PolicyInput};
@@ -60,14 +60,14 @@ impl GossipOptions {
 
 /// What a neighbour has said, all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Message {
+pub(super) struct Message {
     /// How many messages its copy consists of with this one.
-    sequence: u64,
+    pub(super) sequence: u64,
     /// Of that copy.
-    digest: Digest,
+    pub(super) digest: Digest,
     /// Whether it is the copy itself, instead of what is to be added to it.
-    whole: bool,
-    bytes: Vec<u8>,
+    pub(super) whole: bool,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// What a node knows of a neighbour.
@@ -324,6 +324,7 @@ impl<S: Scalar> Gossip<S> {
         };
         match Note::decode(bytes) {
             Some(Note::Ask) => self.say_whole(from),
+            Some(Note::AskAs(_)) => {}
             Some(Note::Piece(piece)) => {
                 let len = consensus.own().len();
                 let sizes =
@@ -372,14 +373,14 @@ impl<S: Scalar> Gossip<S> {
 }
 
 /// The digest of a public copy.
-fn digest<S: Scalar>(values: &[S]) -> Digest {
+pub(super) fn digest<S: Scalar>(values: &[S]) -> Digest {
     let mut digester = Digester::new();
     digester.update_values(values);
     digester.finish()
 }
 
 /// Says a message in pieces that fit into notes.
-fn say(actions: &mut VecDeque<PolicyAction>, to: NodeId, message: &Message) {
+pub(super) fn say(actions: &mut VecDeque<PolicyAction>, to: NodeId, message: &Message) {
     let Message { sequence, digest, whole, bytes } = message;
     let total = u32::try_from(bytes.len()).expect("models have less than 4 GiB");
     let mut offset = 0;
@@ -461,7 +462,8 @@ impl<S: Scalar> AveragingPolicy for Gossip<S> {
         let mut words = Words::default();
         words.optional(self.consensus.as_ref(), |words, consensus| consensus.save(words));
         words.0.push(self.sequence);
-        for neighbour in self.neighbours.values() {
+        for (node, neighbour) in &self.neighbours {
+            words.0.push(u64::from(node.0));
             let flags = [u64::from(neighbour.follows), u64::from(neighbour.asked), u64::from(neighbour.silent)];
             words.0.extend(flags);
             words.0.push(neighbour.last);
@@ -494,24 +496,26 @@ impl<S: Scalar> AveragingPolicy for Gossip<S> {
 }
 
 impl Words {
-    fn message(&mut self, message: &Message) {
+    pub(super) fn message(&mut self, message: &Message) {
         self.0.extend([message.sequence, message.digest.0, u64::from(message.whole)]);
         self.bytes(&message.bytes);
     }
 }
 
-fn message(words: &mut Saved<'_>) -> Option<Message> {
+pub(super) fn message(words: &mut Saved<'_>) -> Option<Message> {
     let (sequence, digest, whole) = (words.word()?, Digest(words.word()?), words.flag()?);
     Some(Message { sequence, digest, whole, bytes: words.bytes()? })
 }
 
 impl<S: Scalar> Gossip<S> {
-    /// Reads what was saved with the same options; `None` if it ends too early.
+    /// Reads what was saved with the same options; `None` if it ends too early or late, or is of other nodes or another
+    /// model.
     fn read(&mut self, words: &mut Saved<'_>) -> Option<()> {
         self.consensus =
             if words.flag()? { Some(Consensus::restore(self.options.rule, &self.options.row, words)?) } else { None };
         self.sequence = words.word()?;
-        for neighbour in self.neighbours.values_mut() {
+        for (node, neighbour) in &mut self.neighbours {
+            (words.node()? == *node).then_some(())?;
             let (follows, asked, silent, last) = (words.flag()?, words.flag()?, words.word()? as u32, words.word()?);
             let held = if words.flag()? { Some(words.word()?) } else { None };
             let pending = (0..words.count()?).map(|_| message(words)).collect::<Option<_>>()?;
@@ -519,12 +523,15 @@ impl<S: Scalar> Gossip<S> {
             *neighbour = Neighbour { follows, held, pending, partial, asked, silent, last };
         }
         self.exchange = if words.flag()? {
-            let (model, until) = (words.values()?, Instant::from_nanos(words.word()?));
-            let live = (0..words.count()?).map(|_| words.node()).collect::<Option<_>>()?;
+            let (model, until): (Vec<S>, _) = (words.values()?, Instant::from_nanos(words.word()?));
+            let live = (0..words.count()?).map(|_| words.node()).collect::<Option<Vec<_>>>()?;
+            let len = self.consensus.as_ref().map(|consensus| consensus.own().len());
+            let is_known = |node: &NodeId| self.neighbours.contains_key(node);
+            (len == Some(model.len()) && live.iter().all(is_known)).then_some(())?;
             Some(Exchange { model, until, live })
         } else {
             None
         };
-        Some(())
+        words.word().is_none().then_some(())
     }
 }

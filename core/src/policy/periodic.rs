@@ -1,5 +1,6 @@
 //! Averaging every so many iterations (Local SGD, Stich 2018; for K-FAC Yu & Tatebe 2024).
 
+use crate::outer::OuterOptimiser;
 use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Rejoin, Request};
 use crate::time::Instant;
 use alloc::vec;
@@ -32,6 +33,8 @@ pub struct Periodic {
     pub rejoin: Rejoin,
     /// What a node does after an averaging that it missed.
     pub missed: Missed,
+    /// What is made of averages; `None` to take them as models.
+    pub outer: Option<OuterOptimiser>,
     due: bool,
     overdue: bool,
 }
@@ -49,6 +52,7 @@ impl Periodic {
             request: Request::default(),
             rejoin: Rejoin::FullWeight,
             missed: Missed::default(),
+            outer: None,
             due: false,
             overdue: false,
         }
@@ -85,6 +89,10 @@ impl AveragingPolicy for Periodic {
 
     fn rejoin(&self) -> Rejoin {
         self.rejoin
+    }
+
+    fn outer(&self) -> Option<OuterOptimiser> {
+        self.outer
     }
 }
 

@@ -230,7 +230,8 @@ impl Fleet<'_> {
     }
 
     /// A node that begins with `trainer`.
-    pub(super) fn participant(&self, trainer: Survivor, node: NodeId) -> Result<Trained> {
+    pub(super) fn participant(&self, mut trainer: Survivor, node: NodeId) -> Result<Trained> {
+        self.averaging.check_statistics(trainer.model()?.running.len())?;
         let settings = self.averaging.cluster(RunId(self.task.seed), node, Incarnation(1))?;
         let training = Witness::new(trainer);
         let policy = self.averaging.policy(node)?;

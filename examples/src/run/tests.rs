@@ -7,6 +7,7 @@ use crate::settings::{
 };
 use clap::{CommandFactory, FromArgMatches, Parser};
 use kronfleet_lossy::trace::Trace;
+use kronfleet_nalgebra::Nalgebra;
 use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -151,9 +152,13 @@ fn any_flags() -> impl Strategy<Value = Vec<&'static str>> {
         vec!["--interval=3", "--crash=500ms..800ms:1", "--crash=1100ms..1300ms:0"],
         vec!["--policy=fda:naive", "--theta=auto", "--check-every=2"],
         vec!["--policy=fda:linear", "--theta=0.03"],
+        vec!["--policy=fda:naive", "--theta=0.03", "--outer-optimiser=fedadam", "--outer-rate=0.01"],
+        vec!["--interval=3", "--outer-optimiser=diloco"],
         vec!["--policy=fda:sketch", "--columns=20"],
-        vec!["--policy=gossip:choco", "--interval=2"],
-        vec!["--policy=gossip:ada", "--interval=1", "--compress=random:0.2", "--topology=complete"],
+        vec!["--policy=gossip:choco", "--interval=2", "--local-statistics"],
+        vec!["--policy=gossip:ada", "--compress=random:0.2", "--topology=complete", "--local-statistics"],
+        vec!["--policy=gossip:sgp", "--topology=one-peer", "--local-statistics"],
+        vec!["--policy=gossip:push", "--topology=directed-ring", "--local-statistics"],
     ]);
     (method, rejoin, link, data, share, mode, policy).prop_map(
         |(mut flags, rejoin, link, data, share, mode, policy)| {
@@ -185,6 +190,38 @@ proptest! {
             prop_assert_eq!(&resumed, &whole, "{}", checkpoint.display());
         }
     }
+}
+
+#[test]
+fn what_policies_keep_is_in_a_checkpoint() {
+    for kept in [
+        &["--outer-optimiser=diloco"][..],
+        &["--outer-optimiser=fedadam"],
+        &["--policy=gossip:push", "--topology=one-peer", "--local-statistics"],
+    ] {
+        let folder = Folder::new("kept");
+        let flags = [kept, &["--interval=2", "--iterations=10", "--nodes=3", "--offline-fraction=0.3"]].concat();
+        let whole = run(&folder, &flags, Keep::Every(150));
+        let checkpoints = folder.checkpoints();
+        let middle = &checkpoints[checkpoints.len() / 2];
+        assert_eq!(run(&folder, &flags, Keep::From(middle)), whole, "{}", middle.display());
+    }
+}
+
+#[test]
+fn statistics_of_models_that_gossip_are_not_mixed_silently() {
+    let folder = Folder::new("statistics");
+    let model = format!("--model={}", folder.0.join("tiny.toml").display());
+    let refused = |more: &[&str]| {
+        let flags = [&["test", &model, "--samples=300", "--nodes=2", "--policy=gossip:choco"][..], more].concat();
+        let Flags { task, averaging, kfac, optimiser, .. } = Flags::parse_from(flags);
+        let workshop = Workshop::open(&task, &kfac, &optimiser, 2, None).expect("settings that fit");
+        let mut trainer = workshop.trainer(Nalgebra::<f32>::new(), 0).expect("a trainer");
+        averaging.check_statistics(trainer.parts().1.running_len()).err().map(|error| error.to_string())
+    };
+    let says = refused(&[]).expect("it has batch normalisation");
+    assert!(says.contains("--local-statistics"), "{says}");
+    assert_eq!(refused(&["--local-statistics"]), None);
 }
 
 #[test]

@@ -36,6 +36,9 @@ impl Training<f32> for Witness {
 
     fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f32>) {
         self.trainer.contribute(request, contribution);
+    }
+
+    fn contributed(&mut self, contribution: &Contribution<f32>) {
         self.contributed = Some(contribution.clone());
     }
 

@@ -1,6 +1,7 @@
 //! Who trains, and how nodes stay together.
 
-use super::gossip::{Code, GossipSettings};
+use super::gossip::{Code, ConsensusStep, GossipSettings};
+use super::outer::OuterSettings;
 use super::sharing::{Outer, SharingSettings};
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
@@ -9,7 +10,7 @@ use kronfleet_core::gossip::{AdaGossip, Mixing, Rule};
 use kronfleet_core::participant::{Participant, Training};
 use kronfleet_core::policy::{
     AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Local, Missed, Periodic,
-    Rejoin, Request, Threshold,
+    PushSum, PushSumOptions, Rejoin, Request, Threshold,
 };
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::seed::Seed;
@@ -42,6 +43,12 @@ pub enum Policy {
     /// The same, each parameter with a step of its own (AdaGossip).
     #[value(name = "gossip:ada")]
     Ada,
+    /// No averages: parts of models are given away along directed ways, and others' taken (stochastic gradient push).
+    #[value(name = "gossip:sgp")]
+    Sgp,
+    /// The same by messages in fewer bytes.
+    #[value(name = "gossip:push")]
+    Push,
     /// A baseline without any protocol: one model, each gradient the sum over the online nodes divided by the number of
     /// all nodes, as if those that are offline contributed zeros.
     Zeros,
@@ -105,6 +112,9 @@ pub struct AveragingSettings {
     /// times as long as a round's iterations of one node differ from another's
     #[arg(long, default_value = "50ms", value_name = "SPAN", value_parser = super::span)]
     pub stall_budget: Duration,
+    /// What is made of averages.
+    #[command(flatten)]
+    pub outer: OuterSettings,
     /// How neighbours gossip.
     #[command(flatten)]
     pub gossip: GossipSettings,
@@ -204,17 +214,38 @@ impl AveragingSettings {
                 policy.request = self.request();
                 policy.rejoin = self.rejoin;
                 policy.missed = self.missed;
+                policy.outer = self.outer.optimiser();
                 return Ok(Box::new(policy));
             }
             Policy::Dpsgd => return self.neighbourly(node, Rule::Choco { step: 1.0 }, Code::All),
             Policy::Choco => {
-                let step = self.gossip.consensus_step.unwrap_or(0.4);
+                let step = match self.gossip.consensus_step {
+                    None => 0.4,
+                    Some(ConsensusStep::Fixed(step)) => step,
+                    Some(ConsensusStep::Auto) => self.gossip.tuned(&self.mixing()?),
+                };
                 return self.neighbourly(node, Rule::Choco { step }, self.gossip.compress);
             }
             Policy::Ada => {
-                let (step, cap) = (self.gossip.consensus_step.unwrap_or(0.01), self.gossip.consensus_cap);
-                let rule = Rule::Ada(AdaGossip { step, cap, ..AdaGossip::default() });
+                let (step, relative) = match self.gossip.consensus_step {
+                    None => (0.01, false),
+                    Some(ConsensusStep::Fixed(step)) => (step, false),
+                    Some(ConsensusStep::Auto) => (self.gossip.tuned(&self.mixing()?), true),
+                };
+                let cap = self.gossip.consensus_cap;
+                let rule = Rule::Ada(AdaGossip { step, cap, relative, ..AdaGossip::default() });
                 return self.neighbourly(node, rule, self.gossip.compress);
+            }
+            Policy::Sgp => return self.giving(node, 1.0, Code::All),
+            Policy::Push => {
+                let step = match self.gossip.consensus_step {
+                    None => 0.1,
+                    Some(ConsensusStep::Fixed(step)) => step,
+                    Some(ConsensusStep::Auto) => {
+                        bail!("--consensus-step auto is of gossip:choco and gossip:ada: give a number")
+                    }
+                };
+                return self.giving(node, step, self.gossip.compress);
             }
             Policy::Naive => Gauge::Naive,
             Policy::Linear => Gauge::Linear,
@@ -227,6 +258,7 @@ impl AveragingSettings {
             request: self.request(),
             rejoin: self.rejoin,
             seed: Seed(0).derive("drift", 0),
+            outer: self.outer.optimiser(),
             ..DynamicOptions::new(gauge, threshold)
         })))
     }
@@ -244,9 +276,30 @@ impl AveragingSettings {
         }
     }
 
+    /// Whether nodes can keep a model with so many running statistics of batch normalisation together.
+    ///
+    /// # Errors
+    /// If nodes gossip: only parameters move then, and statistics of a model that has moved are those of no model. The
+    /// user may want that all the same.
+    pub fn check_statistics(&self, running: usize) -> Result<()> {
+        if running > 0 && self.policy.gossips() && !self.local_statistics {
+            bail!(
+                "neighbours tell each other parameters only, and running statistics of batch normalisation would fit none \
+                 of the models they come from: choose a model with another normalisation (resnet20-evonorm), or \
+                 --local-statistics to let every node keep those of its own batches"
+            );
+        }
+        Ok(())
+    }
+
+    /// How much neighbours count.
+    fn mixing(&self) -> Result<Mixing> {
+        Ok(Mixing::metropolis(&self.gossip.topology.topology(self.nodes)?))
+    }
+
     /// A policy that gossips.
     fn neighbourly(&self, node: NodeId, rule: Rule, code: Code) -> Result<Box<dyn AveragingPolicy>> {
-        let mixing = Mixing::metropolis(&self.gossip.topology.topology(self.nodes)?);
+        let mixing = self.mixing()?;
         let options = GossipOptions {
             interval: self.interval,
             patience: self.patience(),
@@ -254,6 +307,19 @@ impl AveragingSettings {
             ..GossipOptions::new(mixing.row(node).clone(), rule)
         };
         Ok(Box::new(Gossip::new(options, code.compressor())))
+    }
+
+    /// A policy that gives parts of models away.
+    fn giving(&self, node: NodeId, step: f64, code: Code) -> Result<Box<dyn AveragingPolicy>> {
+        if step > 1.0 {
+            bail!("--consensus-step {step} gives away more than there is: use one of at most 1");
+        }
+        let mut options = PushSumOptions::new(&self.gossip.topology.directed(self.nodes)?, node);
+        options.step = step;
+        options.interval = self.interval;
+        options.patience = self.patience();
+        options.seed = Seed(0).derive("gossip", u64::from(node.0));
+        Ok(Box::new(PushSum::new(options, code.compressor())))
     }
 
     /// How long a policy waits for what others say: by then a peer that has been lost is suspected, and one that computes
@@ -281,7 +347,7 @@ impl Policy {
 
     /// Whether models move towards those of neighbours.
     pub fn gossips(self) -> bool {
-        matches!(self, Self::Dpsgd | Self::Choco | Self::Ada)
+        matches!(self, Self::Dpsgd | Self::Choco | Self::Ada | Self::Sgp | Self::Push)
     }
 
     /// Whether nodes average when they have drifted apart.

@@ -5,16 +5,18 @@ use clap::Args;
 use kronfleet_core::compress::{
     Blockwise, Compressor, Identity, Kept, Quantised, RandomK, Rounding, Short, Sign, TopK,
 };
-use kronfleet_core::gossip::Topology;
+use kronfleet_core::gossip::{Directed, Mixing, Topology, Tuning, tune};
 use std::fs;
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
 
 /// Who is whose neighbour, and what neighbours tell each other.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Gossip")]
 pub struct GossipSettings {
     /// Who is whose neighbour: ring, torus (as square as --nodes allow) or torus:ROWSxCOLUMNS, hypercube, exponential,
-    /// complete, dyck or social (32 nodes both), or a file with two nodes in each line
+    /// complete, dyck or social (32 nodes both), or a file with two nodes in each line; and for gossip:sgp and
+    /// gossip:push, who gives to whom: one-peer (exponential, one at a time), directed-exponential or directed-ring
     #[arg(long, default_value = "ring", value_name = "GRAPH|FILE")]
     pub topology: Graph,
     /// What is told of a difference: all (everything), top:SHARE (the largest values), random:SHARE (some values), sign,
@@ -22,12 +24,43 @@ pub struct GossipSettings {
     #[arg(long, default_value = "top:0.1", value_name = "CODE")]
     pub compress: Code,
     /// How far a model moves towards its neighbours: CHOCO's γ, a part of the way (without this, 0.4); AdaGossip's γ, in
-    /// the unit of parameters (without this, 0.01)
-    #[arg(long, value_name = "STEP", value_parser = super::positive)]
-    pub consensus_step: Option<f64>,
+    /// the unit of parameters (without this, 0.01); the part of its weight that a node of gossip:push gives (0.1);
+    /// auto tries steps on the graph with the compressor before the run, and counts AdaGossip's in errors as observed
+    #[arg(long, value_name = "STEP|auto", value_parser = consensus_step)]
+    pub consensus_step: Option<ConsensusStep>,
     /// The largest part of the way that AdaGossip moves a parameter
     #[arg(long, default_value_t = 0.4, value_name = "PART", value_parser = super::positive)]
     pub consensus_cap: f64,
+    /// What was found by trial, once for all nodes.
+    #[arg(skip)]
+    tuned: Arc<OnceLock<f64>>,
+}
+
+/// How far a model moves towards its neighbours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ConsensusStep {
+    /// So far.
+    Fixed(f64),
+    /// As trials say.
+    Auto,
+}
+
+fn consensus_step(text: &str) -> Result<ConsensusStep, String> {
+    match text {
+        "auto" => Ok(ConsensusStep::Auto),
+        _ => super::positive(text).map(ConsensusStep::Fixed).map_err(|error| format!("{error}, nor auto")),
+    }
+}
+
+impl GossipSettings {
+    /// CHOCO's step with which nodes on this graph agree best, by trial; tried once.
+    pub fn tuned(&self, mixing: &Mixing) -> f64 {
+        *self.tuned.get_or_init(|| {
+            // Large fleets tell as much with fewer values.
+            let values = (8000 / mixing.nodes().max(1) as usize).clamp(20, 500);
+            tune(mixing, &mut *self.compress.compressor(), &Tuning { values, ..Tuning::default() })
+        })
+    }
 }
 
 /// Who is whose neighbour.
@@ -47,6 +80,13 @@ pub enum Graph {
     Dyck,
     /// Who was seen where.
     Social,
+    /// Distances on a circle that are powers of two, one way: one after the other, or all at once.
+    OneWay {
+        /// One after the other.
+        one_peer: bool,
+    },
+    /// A circle, one way.
+    OneWayRing,
     /// Edges of a file, by its name.
     Edges(String, Vec<(u32, u32)>),
 }
@@ -63,6 +103,9 @@ impl FromStr for Graph {
             "complete" => Self::Complete,
             "dyck" => Self::Dyck,
             "social" => Self::Social,
+            "one-peer" => Self::OneWay { one_peer: true },
+            "directed-exponential" => Self::OneWay { one_peer: false },
+            "directed-ring" => Self::OneWayRing,
             _ => match text.strip_prefix("torus:") {
                 Some(sides) => {
                     let sides = sides.split_once('x').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
@@ -135,6 +178,12 @@ impl Graph {
             }
             Self::Dyck => Topology::dyck(),
             Self::Social => Topology::social(),
+            Self::OneWay { .. } | Self::OneWayRing => {
+                bail!(
+                    "along the ways of this --topology nobody answers: use --policy gossip:sgp or gossip:push, or a graph \
+                     such as exponential"
+                )
+            }
             Self::Edges(name, edges) => {
                 if let Some((a, b)) = edges.iter().find(|&&(a, b)| a >= nodes || b >= nodes) {
                     bail!("{name} has the edge {a} {b}, but --nodes {nodes} are numbered from 0: give more nodes");
@@ -146,6 +195,21 @@ impl Graph {
             bail!("not every node can be reached from every other along the edges of --topology: add some");
         }
         Ok(topology)
+    }
+}
+
+impl Graph {
+    /// Who gives to whom among so many nodes: both ways along every edge, where the graph is not a directed one.
+    ///
+    /// # Errors
+    /// As [`topology`](Self::topology).
+    pub fn directed(&self, nodes: u32) -> Result<Directed> {
+        Ok(match self {
+            Self::OneWay { one_peer: true } => Directed::one_peer(nodes),
+            Self::OneWay { one_peer: false } => Directed::exponential(nodes),
+            Self::OneWayRing => Directed::ring(nodes),
+            _ => Directed::from(&self.topology(nodes)?),
+        })
     }
 }
 
@@ -229,6 +293,13 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         assert!("torus:0x4".parse::<Graph>().is_err());
+        let one_way: Graph = "one-peer".parse().expect("a graph");
+        assert_eq!(one_way.directed(8).expect("a graph of 8").phases(), 3);
+        assert!(one_way.topology(8).expect_err("one way only").to_string().contains("gossip:sgp"));
+        assert_eq!(
+            "ring".parse::<Graph>().expect("a graph").directed(5).expect("both ways").receivers(0, 7).count(),
+            2
+        );
     }
 
     #[test]

@@ -105,7 +105,7 @@ pub struct SharingSettings {
     #[arg(long, value_name = "PLACEMENT")]
     pub inner: Option<Inner>,
     /// With --inner: how sites, each of which shares its steps, stay together: periodic:N averages weights every N
-    /// iterations. Without this, all nodes are one site
+    /// iterations. Without this, all nodes are one site. No --outer-optimiser: averages are taken as models
     #[arg(long, value_name = "periodic:N", requires = "inner")]
     pub outer: Option<Outer>,
     /// With --outer: into how many sites the nodes are divided, neighbours together

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 #[command(name = "lossy sweep", version)]
 pub struct SweepSettings {
     /// unstable or gossip (the studies of docs/unstable.md and gossip.md), choosing (every policy at every share of the
-    /// time offline), smoke (seconds), or a TOML file
+    /// time offline), outer (outer optimisers), fda (averages when models have drifted apart, on MNIST: --set data=DIR),
+    /// smoke (seconds), or a TOML file
     #[arg(default_value = "unstable", value_name = "NAME|FILE")]
     pub grid: String,
     /// Instead of the grid's groups: vary a setting, such as `offline-fraction=0,0.4,0.8`; several are crossed, the last
@@ -44,10 +45,12 @@ pub struct SweepSettings {
 }
 
 /// Grids that come with the program.
-const KNOWN: [(&str, &str); 4] = [
+const KNOWN: [(&str, &str); 6] = [
     ("unstable", include_str!("../../sweeps/unstable.toml")),
     ("gossip", include_str!("../../sweeps/gossip.toml")),
     ("choosing", include_str!("../../sweeps/choosing.toml")),
+    ("outer", include_str!("../../sweeps/outer.toml")),
+    ("fda", include_str!("../../sweeps/fda.toml")),
     ("smoke", include_str!("../../sweeps/smoke.toml")),
 ];
 

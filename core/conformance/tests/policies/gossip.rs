@@ -2,7 +2,7 @@
 
 use kronfleet_conformance::check::Check;
 use kronfleet_core::compress::{Blockwise, Compressor, Identity, Kept, RandomK, Sign, TopK};
-use kronfleet_core::gossip::{AdaGossip, Consensus, Mixing, Row, Rule, Topology};
+use kronfleet_core::gossip::{AdaGossip, Consensus, Mixing, Row, Rule, Topology, Tuning, agreement, theoretical, tune};
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_core::transport::NodeId;
 use proptest::prelude::*;
@@ -295,4 +295,47 @@ fn a_message_that_is_none_changes_nothing() {
     assert!(node.send(&[1.0, f64::NAN, 0.0], &mut Identity, &mut Seed(1).random(), &mut vec![]).is_err());
     assert!(node.receive(NodeId(7), &[1, 2, 3], &mut Identity).is_ok(), "of a stranger");
     assert_eq!(node, before);
+}
+
+#[test]
+fn a_tuned_step_is_stable_and_agrees_better_than_others() {
+    let mixing = Mixing::metropolis(&Topology::ring(16));
+    let tuning = Tuning { values: 200, exchanges: 60, ..Tuning::default() };
+    for (which, least, most) in [(0, 0.6, 1.0), (1, 0.05, 1.0)] {
+        let mut compressor = compressor(which);
+        let step = tune(&mixing, &mut *compressor, &tuning);
+        assert!((least..=most).contains(&step), "{step} for {}", compressor.name());
+        let mut after = |step| agreement(&mixing, step, &mut *compressor, &tuning).pop().expect("some exchanges");
+        let best = after(step);
+        assert!(best < 1.0 && best <= after(step / 4.0), "{best} with {step}");
+        // The theory's step is safe and slow.
+        let theory = theoretical(mixing.spectral_gap(), 0.3, 4.0 / 3.0);
+        assert!(theory < step / 100.0 && after(theory) > best, "{theory} instead of {step}");
+    }
+}
+
+#[test]
+fn a_relative_step_knows_no_units() {
+    let law = |(seed, scale): (u64, f64)| {
+        let mixing = Mixing::metropolis(&Topology::ring(5));
+        let relative = AdaGossip { step: 0.2, cap: 0.4, epsilon: 1e-300, relative: true, ..AdaGossip::default() };
+        let course = |scale: f64| {
+            let mut fleet = Fleet::new(Rule::Ada(relative), &mixing, 0, seed);
+            for model in &mut fleet.models {
+                model.iter_mut().for_each(|value| *value *= scale);
+            }
+            for _ in 0..20 {
+                fleet.gossip();
+            }
+            fleet.models
+        };
+        let (small, large) = (course(1.0), course(scale));
+        for (small, large) in small.iter().flatten().zip(large.iter().flatten()) {
+            if (scale * small - large).abs() > 1e-9 * scale {
+                return Err(format!("{large} is not {scale} times {small}"));
+            }
+        }
+        Ok(())
+    };
+    assert_eq!(Check::default().hold((any::<u64>(), 1e-3..1e3), law), Ok(()));
 }

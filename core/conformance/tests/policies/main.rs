@@ -4,3 +4,5 @@ mod compressors;
 mod dynamic;
 mod gossip;
 mod neighbours;
+mod outer;
+mod push;

@@ -5,39 +5,42 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 /// How much of a message a note holds: with its head less than a note may have.
-pub(super) const MOST_BYTES: usize = 56 << 10;
+pub(in crate::policy) const MOST_BYTES: usize = 56 << 10;
 
 /// A note, little-endian throughout.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Note<'a> {
+pub(in crate::policy) enum Note<'a> {
     /// A part of a message.
     Piece(Piece<'a>),
     /// The sender's copy of the receiver's model is of no use: it wants it whole.
     Ask,
+    /// The same, and when the sender began.
+    AskAs(u64),
 }
 
 /// A part of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece<'a> {
+pub(in crate::policy) struct Piece<'a> {
     /// Whether the message is the sender's public copy itself.
-    pub(super) whole: bool,
+    pub(in crate::policy) whole: bool,
     /// How many messages that copy consists of.
-    pub(super) sequence: u64,
+    pub(in crate::policy) sequence: u64,
     /// Of the copy with this message.
-    pub(super) digest: Digest,
+    pub(in crate::policy) digest: Digest,
     /// Bytes of the whole message.
-    pub(super) total: u32,
+    pub(in crate::policy) total: u32,
     /// Which of them are these.
-    pub(super) offset: u32,
-    pub(super) bytes: &'a [u8],
+    pub(in crate::policy) offset: u32,
+    pub(in crate::policy) bytes: &'a [u8],
 }
 
 const DIFFERENCE: u8 = 0x11;
 const WHOLE: u8 = 0x12;
 const ASK: u8 = 0x13;
+const ASK_AS: u8 = 0x14;
 
 impl<'a> Note<'a> {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::policy) fn encode(&self) -> Vec<u8> {
         match self {
             Self::Piece(piece) => {
                 let mut bytes = Vec::with_capacity(25 + piece.bytes.len());
@@ -50,14 +53,22 @@ impl<'a> Note<'a> {
                 bytes
             }
             Self::Ask => vec![ASK],
+            Self::AskAs(birth) => {
+                let mut bytes = vec![ASK_AS];
+                bytes.extend_from_slice(&birth.to_le_bytes());
+                bytes
+            }
         }
     }
 
     /// Reads a note; `None` if it is none.
-    pub(super) fn decode(bytes: &'a [u8]) -> Option<Self> {
+    pub(in crate::policy) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (&kind, rest) = bytes.split_first()?;
         if kind == ASK {
             return rest.is_empty().then_some(Self::Ask);
+        }
+        if kind == ASK_AS {
+            return Some(Self::AskAs(u64::from_le_bytes(rest.try_into().ok()?)));
         }
         if kind != WHOLE && kind != DIFFERENCE {
             return None;
@@ -105,5 +116,6 @@ mod tests {
     fn a_request_is_one_byte() {
         assert_eq!(Note::decode(&Note::Ask.encode()), Some(Note::Ask));
         assert_eq!(Note::decode(&[ASK, 0]), None);
+        assert_eq!(Note::decode(&Note::AskAs(7).encode()), Some(Note::AskAs(7)));
     }
 }

@@ -104,7 +104,8 @@ impl Job<'_> {
         let mut place = self.place.clone();
         let (mut storage, persisted) = self.recall(&mut place)?;
         // Made before the node can be reached: the others do not wait for it meanwhile.
-        let trainer = backends.trainer(self.workshop, place.node.0)?;
+        let mut trainer = backends.trainer(self.workshop, place.node.0)?;
+        averaging.check_statistics(trainer.model()?.running.len())?;
         let settings = averaging.cluster(place.run, place.node, place.incarnation)?;
         let log = EventLog::create(self.events, place.node, place.incarnation)?;
         let (messages, waiting) = sync_channel(WAITING);

@@ -1,0 +1,453 @@
+//! Push-sum: what is given away is taken by somebody, whatever is lost, and models meet in the mean.
+
+use crate::gossip::compressor;
+use kronfleet_conformance::check::{Broken, Check};
+use kronfleet_core::gossip::{Directed, Push};
+use kronfleet_core::participant::Summary;
+use kronfleet_core::policy::{AveragingPolicy, PolicyAction, PolicyInput, PushSum, PushSumOptions};
+use kronfleet_core::scalar::Values;
+use kronfleet_core::seed::{Random, Seed};
+use kronfleet_core::time::Instant;
+use kronfleet_core::transport::NodeId;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+const LEN: usize = 12;
+
+/// Nodes that exchange in lockstep over ways on which messages are lost.
+struct Circle {
+    graph: Directed,
+    nodes: Vec<Push<f64>>,
+    which: usize,
+    random: Random,
+    exchange: u64,
+    /// Ways on which something was lost that was not made good.
+    torn: BTreeSet<(u32, NodeId)>,
+}
+
+impl Circle {
+    fn new(graph: Directed, step: f64, which: usize, seed: u64) -> Self {
+        let mut random = Seed(seed).random();
+        let mut model = || (0..LEN).map(|_| random.normal()).collect::<Vec<f64>>();
+        let nodes = (0..graph.nodes()).map(|_| Push::new(step, &model())).collect();
+        Self { graph, nodes, which, random, exchange: 0, torn: BTreeSet::new() }
+    }
+
+    /// One exchange, each message of which is lost with this probability; what follows a lost one is whole if
+    /// `made_good`.
+    fn exchange(&mut self, loss: f64, made_good: bool) {
+        let mut compressor = compressor(self.which);
+        let mut mail = vec![];
+        for (from, node) in (0..).zip(&mut self.nodes) {
+            let to: Vec<NodeId> = self.graph.receivers(from, self.exchange).map(NodeId).collect();
+            let messages = node.give(&to, &mut *compressor, &mut self.random).expect("finite models");
+            for (to, message) in messages {
+                let torn = made_good && self.torn.contains(&(from, to));
+                mail.push((from, to, if torn { Err(node.whole(to)) } else { Ok(message) }));
+            }
+        }
+        for (from, to, message) in mail {
+            if self.random.chance(loss) {
+                self.torn.insert((from, to));
+                continue;
+            }
+            let node = &mut self.nodes[to.0 as usize];
+            let taken = match &message {
+                Ok(message) => node.take(NodeId(from), message, &mut *compressor),
+                Err(whole) => node.take_whole(NodeId(from), whole),
+            };
+            taken.expect("messages as they were sent");
+            if made_good {
+                self.torn.remove(&(from, to));
+            }
+        }
+        self.exchange += 1;
+    }
+
+    /// `Σw` and `Σx`, over nodes alone.
+    fn held(&self) -> (f64, Vec<f64>) {
+        let weight = self.nodes.iter().map(|node| node.mass().weight).sum();
+        let values = |place: usize| self.nodes.iter().map(|node| node.mass().values[place]).sum();
+        (weight, (0..LEN).map(values).collect())
+    }
+
+    /// The same with what is under way.
+    fn all(&self) -> (f64, Vec<f64>) {
+        let (mut weight, mut values) = self.held();
+        for (from, node) in (0..).map(NodeId).zip(&self.nodes) {
+            for (to, other) in (0..).map(NodeId).zip(&self.nodes) {
+                let Some(given) = node.given(to) else { continue };
+                let taken = other.taken(from);
+                weight += given.weight - taken.map_or(0.0, |taken| taken.weight);
+                for (place, value) in values.iter_mut().enumerate() {
+                    *value += given.values[place] - taken.map_or(0.0, |taken| taken.values[place]);
+                }
+            }
+        }
+        (weight, values)
+    }
+
+    fn models(&mut self) -> Vec<Vec<f64>> {
+        self.nodes.iter_mut().map(|node| node.model().to_vec()).collect()
+    }
+
+    fn disagreement(&mut self) -> f64 {
+        let models = self.models();
+        let range = |place: usize| {
+            let values = || models.iter().map(|model| model[place]);
+            values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min)
+        };
+        (0..LEN).map(range).fold(0.0, f64::max)
+    }
+}
+
+/// Graphs in which everybody is reached, one of them drawn anew for each of several phases.
+fn graphs() -> impl Strategy<Value = Directed> {
+    let drawn = (2_u32..8, 1_usize..4, any::<u64>()).prop_map(|(nodes, phases, seed)| {
+        let mut random = Seed(seed).random();
+        let mut phase = |around: bool| {
+            let circle = (0..nodes).filter(|_| around).map(|node| (node, (node + 1) % nodes));
+            let chords: Vec<(u32, u32)> = (0..nodes)
+                .map(|node| (node, random.below(u64::from(nodes)) as u32))
+                .filter(|(from, to)| from != to)
+                .collect();
+            circle.chain(chords).collect::<Vec<_>>()
+        };
+        Directed::from_edges(nodes, (0..phases).map(|number| phase(number == 0)).collect::<Vec<_>>())
+    });
+    prop_oneof![
+        (2_u32..10).prop_map(Directed::ring),
+        (2_u32..18).prop_map(Directed::one_peer),
+        (2_u32..12).prop_map(Directed::exponential),
+        drawn,
+    ]
+}
+
+fn differs(found: &(f64, Vec<f64>), expected: &(f64, Vec<f64>)) -> Option<String> {
+    let off = |a: f64, b: f64| (a - b).abs() > 1e-12 * (1.0 + 10.0 * b.abs());
+    if off(found.0, expected.0) {
+        return Some(format!("Σw is {} instead of {}", found.0, expected.0));
+    }
+    let place = (0..LEN).find(|&place| off(found.1[place], expected.1[place]))?;
+    Some(format!("Σx is {} instead of {} in place {place}", found.1[place], expected.1[place]))
+}
+
+/// Three in ten messages are lost; then none is.
+fn nothing_is_lost(made_good: bool) -> Result<(), Broken> {
+    Check::default().hold((graphs(), 0_usize..7, any::<u64>()), |(graph, which, seed)| {
+        let step = if which == 0 { 1.0 } else { 0.1 };
+        let mut circle = Circle::new(graph, step, which, seed);
+        let before = circle.all();
+        for _ in 0..60 {
+            circle.exchange(0.3, made_good);
+            if let Some(off) = differs(&circle.all(), &before) {
+                return Err(off);
+            }
+        }
+        for _ in 0..circle.graph.phases() {
+            circle.exchange(0.0, made_good);
+        }
+        differs(&circle.held(), &before).map_or(Ok(()), |off| Err(format!("in the end, {off}")))
+    })
+}
+
+#[test]
+fn masses_are_kept_whatever_is_lost() {
+    assert_eq!(nothing_is_lost(true), Ok(()));
+    // Without whole messages, what was lost stays lost.
+    assert!(nothing_is_lost(false).is_err());
+}
+
+#[test]
+fn models_stay_between_those_that_they_were_made_of() {
+    let law = |(graph, seed): (Directed, u64)| {
+        let mut circle = Circle::new(graph, 1.0, 0, seed);
+        let models = circle.models();
+        for exchange in 0..40 {
+            circle.exchange(0.3, true);
+            for model in circle.models() {
+                for (place, value) in model.into_iter().enumerate() {
+                    let values = || models.iter().map(|model| model[place]);
+                    let [least, most] = [values().fold(f64::MAX, f64::min), values().fold(f64::MIN, f64::max)];
+                    // Weights may become small, and what is left of them has the rounding of all that went through.
+                    if value < least - 1e-9 || value > most + 1e-9 {
+                        return Err(format!("{value} is not in {least}..={most} after exchange {exchange}"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    };
+    assert_eq!(Check::default().hold((graphs(), any::<u64>()), law), Ok(()));
+}
+
+#[test]
+fn means_are_exact_after_as_many_exchanges_as_a_power_of_two_has_digits() {
+    for nodes in 2..20_u32 {
+        let mut circle = Circle::new(Directed::one_peer(nodes), 1.0, 0, u64::from(nodes));
+        for _ in 0..circle.graph.phases() {
+            circle.exchange(0.0, true);
+        }
+        let apart = circle.disagreement();
+        assert_eq!(apart < 1e-12, nodes.is_power_of_two(), "{nodes} nodes are apart by {apart}");
+    }
+}
+
+#[test]
+fn compressed_models_meet_in_the_mean_on_graphs_that_change() {
+    // Compressors whose error is a part of what is to be said.
+    let cases = (graphs(), prop_oneof![Just(0_usize), Just(1), Just(4)], any::<u64>());
+    let law = |(graph, which, seed): (Directed, usize, u64)| {
+        let mut circle = Circle::new(graph, 0.1, which, seed);
+        let (weight, values) = circle.all();
+        let before = circle.disagreement();
+        for _ in 0..1500 {
+            circle.exchange(0.0, true);
+        }
+        let (after, model) = (circle.disagreement(), circle.models().swap_remove(0));
+        let off = model.iter().zip(&values).map(|(z, sum)| (z - sum / weight).abs()).fold(0.0, f64::max);
+        if after <= 1e-3 * before + 1e-12 && off <= 1e-3 * before + 1e-12 {
+            Ok(())
+        } else {
+            Err(format!("apart by {before}, then by {after}, {off} from the mean"))
+        }
+    };
+    assert_eq!(Check::default().hold(cases, law), Ok(()));
+}
+
+#[test]
+fn who_sends_and_who_receives_is_said_alike() {
+    let law = |graph: Directed| {
+        for phase in 0..graph.phases() {
+            for node in 0..graph.nodes() {
+                if graph.receivers(node, phase).any(|to| !graph.senders(to, phase).any(|from| from == node)) {
+                    return Err(format!("a receiver of {node} does not know it in phase {phase}"));
+                }
+                if graph.senders(node, phase).any(|from| !graph.receivers(from, phase).any(|to| to == node)) {
+                    return Err(format!("a sender to {node} does not know it in phase {phase}"));
+                }
+            }
+        }
+        if graph.is_connected() { Ok(()) } else { Err("not everybody is reached".into()) }
+    };
+    assert_eq!(Check::default().hold(graphs(), law), Ok(()));
+    assert!(!Directed::from_edges(3, [[(0, 1), (1, 0), (1, 2)]]).is_connected(), "nothing comes back from 2");
+}
+
+#[test]
+fn torn_messages_are_refused_and_change_nothing() {
+    let law = |(seed, cut, whole): (u64, usize, bool)| {
+        let mut circle = Circle::new(Directed::ring(2), 1.0, 0, seed);
+        circle.exchange(0.0, true);
+        let mut compressor = compressor(0);
+        let messages = circle.nodes[0].give(&[NodeId(1)], &mut *compressor, &mut circle.random).expect("finite");
+        let message = if whole { circle.nodes[0].whole(NodeId(1)) } else { messages[0].1.clone() };
+        let before = circle.nodes[1].clone();
+        let part = &message[..cut % message.len()];
+        let longer = [&message[..], &[0]].concat();
+        for wrong in [part, &longer] {
+            let taken = if whole {
+                circle.nodes[1].take_whole(NodeId(0), wrong)
+            } else {
+                circle.nodes[1].take(NodeId(0), wrong, &mut *compressor)
+            };
+            if taken.is_ok() || circle.nodes[1] != before {
+                return Err(format!("{} bytes instead of {} are taken", wrong.len(), message.len()));
+            }
+        }
+        Ok(())
+    };
+    assert_eq!(Check::default().hold((any::<u64>(), any::<usize>(), any::<bool>()), law), Ok(()));
+}
+
+/// One node that has nothing to learn, and its policy.
+struct Member {
+    policy: PushSum<f64>,
+    model: Vec<f64>,
+    iteration: u64,
+    paused: bool,
+    away: bool,
+}
+
+/// Nodes whose policies talk, in an order drawn at random.
+struct Hall {
+    graph: Directed,
+    which: usize,
+    members: Vec<Member>,
+    mail: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
+    random: Random,
+    now: Instant,
+    /// Policies are written down and read back at any time.
+    restores: bool,
+}
+
+impl Hall {
+    fn new(graph: &Directed, which: usize, seed: u64, restores: bool) -> Self {
+        let mut random = Seed(seed).random();
+        let mut hall = Self {
+            graph: graph.clone(),
+            which,
+            members: vec![],
+            mail: BTreeMap::new(),
+            random: Seed(seed).derive("order", 0).random(),
+            now: Instant::ORIGIN,
+            restores,
+        };
+        for node in 0..graph.nodes() {
+            let model = (0..LEN).map(|_| random.normal()).collect();
+            let policy = hall.policy(node as usize);
+            hall.members.push(Member { policy, model, iteration: 0, paused: false, away: false });
+        }
+        for node in 0..hall.members.len() {
+            hall.tell(node, PolicyInput::Began);
+        }
+        hall
+    }
+
+    fn policy(&self, node: usize) -> PushSum<f64> {
+        let mut options = PushSumOptions::new(&self.graph, NodeId(node as u32));
+        options.step = if self.which == 0 { 1.0 } else { 0.1 };
+        PushSum::new(options, compressor(self.which))
+    }
+
+    fn tell(&mut self, node: usize, input: PolicyInput<'_>) {
+        self.members[node].policy.handle(self.now, input);
+        while let Some(action) = self.members[node].policy.poll() {
+            match action {
+                PolicyAction::Observe => {
+                    let there = |&other: &usize| other != node && !self.members[node].away && !self.members[other].away;
+                    let peers: Vec<NodeId> =
+                        (0..self.members.len()).filter(there).map(|other| NodeId(other as u32)).collect();
+                    let Member { policy, model, .. } = &mut self.members[node];
+                    let observed = PolicyInput::Observed { parameters: Values::Double(model), peers: &peers };
+                    policy.handle(self.now, observed);
+                }
+                PolicyAction::Tell { to, bytes } => {
+                    let to = to.0 as usize;
+                    if !self.members[node].away && !self.members[to].away {
+                        self.mail.entry((node, to)).or_default().push_back(bytes);
+                    }
+                }
+                PolicyAction::Pause => self.members[node].paused = true,
+                PolicyAction::Proceed => self.members[node].paused = false,
+                PolicyAction::Adopt(model) => self.members[node].model = model,
+                _ => panic!("nobody contributes here"),
+            }
+        }
+        if self.restores && self.random.chance(0.2) {
+            let saved = self.members[node].policy.save();
+            self.members[node].policy = self.policy(node);
+            self.members[node].policy.restore(&saved);
+            assert_eq!(self.members[node].policy.save(), saved);
+        }
+    }
+
+    /// Lets things happen until all have made so many iterations and wait for nobody.
+    fn run(&mut self, iterations: u64) {
+        loop {
+            self.mail.retain(|_, queue| !queue.is_empty());
+            let ready: Vec<usize> = (0..self.members.len())
+                .filter(|&node| !self.members[node].paused && self.members[node].iteration < iterations)
+                .collect();
+            let choices = ready.len() + self.mail.len();
+            if choices == 0 {
+                let Some(first) = self.members.iter().map(|m| m.policy.timeout()).min().filter(|&at| at < Instant::FAR)
+                else {
+                    return;
+                };
+                self.now = first;
+                for node in 0..self.members.len() {
+                    self.members[node].policy.wake(first);
+                    self.tell(node, PolicyInput::Told { from: NodeId(u32::MAX), bytes: &[] });
+                }
+                continue;
+            }
+            let choice = self.random.below(choices as u64) as usize;
+            if let Some(&node) = ready.get(choice) {
+                self.members[node].iteration += 1;
+                let (iteration, summary) = (self.members[node].iteration, Summary::default());
+                self.tell(node, PolicyInput::Stepped { iteration, summary: &summary });
+            } else {
+                let (&(from, to), queue) = self.mail.iter_mut().nth(choice - ready.len()).expect("counted above");
+                let bytes = queue.pop_front().expect("empty ones are gone");
+                self.tell(to, PolicyInput::Told { from: NodeId(from as u32), bytes: &bytes });
+            }
+        }
+    }
+
+    /// A node goes or comes back; what is under way to and from it is lost.
+    fn toggle(&mut self, node: usize) {
+        self.members[node].away ^= true;
+        self.mail.retain(|&(from, to), _| from != node && to != node);
+    }
+
+    fn weight(&self) -> f64 {
+        self.members.iter().map(|member| member.policy.push().map_or(1.0, |push| push.mass().weight)).sum()
+    }
+
+    fn disagreement(&self) -> f64 {
+        let range = |place: usize| {
+            let values = || self.members.iter().map(|member| member.model[place]);
+            values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min)
+        };
+        (0..LEN).map(range).fold(0.0, f64::max)
+    }
+}
+
+#[test]
+fn policies_agree_and_keep_their_masses_whoever_went_and_came_back() {
+    let cases = (graphs(), prop_oneof![Just(0_usize), Just(1)], any::<u64>(), 0_usize..6, any::<bool>());
+    let law = |(graph, which, seed, changes, restores): (Directed, usize, u64, usize, bool)| {
+        let mut hall = Hall::new(&graph, which, seed, restores);
+        let mean: Vec<f64> = (0..LEN)
+            .map(|place| hall.members.iter().map(|m| m.model[place]).sum::<f64>() / hall.members.len() as f64)
+            .collect();
+        let before = hall.disagreement();
+        let mut iterations = 0;
+        for _ in 0..changes {
+            let node = hall.random.below(hall.members.len() as u64) as usize;
+            hall.toggle(node);
+            iterations += 1 + hall.random.below(9);
+            hall.run(iterations);
+        }
+        for node in 0..hall.members.len() {
+            if hall.members[node].away {
+                hall.toggle(node);
+            }
+        }
+        // In step, as nodes are whose steps take equally long.
+        let last = iterations + if which == 0 { 300 } else { 1500 };
+        (iterations..=last).for_each(|iteration| hall.run(iteration));
+        let (weight, nodes) = (hall.weight(), hall.members.len() as f64);
+        if (weight - nodes).abs() > 1e-11 * nodes {
+            return Err(format!("Σw = {weight} of {nodes}"));
+        }
+        let after = hall.disagreement();
+        let model = &hall.members[0].model;
+        let off = model.iter().zip(&mean).map(|(z, mean)| (z - mean).abs()).fold(0.0, f64::max);
+        if after <= 1e-3 * before + 1e-9 && off <= 1e-3 * before + 1e-9 {
+            Ok(())
+        } else {
+            Err(format!("apart by {before}, then by {after}, {off} from the mean"))
+        }
+    };
+    assert_eq!(Check { cases: 24, ..Check::default() }.hold(cases, law), Ok(()));
+}
+
+#[test]
+fn whoever_begins_anew_is_given_nothing_twice() {
+    let graph = Directed::exponential(4);
+    let mut hall = Hall::new(&graph, 0, 5, false);
+    (0..6).for_each(|iteration| hall.run(iteration));
+    // Its mass is lost with it, and it brings a new one.
+    let lost = hall.members[2].policy.push().expect("it has begun").mass().weight;
+    hall.members[2].policy = hall.policy(2);
+    hall.now += kronfleet_core::time::Duration::from_secs(1);
+    hall.mail.clear();
+    hall.tell(2, PolicyInput::Began);
+    (6..60).for_each(|iteration| hall.run(iteration));
+    let weight = hall.weight();
+    // What was under way to its former self is lost too, which is at most what others had.
+    assert!(weight <= 4.0 - lost + 1.0 + 1e-12 && weight > 2.0, "Σw = {weight}, {lost} were lost");
+    assert!(hall.disagreement() < 1e-9);
+}
