@@ -112,7 +112,6 @@ fn main() -> Result<()> {
             break;
         }
         if settings.quick {
-            println!("{}", output.join("report.md").display());
             continue;
         }
         let report = fs::read_to_string(output.join("report.md")).context("the report of a sweep")?;
