@@ -14,7 +14,10 @@
 //! | [`owner_reduce`](Placement::owner_reduce) | averaged at the owner | the owner | the owner |
 //! | [`dp_kfac`](Placement::dp_kfac) | of the owner's batch alone | the owner | the owner |
 //!
-//! Gradients are averaged everywhere in each of them.
+//! | [`of_gradient`](Placement::of_gradient) | of the mean gradient, by the owner | the owner | a share of the members |
+//!
+//! Gradients are averaged everywhere in each of them. The last one is for methods that look at nothing else
+//! ([`ByGradient`](crate::preconditioner::ByGradient)).
 //!
 //! Sources: Osawa et al. 2019 (D-KFAC, MPD-KFAC); Shi et al. 2021 (SPD-KFAC, arXiv 2107.06533); Pauloski et al. 2021
 //! (KAISA, arXiv 2107.01739); Zhang et al. 2022 (DP-KFAC, arXiv 2206.15143).
@@ -61,6 +64,9 @@ pub enum Statistics {
     AtOwner,
     /// The layer's owner takes those of its own batch; nothing travels and nobody else makes any.
     OwnBatch,
+    /// They are of the mean gradient, which everybody has: whoever decomposes makes them, and nothing travels. For methods
+    /// that look at gradients alone, such as Shampoo.
+    OfGradient,
 }
 
 /// Who decomposes a factor.
@@ -73,6 +79,8 @@ pub enum Decomposers {
     Owner,
     /// Everybody where that is done sooner than the owner's decomposition is there, by the figures of the [`Machine`].
     Cheaper,
+    /// Nobody, as there is nothing to decompose: Muon.
+    Nobody,
 }
 
 /// A rule by which the work of preconditioning is divided.
@@ -102,7 +110,8 @@ impl Placement {
     /// # Errors
     /// If a member would have to decompose what it has no statistics of; with the remedy.
     pub fn check(&self) -> Result<(), &'static str> {
-        let alone = self.statistics != Statistics::Everywhere;
+        let alone = matches!(self.statistics, Statistics::AtOwner | Statistics::OwnBatch);
+        let of_gradient = self.statistics == Statistics::OfGradient;
         if !(0.0..=1.0).contains(&self.holders) {
             return Err("the share of holders is a number from 0 to 1");
         }
@@ -116,6 +125,15 @@ impl Placement {
                 "the damping of a factor depends on the other one: owners of single factors need the statistics \
                         of both, so choose Statistics::Everywhere or apart = false",
             );
+        }
+        if of_gradient && self.apart {
+            return Err("both factors of a layer are made of one gradient, by one member: choose apart = false");
+        }
+        if of_gradient && self.overlapped {
+            return Err("statistics of the mean gradient do not travel during passes: choose overlapped = false");
+        }
+        if !of_gradient && self.decomposers == Decomposers::Nobody {
+            return Err("statistics are there to be decomposed by somebody: choose Decomposers::Owner");
         }
         Ok(())
     }
@@ -157,5 +175,11 @@ impl Placement {
     /// Owners use the statistics of their own batches.
     pub const fn dp_kfac() -> Self {
         Self { statistics: Statistics::OwnBatch, ..Self::owner_reduce() }
+    }
+
+    /// Owners make statistics of the mean gradient and decompose them; a share of the members, from 0 to 1, computes
+    /// directions with the result.
+    pub const fn of_gradient(share: f64) -> Self {
+        Self { statistics: Statistics::OfGradient, ..Self::kaisa(share) }
     }
 }

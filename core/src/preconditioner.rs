@@ -4,7 +4,8 @@
 //! [`Identity`] is plain gradient descent; [`Kronecker`] is K-FAC (Martens & Grosse 2015, arXiv 1503.05671;
 //! Grosse & Martens 2016 for convolutions) with the inverse, the eigen and the EKFAC form of [`Form`]. [`Options`]
 //! has the usual values of the literature as defaults. Beside it: [`Eva`], with vectors in place of K-FAC's matrices;
-//! [`Shampoo`] and [`Soap`], which look at gradients alone; and [`Muon`], which has no curvature but singular values.
+//! and [`ByGradient`], which looks at gradients alone: Shampoo and SOAP, and Muon, which has no curvature but singular
+//! values.
 //!
 //! Within a step the order is
 //!
@@ -18,6 +19,7 @@
 
 mod adaptive;
 mod bases;
+mod by_gradient;
 mod cache;
 mod clip;
 mod dense;
@@ -32,19 +34,21 @@ mod low_rank;
 mod moments;
 mod muon;
 mod options;
+mod rule;
 mod shampoo;
 mod soap;
 mod state;
 
 pub use adaptive::LevenbergMarquardt;
+pub use by_gradient::{ByGradient, GradientMethod};
 pub use division::Member;
 pub use eva::{Eva, EvaOptions};
 pub use identity::Identity;
 pub use kronecker::Kronecker;
-pub use muon::{Muon, MuonOptions};
+pub use muon::MuonOptions;
 pub use options::{Fisher, Form, Options, OptionsError, Refresh};
-pub use shampoo::{Shampoo, ShampooOptions};
-pub use soap::{Soap, SoapOptions};
+pub use shampoo::ShampooOptions;
+pub use soap::SoapOptions;
 pub use state::{BlockState, State};
 
 use crate::backend::Backend;

@@ -30,6 +30,8 @@ pub struct RunningMeans<B: Backend> {
     accepted: B::Buffer,
     safe: B::Buffer,
     scales: B::Buffer,
+    /// Which groups take statistics in, if not all; and which of them did.
+    takes: Option<[B::Buffer; 2]>,
     groups: usize,
     updates: u64,
     sum_jobs: Vec<ReduceJob<B::Scalar>>,
@@ -77,6 +79,7 @@ impl<B: Backend> RunningMeans<B> {
             accepted: backend.allocate(groups.len())?,
             safe: backend.allocate(groups.len())?,
             scales: backend.allocate(groups.len())?,
+            takes: None,
             groups: groups.len(),
             updates: 0,
             sum_jobs,
@@ -94,6 +97,26 @@ impl<B: Backend> RunningMeans<B> {
     /// How often statistics were [`close`](Self::close)d, refused ones included.
     pub fn updates(&self) -> u64 {
         self.updates
+    }
+
+    /// Has only some groups take statistics in from now on; the others keep value and weight.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If there is not one answer for each group.
+    #[track_caller]
+    pub fn restrict(&mut self, backend: &mut B, takes: &[bool]) -> Result<(), B::Error> {
+        assert_eq!(takes.len(), self.groups, "groups that take statistics in or not");
+        let flags: Vec<B::Scalar> = takes.iter().map(|&takes| B::Scalar::of(f64::from(u8::from(takes)))).collect();
+        let mut buffers = match self.takes.take() {
+            Some(buffers) => buffers,
+            None => [backend.allocate(self.groups)?, backend.allocate(self.groups)?],
+        };
+        backend.upload(&flags, &mut buffers[0], 0)?;
+        self.takes = Some(buffers);
+        Ok(())
     }
 
     /// Sets the statistics of the coming batch to zero; never waits.
@@ -128,9 +151,16 @@ impl<B: Backend> RunningMeans<B> {
         backend.reduce(&self.sum_jobs, &self.fresh, None, &mut self.sums)?;
         backend.reduce(&self.total_jobs, &self.sums, None, &mut self.totals)?;
         backend.map(Map::Finite, &jobs, Some(&self.totals), None, &mut self.flags)?;
+        let flags = match &mut self.takes {
+            Some([takes, taken]) => {
+                backend.map(Map::MultiplyAdd(s(1.0), s(0.0)), &jobs, Some(&self.flags), Some(takes), taken)?;
+                &*taken
+            }
+            None => &self.flags,
+        };
         let blend = Map::Blend(s(ema_old));
-        backend.map(blend, &self.blend_jobs, Some(&self.fresh), Some(&self.flags), &mut self.values)?;
-        backend.map(blend, &jobs, Some(&self.ones), Some(&self.flags), &mut self.weights)?;
+        backend.map(blend, &self.blend_jobs, Some(&self.fresh), Some(flags), &mut self.values)?;
+        backend.map(blend, &jobs, Some(&self.ones), Some(flags), &mut self.weights)?;
         backend.axpby(s(1.0), &self.flags, s(1.0), &mut self.accepted, vector)?;
         self.updates += 1;
         Ok(())

@@ -93,6 +93,9 @@ impl Plan {
         let cost = |rows: usize, everywhere: bool| if everywhere { 0.0 } else { plan.decomposition(rows) };
         let costs = layers.iter().zip(&everywhere).map(|(load, everywhere)| {
             let [a, g] = load.factors();
+            if placement.decomposers == Decomposers::Nobody {
+                return [plan.directing(load) / 2.0; 2];
+            }
             [cost(a, everywhere[0]), cost(g, everywhere[1])]
         });
         let owners: Vec<usize> = if placement.apart {
@@ -145,21 +148,29 @@ impl Plan {
     /// The members that decompose a layer's factors: A, G.
     pub fn decomposers(&self, layer: usize) -> [Range<usize>; 2] {
         let holders = self.holders(layer);
-        self.places[layer].factors.map(
-            |factor| {
-                if factor.everywhere { holders.clone() } else { factor.owner..factor.owner + 1 }
-            },
-        )
+        self.places[layer].factors.map(|factor| match self.placement.decomposers {
+            Decomposers::Nobody => 0..0,
+            _ if factor.everywhere => holders.clone(),
+            _ => factor.owner..factor.owner + 1,
+        })
     }
 
     /// Whether a member makes statistics of a layer's factors: A, G.
     pub fn makes_statistics(&self, layer: usize, member: usize) -> [bool; 2] {
-        self.owners(layer).map(|owner| self.placement.statistics != Statistics::OwnBatch || owner == member)
+        match self.placement.statistics {
+            Statistics::Everywhere | Statistics::AtOwner => [true; 2],
+            Statistics::OwnBatch => self.owners(layer).map(|owner| owner == member),
+            Statistics::OfGradient => self.decomposers(layer).map(|decomposers| decomposers.contains(&member)),
+        }
     }
 
     /// Whether a member keeps the running averages of a layer's factors: A, G.
     pub fn keeps_statistics(&self, layer: usize, member: usize) -> [bool; 2] {
-        self.owners(layer).map(|owner| self.placement.statistics == Statistics::Everywhere || owner == member)
+        match self.placement.statistics {
+            Statistics::Everywhere => [true; 2],
+            Statistics::AtOwner | Statistics::OwnBatch => self.owners(layer).map(|owner| owner == member),
+            Statistics::OfGradient => self.makes_statistics(layer, member),
+        }
     }
 
     /// What the average of the gradients moves, at every step.
@@ -174,7 +185,7 @@ impl Plan {
         let triangles = self.placement.triangles;
         let sizes = factors.map(move |factor| (factor.owner, symmetric(factor.rows, triangles)));
         match self.placement.statistics {
-            Statistics::OwnBatch => self.traffic([]),
+            Statistics::OwnBatch | Statistics::OfGradient => self.traffic([]),
             Statistics::AtOwner => self.traffic(sizes.map(|(to, values)| Exchange::Reduce { to, values })),
             Statistics::Everywhere => self.traffic(sizes.map(|(_, values)| Exchange::AllReduce { values })),
         }
@@ -184,7 +195,8 @@ impl Plan {
     pub fn decompositions(&self) -> Traffic {
         let exchanges = (0..self.places.len()).flat_map(|layer| {
             let holders = self.holders(layer);
-            let travels = self.places[layer].factors.into_iter().filter(|factor| !factor.everywhere);
+            let somebody = self.placement.decomposers != Decomposers::Nobody;
+            let travels = self.places[layer].factors.into_iter().filter(move |factor| somebody && !factor.everywhere);
             travels.map(move |factor| Exchange::Broadcast {
                 from: factor.owner,
                 to: holders.clone().filter(|&member| member != factor.owner).collect(),
@@ -214,7 +226,7 @@ impl Plan {
         let mut cost = Cost::default();
         let batch = self.work.batch as f64;
         for (layer, place) in self.places.iter().enumerate() {
-            let Load { rows, columns, positions } = place.load;
+            let Load { positions, .. } = place.load;
             let holds = self.holders(layer).contains(&member);
             let decomposers = self.decomposers(layer);
             let makes = self.makes_statistics(layer, member);
@@ -222,7 +234,12 @@ impl Plan {
             for (side, factor) in place.factors.iter().enumerate() {
                 let of = factor.rows as f64;
                 if makes[side] {
-                    cost.statistics += of * (of + 1.0) * positions as f64 * batch;
+                    // Of so many vectors: what passed at every position, or rows and columns of the gradient.
+                    let vectors = match self.placement.statistics {
+                        Statistics::OfGradient => place.factors[1 - side].rows as f64,
+                        _ => positions as f64 * batch,
+                    };
+                    cost.statistics += of * (of + 1.0) * vectors;
                 }
                 if keeps[side] {
                     cost.values += factor.rows * factor.rows;
@@ -232,14 +249,13 @@ impl Plan {
                     cost.decompositions += self.decomposition(factor.rows);
                     cost.decomposed += 1;
                 }
-                if holds || decomposes {
+                let decomposed = self.placement.decomposers != Decomposers::Nobody;
+                if decomposed && (holds || decomposes) {
                     cost.values += factor.rows * factor.rows + if self.is_eigen() { factor.rows } else { 0 };
                 }
             }
             if holds {
-                let (rows, columns) = (rows as f64, columns as f64);
-                let twice = if self.is_eigen() { 2.0 } else { 1.0 };
-                cost.directions += twice * 2.0 * rows * columns * (rows + columns);
+                cost.directions += self.directing(&place.load);
             }
         }
         cost
@@ -273,6 +289,18 @@ impl Plan {
         self.work.form != Form::Inverse
     }
 
+    /// Operations of a layer's direction.
+    fn directing(&self, load: &Load) -> f64 {
+        let (rows, columns) = (load.rows as f64, load.columns as f64);
+        if self.placement.decomposers == Decomposers::Nobody {
+            // Five rounds of `X ← a·X + (b·XXᵀ + c·(XXᵀ)²)·X` on the shorter side.
+            let (short, long) = (rows.min(columns), rows.max(columns));
+            return 5.0 * (short * (short + 1.0) * long + 2.0 * short * short * (short + long));
+        }
+        let twice = if self.is_eigen() { 2.0 } else { 1.0 };
+        twice * 2.0 * rows * columns * (rows + columns)
+    }
+
     /// Operations of the decomposition of a factor: `n³` for the inverse by Cholesky, `9·n³` for eigenvectors.
     fn decomposition(&self, rows: usize) -> f64 {
         let cube = (rows * rows) as f64 * rows as f64;
@@ -288,7 +316,7 @@ impl Plan {
     fn is_cheaper_everywhere(&self, rows: usize) -> bool {
         match self.placement.decomposers {
             Decomposers::Everybody => true,
-            Decomposers::Owner => false,
+            Decomposers::Owner | Decomposers::Nobody => false,
             Decomposers::Cheaper => {
                 let machine = &self.work.machine;
                 let to = (1..self.holders).collect();

@@ -1,6 +1,6 @@
 //! Eigenbases of the second moments of gradients: what Shampoo and SOAP share.
 
-use super::division::Share;
+use super::division::{Bundle, Division, Share};
 use super::eigen::Eigen;
 use super::{BlockState, Report};
 use crate::backend::{Backend, Outer};
@@ -12,10 +12,13 @@ use alloc::vec::Vec;
 
 /// Running averages `L = E[∇∇ᵀ]` and `R = E[∇ᵀ∇]` of every block, in the places of K-FAC's G and A, and their
 /// eigendecompositions as of the last refresh; identities and ones until there was one.
+///
+/// Of blocks whose work is another member's nothing is averaged, decomposed or turned.
 pub(super) struct Bases<B: Backend> {
     pub(super) factors: KroneckerFactors<B>,
     pub(super) eigen: Eigen<B>,
     outer_jobs: Vec<Outer<B::Scalar>>,
+    lengths: [usize; 2],
     ema_old: f64,
     period: u64,
     pub(super) due: bool,
@@ -31,19 +34,15 @@ impl<B: Backend> Bases<B> {
         ema_old: f64,
         period: u64,
     ) -> Result<Self, B::Error> {
-        let (alpha, beta) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
-        let products = |Block { parameters, a, g, .. }: &Block| {
-            [Outer { alpha, x: *parameters, beta, c: *g }, Outer { alpha, x: parameters.transposed(), beta, c: *a }]
-        };
-        let mut outer_jobs: Vec<_> = blocks.iter().flat_map(products).collect();
-        outer_jobs.sort_by_key(|job| job.c.end());
-        let members: Vec<usize> = (0..blocks.len()).collect();
         let share = Share::all(blocks.len());
+        let outer_jobs = products(&blocks, &share);
+        let members: Vec<usize> = (0..blocks.len()).collect();
         let factors = KroneckerFactors::new(backend, blocks, lengths[0])?;
         Ok(Self {
             eigen: Eigen::new(backend, &factors, &members, lengths, false, &share)?,
             factors,
             outer_jobs,
+            lengths,
             ema_old,
             period,
             due: true,
@@ -51,19 +50,73 @@ impl<B: Backend> Bases<B> {
         })
     }
 
-    /// Decomposes, if it is time and there was a gradient; tells whether it did.
-    pub(super) fn refresh(&mut self, backend: &mut B, steps: u64) -> Result<bool, B::Error> {
-        let wanted = self.due || steps.is_multiple_of(self.period);
-        if !wanted || self.factors.running().updates() == 0 {
-            return Ok(false);
-        }
+    /// Takes over this share of the work, from identities on, until the next refresh.
+    pub(super) fn divide(&mut self, backend: &mut B, share: &Share) -> Result<(), B::Error> {
+        let members: Vec<usize> = (0..self.factors.blocks().len()).collect();
+        self.outer_jobs = products(self.factors.blocks(), share);
+        let takes: Vec<bool> = share.decomposes.iter().map(|sides| *sides != [false; 2]).collect();
+        self.factors.means().restrict(backend, &takes)?;
+        self.eigen = Eigen::new(backend, &self.factors, &members, self.lengths, false, share)?;
+        self.due = true;
+        Ok(())
+    }
+
+    /// Whether it is time to decompose.
+    pub(super) fn is_due(&self, steps: u64) -> bool {
+        self.due || steps.is_multiple_of(self.period)
+    }
+
+    /// Whether any gradient was taken in.
+    pub(super) fn has_seen(&self) -> bool {
+        self.factors.running().updates() > 0
+    }
+
+    /// Decomposes what is this member's, to be [`promote`](Self::promote)d.
+    pub(super) fn refresh(&mut self, backend: &mut B) -> Result<(), B::Error> {
         self.eigen.refresh(backend, &mut self.factors)?;
-        if self.eigen.settle(backend, &self.factors, &mut self.report)? {
-            self.eigen.promote(backend)?;
-        }
+        self.eigen.settle(backend, &self.factors, &mut self.report)?;
         self.due = false;
         self.report.refreshes += 1;
-        Ok(true)
+        Ok(())
+    }
+
+    /// Makes what was decomposed current.
+    pub(super) fn promote(&mut self, backend: &mut B) -> Result<(), B::Error> {
+        self.eigen.promote(backend)
+    }
+
+    /// Puts identities and ones in place of what was decomposed without any gradient; answers for every block whether there
+    /// was one.
+    pub(super) fn leave_unknown_alone(&mut self, backend: &mut B) -> Result<Vec<bool>, B::Error> {
+        let (zero, one) = (B::Scalar::of(0.0), B::Scalar::of(1.0));
+        let count = self.factors.blocks().len();
+        let weights = backend.fetch(self.factors.running().weights(), 0..count)?;
+        let (bases, values, spectra) = self.eigen.refreshed();
+        for (at, block) in self.factors.blocks().iter().enumerate().filter(|(at, _)| weights[*at] == zero) {
+            for (region, spectrum) in [(block.a, spectra[at]), (block.g, spectra[count + at])] {
+                backend.fill(zero, region, bases)?;
+                backend.fill(one, region.diagonal(), bases)?;
+                backend.fill(one, spectrum, values)?;
+            }
+        }
+        Ok(weights.into_iter().map(|weight| weight > zero).collect())
+    }
+
+    /// What was decomposed here, on its way to others.
+    pub(super) fn hand_out(&mut self, backend: &mut B, division: &Division<B>) -> Result<Bundle<B::Scalar>, B::Error> {
+        let (bases, values, spectra) = self.eigen.refreshed();
+        division.decompositions(backend, bases, Some((values, spectra)))
+    }
+
+    /// Takes what others have decomposed.
+    pub(super) fn take(
+        &mut self,
+        backend: &mut B,
+        division: &Division<B>,
+        bundle: &Bundle<B::Scalar>,
+    ) -> Result<(), B::Error> {
+        let (bases, values, _) = self.eigen.refreshed();
+        division.take_decompositions(backend, bundle, bases, Some(values))
     }
 
     /// Takes a gradient into the averages; one that is not finite changes nothing in its block.
@@ -123,6 +176,20 @@ impl<B: Backend> Bases<B> {
         let spectra = self.eigen.spectra();
         (spectra, spectra.iter().map(|region| region.rows).sum())
     }
+}
+
+/// `∇∇ᵀ` and `∇ᵀ∇` of the blocks whose statistics are made here, in the places of G and A.
+fn products<S: Scalar>(blocks: &[Block], share: &Share) -> Vec<Outer<S>> {
+    let (alpha, beta) = (S::of(1.0), S::of(0.0));
+    let products = |(block, made): (&Block, &[bool; 2])| {
+        let Block { parameters, a, g, .. } = *block;
+        let of_a = Outer { alpha, x: parameters.transposed(), beta, c: a };
+        let of_g = Outer { alpha, x: parameters, beta, c: g };
+        [made[0].then_some(of_a), made[1].then_some(of_g)]
+    };
+    let mut jobs: Vec<_> = blocks.iter().zip(&share.decomposes).flat_map(products).flatten().collect();
+    jobs.sort_by_key(|job| job.c.end());
+    jobs
 }
 
 /// The blocks that are not excluded.

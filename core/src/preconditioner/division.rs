@@ -48,6 +48,11 @@ impl Share {
     pub(super) fn all(blocks: usize) -> Self {
         Self { decomposes: vec![[true; 2]; blocks], holds: vec![true; blocks] }
     }
+
+    /// Those of `blocks` whose directions it computes.
+    pub(super) fn held<'a>(&'a self, blocks: &'a [Block]) -> impl Iterator<Item = &'a Block> + Clone {
+        blocks.iter().zip(&self.holds).filter(|(_, holds)| **holds).map(|(block, _)| block)
+    }
 }
 
 /// A member's part in the exchanges of its steps.
@@ -155,6 +160,12 @@ impl<B: Backend> Division<B> {
         }
     }
 
+    /// Of which blocks this member keeps running averages; what it has of others is as old as the last division of work.
+    pub(super) fn keeps(&self) -> Vec<bool> {
+        let layers = 0..self.blocks.len();
+        layers.map(|layer| self.plan.keeps_statistics(layer, self.me) != [false; 2]).collect()
+    }
+
     /// Whether this member makes statistics of a block.
     pub(super) fn observes(&self, name: &str) -> bool {
         let found = self.blocks.iter().position(|block| block.name == name);
@@ -199,7 +210,7 @@ impl<B: Backend> Division<B> {
     pub(super) fn statistics(&self, backend: &mut B, statistics: &B::Buffer) -> Result<Bundle<B::Scalar>, B::Error> {
         let mut bundle = Bundle::empty();
         let places: Vec<Option<usize>> = match self.plan.placement().statistics {
-            Statistics::OwnBatch => return Ok(bundle),
+            Statistics::OwnBatch | Statistics::OfGradient => return Ok(bundle),
             Statistics::Everywhere => vec![None],
             Statistics::AtOwner => (0..self.plan.members()).map(Some).collect(),
         };
@@ -298,6 +309,9 @@ impl<B: Backend> Division<B> {
         let mut found: Vec<HandOut> = Vec::new();
         for layer in 0..self.blocks.len() {
             for (side, decomposers) in self.plan.decomposers(layer).into_iter().enumerate() {
+                if decomposers.is_empty() {
+                    continue;
+                }
                 let from = decomposers.start;
                 let to: Vec<_> = self.plan.holders(layer).filter(|member| !decomposers.contains(member)).collect();
                 if to.is_empty() {

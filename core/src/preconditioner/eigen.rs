@@ -51,7 +51,7 @@ impl<B: Backend> Eigen<B> {
     ) -> Result<Self, B::Error> {
         let cache = Cache::new(backend, factors, len, share)?;
         let blocks = factors.blocks();
-        let held = blocks.iter().zip(&share.holds).filter(|(_, holds)| **holds).map(|(block, _)| block);
+        let held = share.held(blocks);
         let sides = factors.sides();
         let mut spectra = alloc::vec![Region::vector(0, 0); sides.len()];
         let mut next = 0;

@@ -17,10 +17,12 @@ pub(super) struct Graft<B: Backend> {
 }
 
 impl<B: Backend> Graft<B> {
-    pub(super) fn new(backend: &mut B, blocks: &[Block]) -> Result<Self, B::Error> {
+    /// For some blocks; others stay as they are.
+    pub(super) fn new<'a>(backend: &mut B, blocks: impl Iterator<Item = &'a Block>) -> Result<Self, B::Error> {
+        let blocks: Vec<&Block> = blocks.collect();
         let all = Region::vector(0, blocks.len());
-        let dot = |(at, block): (usize, &Block)| ReduceJob::sum(block.parameters, Region::vector(at, 1));
-        let scale = |(at, Block { parameters, .. }): (usize, &Block)| MapJob {
+        let dot = |(at, block): (usize, &&Block)| ReduceJob::sum(block.parameters, Region::vector(at, 1));
+        let scale = |(at, Block { parameters, .. }): (usize, &&Block)| MapJob {
             x: *parameters,
             y: Region::scalar(at, parameters.rows, parameters.columns),
             out: *parameters,

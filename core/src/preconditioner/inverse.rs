@@ -59,7 +59,7 @@ impl<B: Backend> Inverse<B> {
         let blocks = factors.blocks();
         let count = blocks.len();
         let own = &cache.own;
-        let held = blocks.iter().zip(&share.holds).filter(|(_, holds)| **holds).map(|(block, _)| block);
+        let held = share.held(blocks);
         let trace = |side: &Side| {
             let alpha = B::Scalar::of(1.0 / side.region.rows.max(1) as f64);
             ReduceJob { alpha, ..ReduceJob::sum(side.region.diagonal(), Region::vector(side.slot, 1)) }

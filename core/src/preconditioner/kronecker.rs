@@ -14,7 +14,7 @@ use crate::backend::{Backend, Map, MapJob};
 use crate::factor::KroneckerFactors;
 use crate::layer::{Block, Observer};
 use crate::matrix::Region;
-use crate::placement::{Letters, Load, Placement, Plan, Work};
+use crate::placement::{Letters, Load, Placement, Plan, Statistics, Work};
 use crate::scalar::Scalar;
 use crate::transport::TransportError;
 use alloc::vec;
@@ -164,6 +164,10 @@ impl<B: Backend> Kronecker<B> {
         if let Err(error) = options.check(blocks) {
             panic!("{error}");
         }
+        if let Some(seat) = &seat {
+            let of_passes = seat.plan.placement().statistics != Statistics::OfGradient;
+            assert!(of_passes, "K-FAC's statistics are of passes, not of gradients: choose another placement");
+        }
         let members = blocks.iter().enumerate().filter(|(_, block)| !options.exclude.contains(&block.name));
         let (members, blocks): (Vec<usize>, Vec<Block>) = members.map(|(at, block)| (at, block.clone())).unzip();
         let taken: Vec<Region> = blocks.iter().map(|block| block.parameters).collect();
@@ -176,7 +180,10 @@ impl<B: Backend> Kronecker<B> {
         };
         let (division, mean) = division.unzip();
         let share = division.as_ref().map_or_else(|| Share::all(blocks.len()), Division::share);
-        let factors = KroneckerFactors::new(backend, blocks, statistics)?;
+        let mut factors = KroneckerFactors::new(backend, blocks, statistics)?;
+        if let Some(division) = &division {
+            factors.means().restrict(backend, &division.keeps())?;
+        }
         let lengths = [statistics, parameters];
         let solver = Solver::new(backend, options.form, &factors, &members, lengths, &share)?;
         let plain = gaps(parameters, &taken).into_iter();
@@ -393,6 +400,7 @@ where
         division.redivide(plan, me);
         // What anybody owns now is refreshed at the next step, so that no decomposition has to be taken along.
         let share = division.share();
+        self.factors.means().restrict(backend, &division.keeps())?;
         self.solver = Solver::new(backend, self.options.form, &self.factors, &self.members, self.lengths, &share)?;
         elastic.stage = None;
         elastic.divided_anew = true;
@@ -401,8 +409,7 @@ where
     }
 
     fn keeps(&self, block: usize) -> bool {
-        let Some(division) = &self.division else { return true };
-        division.plan().keeps_statistics(block, division.me()) != [false; 2]
+        self.division.as_ref().is_none_or(|division| division.keeps()[block])
     }
 
     fn give_up(&mut self) {

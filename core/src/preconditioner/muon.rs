@@ -1,8 +1,8 @@
 //! Muon: momentum with all its singular values near 1.
 
-use super::bases::kept;
-use super::state;
-use super::{Captures, Preconditioner, Report, State, Taps, gaps};
+use super::division::Share;
+use super::gaps;
+use super::rule::Rule;
 use crate::backend::{Backend, Gemm, Map, MapJob, Outer, ReduceJob};
 use crate::layer::Block;
 use crate::matrix::Region;
@@ -17,7 +17,11 @@ const ROUNDS: usize = 5;
 /// Added to the norm that is divided by.
 const TINY: f64 = 1e-7;
 
-/// The knobs of [`Muon`].
+/// The knobs of Muon: the momentum of every block, orthogonalised by Newton and Schulz's iteration and scaled by `√max(1, rows/columns)`
+/// (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks").
+///
+/// The bias of a layer, where there is one, is a column of its matrix. Meant for plain gradient descent behind it, as
+/// momentum is within.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MuonOptions {
     /// μ of the momentum `M ← μ·M + ∇`, at least 0 and below 1; Nesterov's `∇ + μ·M` is what is followed.
@@ -33,12 +37,9 @@ impl Default for MuonOptions {
     }
 }
 
-/// The momentum of every block, orthogonalised by Newton and Schulz's iteration and scaled by `√max(1, rows/columns)`
-/// (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks").
-///
-/// The bias of a layer, where there is one, is a column of its matrix. Meant for plain gradient descent behind it, as
-/// momentum is within.
-pub struct Muon<B: Backend> {
+/// What it does in the blocks of its share.
+pub(super) struct Muon<B: Backend> {
+    blocks: Vec<Block>,
     momentum: f64,
     /// `M`, of all parameters.
     buffers: [B::Buffer; 1],
@@ -46,6 +47,12 @@ pub struct Muon<B: Backend> {
     ahead: B::Buffer,
     x: B::Buffer,
     next: B::Buffer,
+    plain_jobs: Vec<MapJob>,
+    work: Work<B>,
+}
+
+/// The matrices to be orthogonalised, and memory for their squares.
+struct Work<B: Backend> {
     gram: B::Buffer,
     polynomial: B::Buffer,
     /// The squares of the norms, the norms, and the last scales of the blocks.
@@ -57,34 +64,49 @@ pub struct Muon<B: Backend> {
     divide_jobs: Vec<MapJob>,
     scale_jobs: Vec<MapJob>,
     block_jobs: Vec<MapJob>,
-    plain_jobs: Vec<MapJob>,
     gram_jobs: Vec<Outer<B::Scalar>>,
     gram_all: Region,
     square_jobs: Vec<Gemm<B::Scalar>>,
     /// `X ← a·X + P·X` where a block has no more rows than columns, and `a·X + X·P` elsewhere.
     wide_jobs: Vec<Gemm<B::Scalar>>,
     tall_jobs: Vec<Gemm<B::Scalar>>,
-    steps: u64,
 }
 
 impl<B: Backend> Muon<B> {
-    /// For a network of these blocks, whose flat parameters have this length.
-    ///
-    /// # Errors
-    /// If memory runs out.
-    ///
     /// # Panics
     /// If an option is out of its range.
     #[track_caller]
-    pub fn new(backend: &mut B, blocks: &[Block], parameters: usize, options: &MuonOptions) -> Result<Self, B::Error> {
-        let s = B::Scalar::of;
+    pub(super) fn new(
+        backend: &mut B,
+        blocks: Vec<Block>,
+        parameters: usize,
+        options: &MuonOptions,
+    ) -> Result<Self, B::Error> {
         let momentum = options.momentum;
         assert!((0.0..1.0).contains(&momentum), "momentum is {momentum}; it must be at least 0 and below 1");
-        let mut regions: Vec<Region> = kept(blocks, &options.exclude).iter().map(|block| block.parameters).collect();
-        regions.sort_by_key(|region| region.end());
+        let regions: Vec<Region> = blocks.iter().map(|block| block.parameters).collect();
         assert!(regions.iter().all(|region| region.is_packed()), "the parameters of a block are a packed matrix");
+        let plain = gaps(parameters, &regions).into_iter();
+        Ok(Self {
+            momentum,
+            buffers: [backend.allocate(parameters)?],
+            all: Region::vector(0, parameters),
+            ahead: backend.allocate(parameters)?,
+            x: backend.allocate(parameters)?,
+            next: backend.allocate(parameters)?,
+            plain_jobs: plain.map(|region| MapJob::unary(region, region)).collect(),
+            work: Work::new(backend, regions)?,
+            blocks,
+        })
+    }
+}
+
+impl<B: Backend> Work<B> {
+    /// For matrices in these regions of flat buffers.
+    fn new(backend: &mut B, mut regions: Vec<Region>) -> Result<Self, B::Error> {
+        let s = B::Scalar::of;
+        regions.sort_by_key(|region| region.end());
         let scalar = |(at, region): (usize, &Region)| Region::scalar(at, region.rows, region.columns);
-        let unary = |regions: &[Region]| regions.iter().map(|&region| MapJob::unary(region, region)).collect();
         let scales: Vec<_> =
             regions.iter().map(|region| s(libm::sqrt((region.rows as f64 / region.columns as f64).max(1.0)))).collect();
         let mut squares_end = 0;
@@ -110,12 +132,6 @@ impl<B: Backend> Muon<B> {
         let mut of_scales = backend.allocate(regions.len())?;
         backend.upload(&scales, &mut of_scales, 0)?;
         Ok(Self {
-            momentum,
-            buffers: [backend.allocate(parameters)?],
-            all: Region::vector(0, parameters),
-            ahead: backend.allocate(parameters)?,
-            x: backend.allocate(parameters)?,
-            next: backend.allocate(parameters)?,
             gram: backend.allocate(squares_end)?,
             polynomial: backend.allocate(squares_end)?,
             squares: backend.allocate(regions.len())?,
@@ -125,100 +141,68 @@ impl<B: Backend> Muon<B> {
             norm_jobs: [MapJob::unary(each, each)],
             divide_jobs: regions.iter().enumerate().map(divide).collect(),
             scale_jobs: regions.iter().enumerate().map(scale).collect(),
-            block_jobs: unary(&regions),
-            plain_jobs: unary(&gaps(parameters, &regions)),
+            block_jobs: regions.iter().map(|&region| MapJob::unary(region, region)).collect(),
             gram_jobs,
             gram_all: Region::vector(0, squares_end),
             square_jobs,
             wide_jobs,
             tall_jobs,
-            steps: 0,
         })
     }
 
-    /// Makes the singular values of every block of `x` nearly 1; its Frobenius norm is 1 at most.
-    fn orthogonalise(&mut self, backend: &mut B) -> Result<(), B::Error> {
+    /// Makes the singular values of every matrix of `x` nearly 1; its Frobenius norm is 1 at most.
+    fn orthogonalise(&mut self, backend: &mut B, x: &mut B::Buffer, next: &mut B::Buffer) -> Result<(), B::Error> {
         let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
         for _ in 0..ROUNDS {
-            backend.symmetric_product(&self.gram_jobs, &self.x, &mut self.gram)?;
+            backend.symmetric_product(&self.gram_jobs, x, &mut self.gram)?;
             // P = b·XXᵀ + c·(XXᵀ)²; β of the product reads the copy.
             backend.axpby(one, &self.gram, zero, &mut self.polynomial, self.gram_all)?;
             backend.gemm(&self.square_jobs, &self.gram, &self.gram, &mut self.polynomial)?;
             let copy = Map::Axpby(one, zero);
-            backend.map(copy, &self.block_jobs, Some(&self.x), None, &mut self.next)?;
-            backend.gemm(&self.wide_jobs, &self.polynomial, &self.x, &mut self.next)?;
-            backend.gemm(&self.tall_jobs, &self.x, &self.polynomial, &mut self.next)?;
-            core::mem::swap(&mut self.x, &mut self.next);
+            backend.map(copy, &self.block_jobs, Some(x), None, next)?;
+            backend.gemm(&self.wide_jobs, &self.polynomial, x, next)?;
+            backend.gemm(&self.tall_jobs, x, &self.polynomial, next)?;
+            core::mem::swap(x, next);
         }
         Ok(())
     }
 }
 
-impl<B> Preconditioner<B> for Muon<B>
+impl<B> Rule<B> for Muon<B>
 where
     B: Backend + Send,
     B::Buffer: Send,
 {
-    fn begin(&mut self, _: &mut B) -> Result<(), B::Error> {
-        Ok(())
+    fn blocks(&self) -> &[Block] {
+        &self.blocks
     }
 
-    fn taps(&mut self) -> Option<Taps<'_, B>> {
-        None
-    }
-
-    fn update(&mut self, _: &mut B, _: usize) -> Result<(), B::Error> {
-        Ok(())
-    }
-
-    fn precondition(
-        &mut self,
-        backend: &mut B,
-        _: f64,
-        gradient: &B::Buffer,
-        _: Option<&dyn Captures<B>>,
-        direction: &mut B::Buffer,
-    ) -> Result<(), B::Error> {
+    fn follow(&mut self, backend: &mut B, gradient: &B::Buffer, direction: &mut B::Buffer) -> Result<(), B::Error> {
         let s = B::Scalar::of;
         let copy = Map::Axpby(s(1.0), s(0.0));
+        let Self { work, x, next, ahead, .. } = self;
         backend.axpby(s(1.0), gradient, s(self.momentum), &mut self.buffers[0], self.all)?;
         let nesterov = Map::Sum(s(1.0), s(self.momentum));
         let all = [MapJob::unary(self.all, self.all)];
-        backend.map(nesterov, &all, Some(gradient), Some(&self.buffers[0]), &mut self.ahead)?;
+        backend.map(nesterov, &all, Some(gradient), Some(&self.buffers[0]), ahead)?;
 
-        backend.reduce(&self.dot_jobs, &self.ahead, Some(&self.ahead), &mut self.squares)?;
-        backend.map(Map::Sqrt, &self.norm_jobs, Some(&self.squares), None, &mut self.norms)?;
-        backend.map(copy, &self.block_jobs, Some(&self.ahead), None, &mut self.x)?;
-        backend.map(Map::DivideDamped(s(TINY)), &self.divide_jobs, Some(&self.norms), None, &mut self.x)?;
-        self.orthogonalise(backend)?;
+        backend.reduce(&work.dot_jobs, ahead, Some(ahead), &mut work.squares)?;
+        backend.map(Map::Sqrt, &work.norm_jobs, Some(&work.squares), None, &mut work.norms)?;
+        backend.map(copy, &work.block_jobs, Some(ahead), None, x)?;
+        backend.map(Map::DivideDamped(s(TINY)), &work.divide_jobs, Some(&work.norms), None, x)?;
+        work.orthogonalise(backend, x, next)?;
 
         let scaled = Map::MultiplyAdd(s(1.0), s(0.0));
-        backend.map(scaled, &self.scale_jobs, Some(&self.x), Some(&self.scales), direction)?;
-        backend.map(copy, &self.plain_jobs, Some(&self.ahead), None, direction)?;
-        self.steps += 1;
-        Ok(())
+        backend.map(scaled, &work.scale_jobs, Some(x), Some(&work.scales), direction)?;
+        backend.map(copy, &self.plain_jobs, Some(ahead), None, direction)
     }
 
-    fn steps(&self) -> u64 {
-        self.steps
+    fn divide(&mut self, backend: &mut B, share: &Share) -> Result<(), B::Error> {
+        self.work = Work::new(backend, share.held(&self.blocks).map(|block| block.parameters).collect())?;
+        backend.fill(B::Scalar::of(0.0), self.all, &mut self.buffers[0])
     }
 
-    fn resume(&mut self, steps: u64) {
-        self.steps = steps;
-    }
-
-    fn report(&self) -> Report {
-        Report { clip: 1.0, ..Report::default() }
-    }
-
-    fn save(&mut self, backend: &mut B) -> Result<State<B::Scalar>, B::Error> {
-        let report = Preconditioner::<B>::report(self);
-        Ok(State { buffers: state::whole(backend, &self.buffers)?, ..State::plain(self.steps, report) })
-    }
-
-    #[track_caller]
-    fn restore(&mut self, backend: &mut B, state: &State<B::Scalar>) -> Result<(), B::Error> {
-        self.steps = state.steps;
-        state::put_whole(backend, &mut self.buffers, &state.buffers)
+    fn moments(&mut self) -> (&mut [B::Buffer], u64) {
+        (&mut self.buffers, 0)
     }
 }

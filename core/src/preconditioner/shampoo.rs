@@ -1,10 +1,11 @@
 //! Shampoo: a whitened gradient, as long as the gradient.
 
-use super::bases::{self, Bases};
+use super::bases::Bases;
+use super::division::Share;
+use super::gaps;
 use super::graft::Graft;
-use super::{Captures, Preconditioner, Report, State, Taps, gaps};
+use super::rule::Rule;
 use crate::backend::{Backend, Map, MapJob, ReduceJob};
-use crate::factor::KroneckerFactors;
 use crate::layer::Block;
 use crate::matrix::Region;
 use crate::scalar::Scalar;
@@ -14,7 +15,11 @@ use alloc::vec::Vec;
 /// What a quotient of eigenvalues' roots is kept above, where a gradient has always been 0.
 const TINY: f64 = 1e-12;
 
-/// The knobs of [`Shampoo`].
+/// The knobs of Shampoo: `L^{-1/4} ∇ R^{-1/4}` in every block, with `L` and `R` running averages of `∇∇ᵀ` and `∇ᵀ∇` (Gupta
+/// et al. 2018, arXiv 1802.09568), as long as `∇` itself (Anil et al. 2020, arXiv 2002.09018: grafting).
+///
+/// A step uses averages of the gradients before it; the first one follows its gradient. Meant for an optimiser with
+/// momentum behind it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShampooOptions {
     /// Weight of the old running averages, at least 0 and below 1.
@@ -33,12 +38,8 @@ impl Default for ShampooOptions {
     }
 }
 
-/// `L^{-1/4} ∇ R^{-1/4}` in every block, with `L` and `R` running averages of `∇∇ᵀ` and `∇ᵀ∇` (Gupta et al. 2018,
-/// arXiv 1802.09568), as long as `∇` itself (Anil et al. 2020, arXiv 2002.09018: grafting).
-///
-/// A step uses averages of the gradients before it; the first one follows its gradient. Meant for an optimiser with
-/// momentum behind it.
-pub struct Shampoo<B: Backend> {
+/// What it does in the blocks of its share.
+pub(super) struct Shampoo<B: Backend> {
     bases: Bases<B>,
     graft: Graft<B>,
     epsilon: f64,
@@ -53,32 +54,24 @@ pub struct Shampoo<B: Backend> {
     scratch: B::Buffer,
     v: B::Buffer,
     plain_jobs: Vec<MapJob>,
-    steps: u64,
 }
 
 impl<B: Backend> Shampoo<B> {
-    /// For a network of these blocks, whose flat statistics and parameters have these lengths.
-    ///
-    /// # Errors
-    /// If memory runs out.
-    ///
     /// # Panics
     /// If an option is out of its range.
     #[track_caller]
-    pub fn new(
+    pub(super) fn new(
         backend: &mut B,
-        blocks: &[Block],
-        statistics: usize,
-        parameters: usize,
+        blocks: Vec<Block>,
+        [statistics, parameters]: [usize; 2],
         options: &ShampooOptions,
     ) -> Result<Self, B::Error> {
-        let ShampooOptions { ema_old, epsilon, period, ref exclude } = *options;
+        let ShampooOptions { ema_old, epsilon, period, .. } = *options;
         assert!((0.0..1.0).contains(&ema_old), "ema_old is {ema_old}; it must be at least 0 and below 1");
         assert!(epsilon > 0.0 && epsilon.is_finite(), "epsilon is {epsilon}; it must be positive and finite");
         assert!(period > 0, "period is 0; it must be at least 1");
-        let blocks = bases::kept(blocks, exclude);
         let taken: Vec<Region> = blocks.iter().map(|block| block.parameters).collect();
-        let graft = Graft::new(backend, &blocks)?;
+        let graft = Graft::new(backend, blocks.iter())?;
         let bases = Bases::new(backend, blocks, [statistics, parameters], ema_old, period)?;
         let (spectra, spectra_len) = bases.spectra();
         let mean = |(slot, &region): (usize, &Region)| ReduceJob {
@@ -103,7 +96,6 @@ impl<B: Backend> Shampoo<B> {
             bases,
             graft,
             epsilon,
-            steps: 0,
         };
         shampoo.take_roots(backend)?;
         Ok(shampoo)
@@ -123,36 +115,18 @@ impl<B: Backend> Shampoo<B> {
     }
 }
 
-impl<B> Preconditioner<B> for Shampoo<B>
+impl<B> Rule<B> for Shampoo<B>
 where
     B: Backend + Send,
     B::Buffer: Send,
     B::Download: Send,
     B::Verdict: Send,
 {
-    fn begin(&mut self, _: &mut B) -> Result<(), B::Error> {
-        Ok(())
+    fn blocks(&self) -> &[Block] {
+        self.bases.factors.blocks()
     }
 
-    fn taps(&mut self) -> Option<Taps<'_, B>> {
-        None
-    }
-
-    fn update(&mut self, backend: &mut B, _: usize) -> Result<(), B::Error> {
-        if self.bases.refresh(backend, self.steps)? {
-            self.take_roots(backend)?;
-        }
-        Ok(())
-    }
-
-    fn precondition(
-        &mut self,
-        backend: &mut B,
-        _: f64,
-        gradient: &B::Buffer,
-        _: Option<&dyn Captures<B>>,
-        direction: &mut B::Buffer,
-    ) -> Result<(), B::Error> {
+    fn follow(&mut self, backend: &mut B, gradient: &B::Buffer, direction: &mut B::Buffer) -> Result<(), B::Error> {
         let s = B::Scalar::of;
         let (scratch, v) = (&mut self.scratch, &mut self.v);
         self.bases.inward(backend, gradient, scratch, v)?;
@@ -160,47 +134,28 @@ where
         backend.map(Map::DivideByProduct(s(TINY)), self.bases.eigen.spectrum_jobs(), roots, roots, v)?;
         self.bases.outward(backend, v, scratch)?;
         self.graft.apply(backend, gradient, v, direction)?;
-        backend.map(Map::Axpby(s(1.0), s(0.0)), &self.plain_jobs, Some(gradient), None, direction)?;
-        self.bases.observe(backend, gradient)?;
-        self.steps += 1;
-        Ok(())
+        backend.map(Map::Axpby(s(1.0), s(0.0)), &self.plain_jobs, Some(gradient), None, direction)
+    }
+
+    fn divide(&mut self, backend: &mut B, share: &Share) -> Result<(), B::Error> {
+        self.bases.divide(backend, share)?;
+        self.graft = Graft::new(backend, share.held(self.bases.factors.blocks()))?;
+        self.take_roots(backend)
+    }
+
+    fn bases(&mut self) -> Option<&mut Bases<B>> {
+        Some(&mut self.bases)
+    }
+
+    fn known_bases(&self) -> Option<&Bases<B>> {
+        Some(&self.bases)
+    }
+
+    fn turn(&mut self, backend: &mut B) -> Result<(), B::Error> {
+        self.take_roots(backend)
     }
 
     fn damping(&self) -> f64 {
         self.epsilon
-    }
-
-    fn factors(&mut self) -> Option<&mut KroneckerFactors<B>> {
-        Some(&mut self.bases.factors)
-    }
-
-    fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    fn resume(&mut self, steps: u64) {
-        self.steps = steps;
-        self.bases.due = true;
-    }
-
-    fn report(&self) -> Report {
-        self.bases.report
-    }
-
-    fn save(&mut self, backend: &mut B) -> Result<State<B::Scalar>, B::Error> {
-        Ok(State {
-            damping: self.epsilon,
-            refresh_due: self.bases.due,
-            updates: self.bases.factors.running().updates(),
-            blocks: self.bases.save(backend)?,
-            ..State::plain(self.steps, self.bases.report)
-        })
-    }
-
-    #[track_caller]
-    fn restore(&mut self, backend: &mut B, state: &State<B::Scalar>) -> Result<(), B::Error> {
-        self.bases.restore(backend, state.updates, &state.blocks)?;
-        (self.steps, self.bases.due, self.bases.report) = (state.steps, state.refresh_due, state.report);
-        self.take_roots(backend)
     }
 }

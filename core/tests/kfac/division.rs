@@ -18,11 +18,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 /// Channels from and to every member, and letters by the messages of a [`Mail`]; counts the values it sends.
-struct Channels {
-    me: usize,
+pub(crate) struct Channels {
+    pub(crate) me: usize,
     to: Vec<Sender<Message>>,
     from: Receiver<Message>,
-    moved: Arc<AtomicU64>,
+    pub(crate) moved: Arc<AtomicU64>,
     /// Samples of each member's batches.
     weights: Vec<f64>,
     /// The exchange at which the member dies.
@@ -41,7 +41,7 @@ type Message = (usize, u64, Option<Vec<u8>>);
 /// Bytes of a message at most: three values, so that there are many.
 const LONGEST: usize = 16 + 3 * 8;
 
-fn channels(weights: &[usize]) -> Vec<Channels> {
+pub(crate) fn channels(weights: &[usize]) -> Vec<Channels> {
     let moved = Arc::new(AtomicU64::new(0));
     let (senders, receivers): (Vec<_>, Vec<_>) = weights.iter().map(|_| channel()).unzip();
     let end = |(me, from)| Channels {

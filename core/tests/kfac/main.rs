@@ -5,6 +5,7 @@ mod division;
 mod ekfac;
 mod elastic;
 mod factor;
+mod gradients;
 mod methods;
 mod optimiser;
 mod preconditioner;

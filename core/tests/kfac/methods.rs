@@ -5,7 +5,7 @@ use kronfleet_core::backend::{Backend, Convolution, Extent, reference};
 use kronfleet_core::layer::{Block, Capture, CaptureKind};
 use kronfleet_core::matrix::{Region, aligned};
 use kronfleet_core::preconditioner::{
-    Eva, EvaOptions, Muon, MuonOptions, Preconditioner, Shampoo, ShampooOptions, Soap, SoapOptions,
+    ByGradient, Eva, EvaOptions, GradientMethod, MuonOptions, Preconditioner, ShampooOptions, SoapOptions,
 };
 use kronfleet_core::seed::Seed;
 
@@ -85,7 +85,8 @@ fn averages(block: &Block, len: usize, until: u64, ema_old: f64) -> [Matrix; 2] 
 fn shampoo_takes_fourth_roots_and_keeps_the_length() {
     let (mut backend, (blocks, parameters, statistics)) = (Device::new(), blocks(&SHAPES));
     let options = ShampooOptions { ema_old: 0.7, epsilon: 1e-3, period: 1, exclude: vec!["layer2".into()] };
-    let mut shampoo = Shampoo::new(&mut backend, &blocks, statistics, parameters, &options).expect("memory");
+    let method = GradientMethod::Shampoo(options);
+    let mut shampoo = ByGradient::new(&mut backend, &blocks, [statistics, parameters], &method).expect("memory");
     for now in 0..STEPS {
         let gradient = gradient(now, parameters);
         let direction = step(&mut backend, &mut shampoo, &blocks, &gradient);
@@ -114,7 +115,8 @@ fn shampoo_takes_fourth_roots_and_keeps_the_length() {
 fn soap_is_adam_in_the_bases() {
     let (mut backend, (blocks, parameters, statistics)) = (Device::new(), blocks(&SHAPES));
     let options = SoapOptions { betas: [0.9, 0.8], epsilon: 1e-6, ema_old: 0.7, period: 2, exclude: Vec::new() };
-    let mut soap = Soap::new(&mut backend, &blocks, statistics, parameters, options).expect("memory");
+    let method = GradientMethod::Soap(options);
+    let mut soap = ByGradient::new(&mut backend, &blocks, [statistics, parameters], &method).expect("memory");
     let (mut first, mut second) = (vec![0.0; parameters], vec![0.0; parameters]);
     for now in 0..STEPS {
         let gradient = gradient(now, parameters);
@@ -165,9 +167,10 @@ fn soap_is_adam_in_the_bases() {
 
 #[test]
 fn muon_makes_singular_values_equal() {
-    let (mut backend, (blocks, parameters, _)) = (Device::new(), blocks(&SHAPES));
+    let (mut backend, (blocks, parameters, statistics)) = (Device::new(), blocks(&SHAPES));
     let options = MuonOptions { momentum: 0.9, exclude: vec!["layer3".into()] };
-    let mut muon = Muon::new(&mut backend, &blocks, parameters, &options).expect("memory");
+    let method = GradientMethod::Muon(options);
+    let mut muon = ByGradient::new(&mut backend, &blocks, [statistics, parameters], &method).expect("memory");
     let mut momentum = vec![0.0; parameters];
     for now in 0..STEPS {
         let gradient = gradient(now, parameters);
@@ -286,14 +289,16 @@ fn eva_sees_every_position_of_a_convolution() {
 
 /// All of them, on blocks with a bias.
 fn methods(backend: &mut Device, blocks: &[Block], parameters: usize, statistics: usize) -> Vec<Method> {
-    let shampoo = ShampooOptions { period: 2, ..ShampooOptions::default() };
-    let soap = SoapOptions { period: 2, ..SoapOptions::default() };
-    vec![
-        Box::new(Shampoo::new(backend, blocks, statistics, parameters, &shampoo).expect("memory")),
-        Box::new(Soap::new(backend, blocks, statistics, parameters, soap).expect("memory")),
-        Box::new(Muon::new(backend, blocks, parameters, &MuonOptions::default()).expect("memory")),
-        Box::new(Eva::new(backend, blocks, parameters, &EvaOptions::default()).expect("memory")),
-    ]
+    let of_gradients = [
+        GradientMethod::Shampoo(ShampooOptions { period: 2, ..ShampooOptions::default() }),
+        GradientMethod::Soap(SoapOptions { period: 2, ..SoapOptions::default() }),
+        GradientMethod::Muon(MuonOptions::default()),
+    ];
+    let lengths = [statistics, parameters];
+    let made = of_gradients.iter().map(|method| ByGradient::new(backend, blocks, lengths, method).expect("memory"));
+    let mut methods: Vec<Method> = made.map(|method| Box::new(method) as Method).collect();
+    methods.push(Box::new(Eva::new(backend, blocks, parameters, &EvaOptions::default()).expect("memory")));
+    methods
 }
 
 /// Saved after any number of steps and restored into a new one, a method goes on with the same bits.
@@ -330,7 +335,8 @@ fn whoever_is_restored_goes_on_as_if_nothing_had_happened() {
 fn a_broken_gradient_does_not_stay() {
     let (mut backend, (blocks, parameters, statistics)) = (Device::new(), blocks(&SHAPES));
     let options = ShampooOptions { period: 1, ..ShampooOptions::default() };
-    let mut make = || Shampoo::new(&mut backend, &blocks, statistics, parameters, &options).expect("memory");
+    let method = GradientMethod::Shampoo(options);
+    let mut make = || ByGradient::new(&mut backend, &blocks, [statistics, parameters], &method).expect("memory");
     let (mut broken, mut sound) = (make(), make());
     for now in 0..STEPS {
         let gradient = gradient(now, parameters);

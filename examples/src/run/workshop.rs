@@ -19,8 +19,8 @@ use kronfleet_core::network::Network;
 use kronfleet_core::optimiser::{Adam, AdamOptions, Optimiser, Sgd, SgdOptions, decayed};
 use kronfleet_core::placement::{Machine, Work};
 use kronfleet_core::preconditioner::{
-    Eva, EvaOptions, Form, Identity, Kronecker, LevenbergMarquardt, Muon, MuonOptions, OptionsError, Preconditioner,
-    Shampoo, ShampooOptions, Soap, SoapOptions,
+    ByGradient, Eva, EvaOptions, Form, GradientMethod, Identity, Kronecker, LevenbergMarquardt, MuonOptions,
+    OptionsError, Preconditioner, ShampooOptions, SoapOptions,
 };
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::schedule::Schedule;
@@ -121,7 +121,19 @@ impl Workshop {
             Method::Kfac => bail!(
                 "--inner {inner} with --adaptive-damping: a member's own loss says too little of the others'; leave one out"
             ),
-            _ => bail!("--inner {inner} divides the work of K-FAC: choose --preconditioner kfac"),
+            Method::Shampoo | Method::Soap | Method::Muon => {
+                inner.of_gradient(self.kfac.preconditioner != Method::Muon)?;
+                Ok(Self { inner: Some(inner), ..self })
+            }
+            Method::Ekfac => bail!(
+                "--inner {inner} with --preconditioner ekfac, whose second moments are of single samples: choose kfac with \
+                 --form eigen"
+            ),
+            Method::None | Method::Eva => bail!(
+                "--inner {inner} divides work on matrices, of which --preconditioner {} has none: choose kfac, shampoo, \
+                 soap or muon",
+                if self.kfac.preconditioner == Method::Eva { "eva" } else { "none" }
+            ),
         }
     }
 
@@ -218,17 +230,28 @@ impl Workshop {
                 let options = EvaOptions { damping, ema_old, clip: self.kfac.clip(), exclude };
                 Box::new(Eva::new(backend, blocks, parameters, &options).map_err(device)?)
             }
-            Method::Shampoo => {
-                let options = ShampooOptions { ema_old, epsilon: damping, period, exclude };
-                Box::new(Shampoo::new(backend, blocks, statistics, parameters, &options).map_err(device)?)
-            }
-            Method::Soap => {
-                let options = SoapOptions { betas: [momentum, beta2], epsilon, ema_old, period, exclude };
-                Box::new(Soap::new(backend, blocks, statistics, parameters, options).map_err(device)?)
-            }
-            Method::Muon => {
-                let options = MuonOptions { momentum, exclude };
-                Box::new(Muon::new(backend, blocks, parameters, &options).map_err(device)?)
+            Method::Shampoo | Method::Soap | Method::Muon => {
+                let method = match self.kfac.preconditioner {
+                    Method::Shampoo => {
+                        GradientMethod::Shampoo(ShampooOptions { ema_old, epsilon: damping, period, exclude })
+                    }
+                    Method::Soap => {
+                        let betas = [momentum, beta2];
+                        GradientMethod::Soap(SoapOptions { betas, epsilon, ema_old, period, exclude })
+                    }
+                    _ => GradientMethod::Muon(MuonOptions { momentum, exclude }),
+                };
+                let lengths = [statistics, parameters];
+                let made = match self.inner {
+                    Some(inner) => {
+                        let placement = inner.of_gradient(!matches!(method, GradientMethod::Muon(_)))?;
+                        let batch = self.task.batch as usize;
+                        let work = Work { form: Form::Eigen, batch, machine: Machine::default() };
+                        ByGradient::elastic(backend, blocks, lengths, &method, (placement, work))
+                    }
+                    None => ByGradient::new(backend, blocks, lengths, &method),
+                };
+                Box::new(made.map_err(device)?)
             }
             Method::Kfac | Method::Ekfac => {
                 let options = self.kfac.options().expect("K-FAC has options");

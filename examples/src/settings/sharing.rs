@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
-use kronfleet_core::placement::Placement;
+use kronfleet_core::placement::{Decomposers, Placement};
 use kronfleet_core::transport::NodeId;
 use std::fmt;
 use std::str::FromStr;
@@ -35,6 +35,33 @@ impl Inner {
             Self::OwnerReduce => Placement::owner_reduce(),
             Self::DpKfac => Placement::dp_kfac(),
         }
+    }
+}
+
+impl Inner {
+    /// The same for a method that looks at gradients alone, and has bases or has none.
+    ///
+    /// # Errors
+    /// If it would divide nothing; with the remedy.
+    pub fn of_gradient(self, bases: bool) -> Result<Placement> {
+        let owner = Placement::of_gradient(0.0);
+        let placement = match self {
+            Self::DKfac if bases => Placement { decomposers: Decomposers::Everybody, ..Placement::of_gradient(1.0) },
+            Self::DKfac => Placement::of_gradient(1.0),
+            Self::DpKfac => owner,
+            Self::Kaisa(share) => Placement::of_gradient(share),
+            Self::Mpd if bases => Placement::of_gradient(1.0),
+            Self::Mpd => bail!(
+                "--inner mpd hands bases out, of which --preconditioner muon has none: choose --inner dp-kfac, whose owners \
+                 hand directions out"
+            ),
+            Self::OwnerReduce | Self::Spd => bail!(
+                "--inner {self} sends statistics of passes, but this --preconditioner makes its own of the mean gradient, \
+                 which everybody has: choose --inner dp-kfac"
+            ),
+        };
+        let decomposers = if bases { placement.decomposers } else { Decomposers::Nobody };
+        Ok(Placement { decomposers, ..placement })
     }
 }
 
