@@ -1,5 +1,6 @@
 //! What all trainers share, whatever carries their frames: watching nodes train, and telling the user.
 
+mod audit;
 mod backends;
 mod compute;
 mod conclusion;

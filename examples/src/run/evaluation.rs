@@ -2,6 +2,7 @@
 
 use crate::settings::OutputSettings;
 use anyhow::Result;
+use kronfleet_core::cluster::{Digest, Digester};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -101,6 +102,15 @@ pub struct Model {
     pub parameters: Vec<f32>,
     /// All running statistics.
     pub running: Vec<f32>,
+}
+
+impl Model {
+    /// A digest of the bits of all parameters, by which the members of a commit are compared.
+    pub fn digest(&self) -> Digest {
+        let mut digester = Digester::new();
+        digester.update_values(&self.parameters);
+        digester.finish()
+    }
 }
 
 impl<J: Judge> Evaluator<J> {

@@ -1,17 +1,17 @@
 //! Watching participants train: what they record is checked, counted, shown and judged.
 
+use super::audit::Audit;
 use super::display::Display;
 use super::evaluation::{Evaluator, EvaluatorState, Judge, Model};
 use super::story::{DeviceLoss, Kept, Metric, NodeStory, Story};
 use super::witness::Witness;
 use anyhow::{Result, anyhow};
 use kronfleet_conformance::invariants::Checker;
-use kronfleet_core::cluster::{CertificateId, Digest, Digester, Incarnation, Occurrence, Record};
+use kronfleet_core::cluster::{CertificateId, Incarnation, Occurrence, Record};
 use kronfleet_core::participant::Participant;
 use kronfleet_core::time::Instant;
 use kronfleet_core::transport::NodeId;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +30,7 @@ pub struct WatchState<C> {
     iterations: Vec<u64>,
     starts: Vec<(Incarnation, u64)>,
     fresh: Vec<bool>,
-    adopted: BTreeMap<CertificateId, Digest>,
+    adopted: Audit,
 }
 
 /// Sees every node each time it has acted.
@@ -51,7 +51,7 @@ pub struct Watch<J> {
     /// Whether a node has made no step since it was started again.
     fresh: Vec<bool>,
     /// The weights that the first member of each commit had on its device after it.
-    adopted: BTreeMap<CertificateId, Digest>,
+    adopted: Audit,
     stop: Arc<AtomicBool>,
     failure: Option<anyhow::Error>,
 }
@@ -74,7 +74,7 @@ impl<J: Judge> Watch<J> {
             iterations: vec![0; story.nodes.len()],
             starts: vec![(Incarnation(1), 0); story.nodes.len()],
             fresh: vec![false; story.nodes.len()],
-            adopted: BTreeMap::new(),
+            adopted: Audit::default(),
             story,
             evaluator,
             display,
@@ -267,19 +267,9 @@ impl<J: Judge> Watch<J> {
     /// Compares the weights that a node has on its device after a commit with those of the others that share in it.
     fn audit(&mut self, node: NodeId, certificate: CertificateId, participant: &mut Trained) -> Result<()> {
         let Some(witness) = participant.training_mut() else { return Ok(()) };
-        let mut digester = Digester::new();
-        digester.update_values(&witness.trainer.model().map_err(|error| anyhow!("{node}: {error}"))?.parameters);
-        let digest = digester.finish();
-        match self.adopted.insert(certificate, digest) {
-            None => Ok(()),
-            Some(other) if other == digest => {
-                self.story.audits += 1;
-                Ok(())
-            }
-            Some(other) => Err(anyhow!(
-                "after commit {certificate} {node} has weights of digest {digest}, others {other}: they have diverged"
-            )),
-        }
+        let digest = witness.trainer.model().map_err(|error| anyhow!("{node}: {error}"))?.digest();
+        self.story.audits += u64::from(self.adopted.compare(node, certificate, digest)?);
+        Ok(())
     }
 
     /// Takes note of a step that was made.

@@ -114,9 +114,11 @@ fn without_faults_all_transports_give_the_same_weights_to_the_bit() {
     let folder = Folder::new("bits");
     let simulated = result(&lossy(&folder, &[&SMALL[..], &["--outages=none"]].concat()));
     assert!(simulated["weights"].is_string(), "{simulated}");
+    // Every round has all three, the first of whom the other two are compared with.
+    assert_eq!(simulated["audits"].as_u64(), simulated["rounds_committed"].as_u64().map(|rounds| 2 * rounds));
     for (program, extra) in [(SHM, "--quiet"), (TCP, "--quiet"), (TCP, "--tls")] {
         let real = result(&run(program, &folder, &[&SMALL[..], &["--kills=0", extra]].concat()).1);
-        for key in ["rounds_committed", "accuracy", "weights"] {
+        for key in ["rounds_committed", "audits", "accuracy", "weights"] {
             assert_eq!(simulated[key], real[key], "{key} with {program} {extra}");
         }
     }

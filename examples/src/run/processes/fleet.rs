@@ -1,6 +1,7 @@
 //! The process that starts the nodes' processes, kills some of them, and tells the user.
 
 use super::message::Message;
+use crate::run::audit::Audit;
 use crate::run::display::Display;
 use crate::run::evaluation::{Evaluator, Judge};
 use crate::run::events::{self, Entry};
@@ -100,6 +101,7 @@ impl Fleet {
             display,
             random: self.seed.derive("kills", 0).random(),
             kills: 0,
+            audit: Audit::default(),
             began: Instant::now(),
             next: Instant::now(),
         };
@@ -127,6 +129,7 @@ struct Watch<'a, J> {
     display: Display,
     random: Random,
     kills: u32,
+    audit: Audit,
     began: Instant,
     /// When the next process comes or goes, if they do.
     next: Instant,
@@ -210,6 +213,9 @@ impl<J: Judge> Watch<'_, J> {
                 if let Some(point) = point {
                     self.display.accuracy(point.iteration, point.accuracy);
                 }
+            }
+            Message::Adopted { certificate, weights } => {
+                self.story.audits += u64::from(self.audit.compare(NodeId(rank), certificate, weights)?);
             }
             Message::Lost { iteration, reason } => {
                 let loss = DeviceLoss { node: rank, iteration, reason };

@@ -1,6 +1,7 @@
 //! What a node's process says to the one that started it: one line of JSON each.
 
 use anyhow::{Context, Result};
+use kronfleet_core::cluster::{CertificateId, Digest};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened in a node's process. What its node records stands in its [event log](crate::run::events).
@@ -28,6 +29,13 @@ pub enum Message {
         parameters: Vec<u32>,
         /// All running statistics, likewise.
         running: Vec<u32>,
+    },
+    /// It has taken over what was committed.
+    Adopted {
+        /// By which commit.
+        certificate: CertificateId,
+        /// Of the weights that are on its device now.
+        weights: Digest,
     },
     /// Its device is lost, and it goes on without it.
     Lost {

@@ -273,11 +273,13 @@ impl Report {
     }
 
     fn observe(&mut self, participant: &mut Trained, now: Instant) -> Result<()> {
+        let mut committed = None;
         while let Some(record) = participant.node_mut().poll_record() {
             match &record.what {
                 // Nobody waits silently.
                 Occurrence::Lacking { .. } if self.waits => self.say(Message::Waiting { text: record.to_string() }),
                 Occurrence::Quarantined { .. } => self.say(Message::Waiting { text: record.to_string() }),
+                Occurrence::Committed { certificate } => committed = Some(certificate.id()),
                 _ => {}
             }
             let what = record.what.to_string();
@@ -288,6 +290,10 @@ impl Report {
         }
         if let Some(failure) = participant.failure() {
             return Err(anyhow!("{failure}"));
+        }
+        if let (Some(certificate), Some(trainer)) = (committed, participant.training_mut()) {
+            let weights = trainer.model()?.digest();
+            self.say(Message::Adopted { certificate, weights });
         }
         if let Some(deadline) = self.meeting
             && (now >= deadline || participant.node().peers().all(|peer| peer.liveness == Liveness::Up))
