@@ -178,9 +178,7 @@ pub(crate) fn solve(
 ) -> Result<(), CudaError> {
     let info = scratch.info.reserve(device, 1)?;
     for job in jobs {
-        job.check();
-        job.factor.check(factors.len());
-        job.x.check(x.len());
+        job.check_in(factors.len(), x.len());
         if job.x.is_empty() {
             continue;
         }

@@ -32,10 +32,7 @@ pub(crate) fn gemm(
 ) -> Result<(), CudaError> {
     let (first, second, target) = (device.reads(&a.0), device.reads(&b.0), device.writes(&c.0));
     for job in jobs {
-        job.check();
-        job.a.check(a.len());
-        job.b.check(b.len());
-        job.c.check(c.len());
+        job.check_in(a.len(), b.len(), c.len());
         if job.c.is_empty() {
             continue;
         }
@@ -54,9 +51,7 @@ pub(crate) fn gemm(
 /// See [`Backend::symmetric_product`](kronfleet_core::backend::Backend::symmetric_product).
 pub(crate) fn symmetric(device: &mut Device, jobs: &[Outer<f32>], x: &Buffer, c: &mut Buffer) -> Result<(), CudaError> {
     for job in jobs {
-        job.check();
-        job.x.check(x.len());
-        job.c.check(c.len());
+        job.check_in(x.len(), c.len());
         // A sum of nothing: what is left is β·c.
         if job.x.columns == 0 && !job.c.is_empty() {
             elementwise::map(device, Map::Axpby(0.0, job.beta), &[MapJob::unary(job.c, job.c)], None, None, c)?;

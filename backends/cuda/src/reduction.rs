@@ -34,12 +34,7 @@ pub(crate) fn reduce(
     out: &mut Buffer,
 ) -> Result<(), CudaError> {
     for job in jobs {
-        job.check();
-        job.x.check(x.len());
-        job.out.check(out.len());
-        if let Some(y) = y {
-            job.y.check(y.len());
-        }
+        job.check_in(x.len(), y.map(|y| y.len()), out.len());
     }
     let other = y.map_or(Pointer::NONE, |y| device.reads(&y.0));
     let pointers = [device.reads(&x.0), other, device.writes(&out.0)];

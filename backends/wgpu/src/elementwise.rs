@@ -12,34 +12,6 @@ use kronfleet_core::matrix::Region;
 const GROUP: usize = 64 * 8;
 const RECORD: usize = 12;
 
-/// The operation's number in the shader and its parameters.
-fn code(op: Map<f32>) -> (u32, [f32; 3]) {
-    match op {
-        Map::Fill(value) => (0, [value, 0.0, 0.0]),
-        Map::Axpby(alpha, beta) => (1, [alpha, beta, 0.0]),
-        Map::Sum(alpha, beta) => (2, [alpha, beta, 0.0]),
-        Map::MultiplyAdd(alpha, beta) => (3, [alpha, beta, 0.0]),
-        Map::Divide => (4, [0.0; 3]),
-        Map::Reciprocal => (5, [0.0; 3]),
-        Map::Sqrt => (6, [0.0; 3]),
-        Map::Maximum(alpha, beta) => (7, [alpha, beta, 0.0]),
-        Map::Relu => (8, [0.0; 3]),
-        Map::ReluGradient => (9, [0.0; 3]),
-        Map::Tanh => (10, [0.0; 3]),
-        Map::TanhGradient => (11, [0.0; 3]),
-        Map::DivideByProduct(damping) => (12, [damping, 0.0, 0.0]),
-        Map::DivideDamped(damping) => (13, [damping, 0.0, 0.0]),
-        Map::Balance => (14, [0.0; 3]),
-        Map::KlScale(kappa) => (15, [kappa, 0.0, 0.0]),
-        Map::Finite => (16, [0.0; 3]),
-        Map::Blend(old) => (17, [old, 0.0, 0.0]),
-        Map::Moment(old) => (18, [old, 0.0, 0.0]),
-        Map::AdamDirection(first, second, epsilon) => (19, [first, second, epsilon]),
-        Map::Select => (20, [0.0; 3]),
-        unknown => panic!("{unknown:?} is not among the operations of the shader map.wgsl: add it there"),
-    }
-}
-
 /// The same job with the target's shorter step downwards, so that neighbouring threads write neighbouring places.
 fn turned(job: &MapJob) -> MapJob {
     if job.out.row_step <= job.out.column_step {
@@ -71,13 +43,7 @@ impl Wgpu {
         out: &Buffer,
     ) -> Result<(), WgpuError> {
         for job in jobs {
-            job.check();
-            job.out.check(out.len());
-            for (buffer, region) in [(x, job.x), (y, job.y)] {
-                if let Some(buffer) = buffer {
-                    region.check(buffer.len());
-                }
-            }
+            job.check_in(x.map(|x| x.len()), y.map(|y| y.len()), out.len());
         }
         let spans = |jobs: &[MapJob]| {
             [
@@ -103,7 +69,7 @@ impl Wgpu {
             let bound_out = self.bind(out, of_out)?;
             let bases = [bound_x.base, bound_y.base, bound_out.base];
             let mut table = self.table();
-            let (number, parameters) = code(op);
+            let (number, parameters) = op.code();
             let parameters = parameters.map(f32::to_bits);
             table.extend([0, 0, number]);
             table.extend(parameters);

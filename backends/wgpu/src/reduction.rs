@@ -58,12 +58,7 @@ impl Wgpu {
         out: &Buffer,
     ) -> Result<(), WgpuError> {
         for job in jobs {
-            job.check();
-            job.x.check(x.len());
-            job.out.check(out.len());
-            if let Some(y) = y {
-                job.y.check(y.len());
-            }
+            job.check_in(x.len(), y.map(|y| y.len()), out.len());
         }
         let spans = |jobs: &[ReduceJob<f32>]| {
             let of = |region: fn(&ReduceJob<f32>) -> Region| hull(jobs.iter().map(|job| span(region(job))));

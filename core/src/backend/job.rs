@@ -52,6 +52,18 @@ impl<S: Scalar> Gemm<S> {
             "gemm operands need a step of 1, the target a row step of 1"
         );
     }
+
+    /// [`check`](Self::check), in buffers of so many numbers.
+    ///
+    /// # Panics
+    /// As that, and with the region that a buffer does not hold.
+    #[track_caller]
+    pub fn check_in(&self, a: usize, b: usize, c: usize) {
+        self.check();
+        self.a.check(a);
+        self.b.check(b);
+        self.c.check(c);
+    }
 }
 
 /// `c ← α·x·xᵀ + β·c`, symmetric.
@@ -91,6 +103,17 @@ impl<S: Scalar> Outer<S> {
         );
         assert!((x.row_step == 1 || x.column_step == 1) && c.row_step == 1, "symmetric product steps");
     }
+
+    /// [`check`](Self::check), in buffers of so many numbers.
+    ///
+    /// # Panics
+    /// As that, and with the region that a buffer does not hold.
+    #[track_caller]
+    pub fn check_in(&self, x: usize, c: usize) {
+        self.check();
+        self.x.check(x);
+        self.c.check(c);
+    }
 }
 
 /// The regions of one element-wise operation, all of one shape.
@@ -127,6 +150,22 @@ impl MapJob {
             out.rows,
             out.columns
         );
+    }
+
+    /// [`check`](Self::check), in buffers of so many numbers, as far as there are operands.
+    ///
+    /// # Panics
+    /// As that, and with the region that a buffer does not hold.
+    #[track_caller]
+    pub fn check_in(&self, x: Option<usize>, y: Option<usize>, out: usize) {
+        self.check();
+        self.out.check(out);
+        if let Some(x) = x {
+            self.x.check(x);
+        }
+        if let Some(y) = y {
+            self.y.check(y);
+        }
     }
 }
 
@@ -170,6 +209,20 @@ impl<S: Scalar> ReduceJob<S> {
             out.columns
         );
     }
+
+    /// [`check`](Self::check), in buffers of so many numbers; `y` if there is a second one.
+    ///
+    /// # Panics
+    /// As that, and with the region that a buffer does not hold.
+    #[track_caller]
+    pub fn check_in(&self, x: usize, y: Option<usize>, out: usize) {
+        self.check();
+        self.x.check(x);
+        self.out.check(out);
+        if let Some(y) = y {
+            self.y.check(y);
+        }
+    }
 }
 
 /// `x ← (L Lᵀ)⁻¹ x`.
@@ -198,6 +251,17 @@ impl Solve {
             x.columns
         );
         assert!(factor.row_step == 1 && x.row_step == 1, "solve needs row steps of 1");
+    }
+
+    /// [`check`](Self::check), in buffers of so many numbers.
+    ///
+    /// # Panics
+    /// As that, and with the region that a buffer does not hold.
+    #[track_caller]
+    pub fn check_in(&self, factors: usize, x: usize) {
+        self.check();
+        self.factor.check(factors);
+        self.x.check(x);
     }
 }
 

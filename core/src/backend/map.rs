@@ -54,6 +54,34 @@ pub enum Map<S> {
 }
 
 impl<S: Scalar> Map<S> {
+    /// The number and the parameters by which kernels in other languages know an operation; a new one gets the next.
+    pub fn code(self) -> (u32, [S; 3]) {
+        let zero = S::of(0.0);
+        match self {
+            Self::Fill(value) => (0, [value, zero, zero]),
+            Self::Axpby(alpha, beta) => (1, [alpha, beta, zero]),
+            Self::Sum(alpha, beta) => (2, [alpha, beta, zero]),
+            Self::MultiplyAdd(alpha, beta) => (3, [alpha, beta, zero]),
+            Self::Divide => (4, [zero; 3]),
+            Self::Reciprocal => (5, [zero; 3]),
+            Self::Sqrt => (6, [zero; 3]),
+            Self::Maximum(alpha, beta) => (7, [alpha, beta, zero]),
+            Self::Relu => (8, [zero; 3]),
+            Self::ReluGradient => (9, [zero; 3]),
+            Self::Tanh => (10, [zero; 3]),
+            Self::TanhGradient => (11, [zero; 3]),
+            Self::DivideByProduct(damping) => (12, [damping, zero, zero]),
+            Self::DivideDamped(damping) => (13, [damping, zero, zero]),
+            Self::Balance => (14, [zero; 3]),
+            Self::KlScale(kappa) => (15, [kappa, zero, zero]),
+            Self::Finite => (16, [zero; 3]),
+            Self::Blend(old) => (17, [old, zero, zero]),
+            Self::Moment(old) => (18, [old, zero, zero]),
+            Self::AdamDirection(first, second, epsilon) => (19, [first, second, epsilon]),
+            Self::Select => (20, [zero; 3]),
+        }
+    }
+
     /// One element of the result.
     #[inline(always)]
     pub fn apply(self, x: S, y: S, z: S) -> S {
