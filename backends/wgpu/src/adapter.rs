@@ -29,6 +29,8 @@ pub struct Adapter {
     pub buffer_bytes: u64,
     /// Whether its shaders know numbers in half precision.
     pub has_half: bool,
+    /// Whether it says when it has begun and ended something.
+    pub has_timestamps: bool,
     /// Bytes of memory that the threads of one workgroup share.
     pub workgroup_bytes: u32,
 }
@@ -66,6 +68,7 @@ pub(crate) fn describe(adapter: &wgpu::Adapter) -> Adapter {
         driver: [info.driver, info.driver_info].join(" ").trim().to_owned(),
         name: info.name,
         has_half: adapter.features().contains(wgpu::Features::SHADER_F16),
+        has_timestamps: adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY),
         binding_bytes: limits.max_storage_buffer_binding_size,
         buffer_bytes: limits.max_buffer_size,
         workgroup_bytes: limits.max_compute_workgroup_storage_size,

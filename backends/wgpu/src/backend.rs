@@ -3,14 +3,15 @@
 use crate::buffer::{Bound, Buffer, Limit};
 use crate::device::Device;
 use crate::error::WgpuError;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Stored};
 use crate::queue::Queue;
 use crate::ticket::{Download, Staging, Verdict, wait};
-use crate::tuning::Variant;
+use crate::tuning::{Stopwatch, Variant};
 use core::ops::Range;
+use core::time::Duration;
 use kronfleet_core::backend::{
     Backend, BatchNorm, Buffer as _, Convolution, Counters, Eigen, EvoNorm, Extent, Gemm, Invert, Map, MapJob, Outer,
-    Pooling, ReduceJob, Softmax, Solve,
+    Pooling, ReduceJob, Softmax, Solve, Statistic,
 };
 use kronfleet_core::matrix::Region;
 use wgpu::BufferUsages;
@@ -137,6 +138,34 @@ impl Wgpu {
         outcome
     }
 
+    /// Lets the device take the time of what it is given; none for the host to do so.
+    pub(crate) fn time_launches(&mut self, stopwatch: Option<Stopwatch>) {
+        self.queue.stopwatch = stopwatch;
+    }
+
+    /// Whether the device takes the time.
+    pub(crate) fn times_launches(&self) -> bool {
+        self.queue.stopwatch.is_some()
+    }
+
+    /// Waits for all launches. Answers how long the last submission's first pass took, where the device takes the time and its
+    /// clock does not stand still; one that does is not asked again.
+    pub(crate) fn finish_timed(&mut self) -> Result<Option<Duration>, WgpuError> {
+        self.queue.flush()?;
+        let Some(stopwatch) = self.queue.stopwatch.take() else {
+            wait(self.device())?;
+            return Ok(None);
+        };
+        let ticket = self.staging.begin(&mut self.queue, &stopwatch.ticks, 0, 4)?;
+        let mut ticks = [0_u64; 2];
+        self.staging.finish(&mut self.queue, ticket, |bytes| {
+            bytemuck::cast_slice_mut::<u64, u8>(&mut ticks).copy_from_slice(bytes);
+        })?;
+        let elapsed = stopwatch.elapsed(ticks);
+        self.queue.stopwatch = elapsed.is_some().then_some(stopwatch);
+        Ok(elapsed)
+    }
+
     /// Asks for a snapshot of what is bound, from its beginning.
     pub(crate) fn snapshot(&mut self, source: &Bound, len: usize) -> Result<Download, WgpuError> {
         self.staging.begin(&mut self.queue, &source.memory.raw, source.base, len)
@@ -188,7 +217,7 @@ impl Backend for Wgpu {
     }
 
     fn gemm(&mut self, jobs: &[Gemm<f32>], a: &Buffer, b: &Buffer, c: &mut Buffer) -> Result<(), WgpuError> {
-        self.run_gemm(jobs, a, b, c)
+        self.run_gemm(jobs, Stored::Full, a, b, c)
     }
 
     fn map(
@@ -240,7 +269,7 @@ impl Backend for Wgpu {
         &mut self.counters
     }
     fn symmetric_product(&mut self, jobs: &[Outer<f32>], x: &Buffer, c: &mut Buffer) -> Result<(), WgpuError> {
-        self.run_symmetric_product(jobs, x, c)
+        self.run_symmetric_product(jobs, Stored::Full, x, c)
     }
 
     fn mirror(&mut self, region: Region, matrix: &mut Buffer) -> Result<(), WgpuError> {
@@ -254,10 +283,10 @@ impl Backend for Wgpu {
         self.run_eigen(jobs, matrices, values)
     }
 
-    /// The whole batch, as long as its patches can be bound at once.
+    /// The whole batch, as long as its patches can be bound at once; half of it where patches are stored in half precision, so
+    /// that those of the whole batch take the memory of a tile.
     fn tile(&self, shape: &Convolution, batch: usize) -> usize {
-        let sample = 4 * (shape.patch_rows() * shape.output.positions()) as u64;
-        ((self.limit().0 / 2).min(PATCHES) / sample.max(1)).clamp(1, batch.max(1) as u64) as usize
+        self.patch_tile(shape, batch)
     }
 
     fn unfold(
@@ -267,7 +296,7 @@ impl Backend for Wgpu {
         x: &Buffer,
         patches: &mut Buffer,
     ) -> Result<(), WgpuError> {
-        self.run_unfold(shape, samples, x, patches)
+        self.run_unfold(shape, samples, false, x, patches)
     }
 
     fn fold(
@@ -278,6 +307,34 @@ impl Backend for Wgpu {
         x: &mut Buffer,
     ) -> Result<(), WgpuError> {
         self.run_fold(shape, samples, patches, x)
+    }
+
+    fn convolution_forward(
+        &mut self,
+        shape: &Convolution,
+        batch: usize,
+        weights: (&Buffer, Region),
+        x: &Buffer,
+        y: &mut Buffer,
+        statistic: Option<Statistic<'_, Self>>,
+        scratch: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_convolution_forward(shape, batch, weights, [x, y, scratch], statistic)
+    }
+
+    fn convolution_backward(
+        &mut self,
+        shape: &Convolution,
+        batch: usize,
+        weights: (&Buffer, Region),
+        x: &Buffer,
+        dy: &Buffer,
+        gradient: &mut Buffer,
+        dx: Option<&mut Buffer>,
+        statistic: Option<Statistic<'_, Self>>,
+        scratch: &mut Buffer,
+    ) -> Result<(), WgpuError> {
+        self.run_convolution_backward(shape, batch, weights, [x, dy, gradient, scratch], dx.as_deref(), statistic)
     }
 
     fn pool_forward(&mut self, shape: &Pooling, batch: usize, x: &Buffer, y: &mut Buffer) -> Result<(), WgpuError> {
@@ -406,6 +463,3 @@ impl Backend for Wgpu {
         self.run_sample_labels(classes, batch, [z, uniform, labels])
     }
 }
-
-/// Bytes of patches in one tile, at most.
-const PATCHES: u64 = 64 << 20;

@@ -3,8 +3,8 @@
 use crate::adapter::{self, Adapter, Choice};
 use crate::error::WgpuError;
 use crate::kernel::{Access, COMMON, Kernel};
-use crate::options::Options;
-use crate::tuning::{Choices, Class, Variant};
+use crate::options::{Options, Tuning};
+use crate::tuning::{Class, Clock, Tuned, Variant};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -24,10 +24,10 @@ struct Shared {
     fault: Arc<Mutex<Option<WgpuError>>>,
     next_buffer: AtomicU64,
     /// Which shaders compute products, and what a user should know of that; made last of all.
-    products: OnceLock<(Choices, Option<String>)>,
+    products: OnceLock<Tuned>,
     /// Whether large eigenproblems are solved on the host.
     host_eigen: bool,
-    /// Whether the operands of statistics are kept in half precision.
+    /// Whether patches and the operands of statistics are kept in half precision.
     half: bool,
 }
 
@@ -51,7 +51,7 @@ impl Device {
     /// are first needed.
     ///
     /// # Errors
-    /// If there is no such adapter, or its driver refuses.
+    /// If there is no such adapter, its driver refuses, or it lacks half precision that is asked for.
     ///
     /// # Panics
     /// If less may be bound than [`Options::LEAST_BINDING`].
@@ -66,11 +66,15 @@ impl Device {
         }
         // Bindings begin at multiples of 256 bytes.
         adapter.binding_bytes &= !255;
-        let half = options.half && adapter.has_half;
+        let half = options.half_on(&adapter)?;
+        let is_timed = adapter.has_timestamps && matches!(options.tuning, Tuning::Measured { .. });
+        let mut required_features = wgpu::Features::empty();
+        required_features.set(wgpu::Features::SHADER_F16, half);
+        required_features.set(wgpu::Features::TIMESTAMP_QUERY, is_timed);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("kronfleet"),
             required_limits: limits,
-            required_features: if half { wgpu::Features::SHADER_F16 } else { wgpu::Features::empty() },
+            required_features,
             memory_hints: wgpu::MemoryHints::Performance,
             ..wgpu::DeviceDescriptor::default()
         };
@@ -100,19 +104,24 @@ impl Device {
             half,
         };
         let device = Self { shared: Arc::new(shared) };
-        let products = Choices::make(&device, &options.tuning)?;
+        let products = Tuned::make(&device, &options.tuning)?;
         device.shared.products.get_or_init(|| products);
         Ok(device)
     }
 
     /// What a user should know: that what was measured of products could not be read or kept. Nothing if all is well.
     pub fn warning(&self) -> Option<&str> {
-        self.shared.products.get().and_then(|(_, warning)| warning.as_deref())
+        self.shared.products.get().and_then(|tuned| tuned.warning.as_deref())
+    }
+
+    /// What products were timed by when their shaders were chosen; none where they were not timed.
+    pub fn clock(&self) -> Option<Clock> {
+        self.shared.products.get().and_then(|tuned| tuned.clock)
     }
 
     /// Which shader computes which products.
     pub fn products(&self) -> Vec<(Class, Variant)> {
-        self.shared.products.get().map_or_else(Vec::new, |(choices, _)| choices.list().collect())
+        self.shared.products.get().map_or_else(Vec::new, |tuned| tuned.choices.list().collect())
     }
 
     /// The shader for products of this class.
@@ -120,8 +129,8 @@ impl Device {
     /// # Panics
     /// While products are being measured.
     pub(crate) fn product(&self, class: Class) -> Variant {
-        let (choices, _) = self.shared.products.get().expect("while products are measured, who measures says which");
-        choices.variant(class)
+        let tuned = self.shared.products.get().expect("while products are measured, who measures says which");
+        tuned.choices.variant(class)
     }
 
     /// What the adapter says of itself.
@@ -136,7 +145,7 @@ impl Device {
         keep(&self.shared.fault, WgpuError::Lost { reason: "it was given up".to_owned() });
     }
 
-    /// Whether the operands of symmetric products are kept in half precision: it was asked for, and the adapter can.
+    /// Whether patches and the operands of symmetric products are kept in half precision.
     pub fn half(&self) -> bool {
         self.shared.half
     }

@@ -23,6 +23,11 @@ pub enum WgpuError {
         /// What the driver said.
         reason: String,
     },
+    /// The adapter's shaders have no numbers in half precision, which were asked for.
+    NoHalf {
+        /// Its name.
+        adapter: String,
+    },
     /// Device memory ran out.
     OutOfMemory {
         /// How large the buffer was to be.
@@ -61,6 +66,10 @@ impl fmt::Display for WgpuError {
             Self::Refused { adapter, reason } => {
                 write!(f, "{adapter} cannot be used: {reason}; update its driver or name another adapter")
             }
+            Self::NoHalf { adapter } => write!(
+                f,
+                "{adapter} has no numbers in half precision (SHADER_F16): compute in single precision, or name another adapter"
+            ),
             Self::OutOfMemory { bytes } => {
                 write!(f, "no device memory for a buffer of {bytes} bytes: take a smaller batch or model")
             }
@@ -79,7 +88,9 @@ impl core::error::Error for WgpuError {}
 impl Error for WgpuError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoAdapter | Self::NoSuchAdapter { .. } | Self::Refused { .. } => ErrorKind::Unavailable,
+            Self::NoAdapter | Self::NoSuchAdapter { .. } | Self::Refused { .. } | Self::NoHalf { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
             Self::Lost { .. } => ErrorKind::DeviceLost,
             Self::Binding { .. } | Self::Command { .. } => ErrorKind::Other,

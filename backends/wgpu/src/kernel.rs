@@ -37,40 +37,84 @@ macro_rules! kernel {
 
 const PRODUCT_JOB: &str = include_str!("shader/product_job.wgsl");
 
+/// How the operands of products lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// In single precision.
+    Full,
+    /// The second of them in half precision.
+    Second,
+    /// Both in half precision.
+    Both,
+}
+
+impl Stored {
+    /// Whether each of the two is in half precision.
+    pub(crate) fn halves(self) -> [bool; 2] {
+        [self == Self::Both, self != Self::Full]
+    }
+}
+
+const FULL: &str = "alias OfA = f32;\nalias OfB = f32;\n";
+const SECOND: &str = "alias OfA = f32;\nalias OfB = f16;\n";
+const BOTH: &str = "alias OfA = f16;\nalias OfB = f16;\n";
+
 /// A shader of products.
-const fn product(name: &'static str, source: &'static [&'static str]) -> Kernel {
-    Kernel { name, half: false, source, bindings: &[Read, Read, Write, Write] }
+const fn product(name: &'static str, half: bool, source: &'static [&'static str]) -> Kernel {
+    Kernel { name, half, source, bindings: &[Read, Read, Write, Write] }
 }
 
 macro_rules! tiled {
-    ($constant:ident, $name:literal, $side:literal, $depth:literal) => {
-        tiled!($constant, $name, $side, $depth, "f32");
-    };
-    ($constant:ident, $name:literal, $side:literal, $depth:literal, $kept:literal) => {
-        pub(crate) const $constant: Kernel = product(
+    ($name:expr, $half:literal, $stored:expr, $side:literal, $depth:literal, $kept:literal) => {
+        product(
             $name,
+            $half,
             &[
+                $stored,
                 concat!("const SIDE = ", $side, "u;\nconst DEPTH = ", $depth, "u;\nalias Four = vec4<", $kept, ">;\n"),
                 PRODUCT_JOB,
                 include_str!("shader/product.wgsl"),
             ],
-        );
+        )
     };
 }
 
-tiled!(PRODUCT_16, "product 16×16", 4, 16);
-tiled!(PRODUCT_32, "product 32×32", 8, 16);
-tiled!(PRODUCT_32_DEEP, "product 32×32, deep", 8, 32);
-tiled!(PRODUCT_64, "product 64×64", 16, 16);
-tiled!(HALF_32, "product 32×32, kept in half precision", 8, 32, "f16");
-tiled!(HALF_64, "product 64×64, kept in half precision", 16, 32, "f16");
-/// The same as products, of operands that are kept in half precision.
-pub(crate) const PRODUCT_HALF_32: Kernel = Kernel { half: true, ..HALF_32 };
-pub(crate) const PRODUCT_HALF_64: Kernel = Kernel { half: true, ..HALF_64 };
-pub(crate) const PRODUCT_DIRECT: Kernel =
-    product("product, direct", &[PRODUCT_JOB, include_str!("shader/product_direct.wgsl")]);
-pub(crate) const PRODUCT_NAIVE: Kernel =
-    product("product, naive", &[PRODUCT_JOB, include_str!("shader/product_naive.wgsl")]);
+/// In the order of [`Variant`](crate::tuning::Variant).
+macro_rules! products {
+    ($suffix:literal, $half:literal, $stored:expr) => {
+        [
+            tiled!(concat!("product 16×16", $suffix), $half, $stored, 4, 16, "f32"),
+            tiled!(concat!("product 32×32", $suffix), $half, $stored, 8, 16, "f32"),
+            tiled!(concat!("product 32×32, deep", $suffix), $half, $stored, 8, 32, "f32"),
+            tiled!(concat!("product 64×64", $suffix), $half, $stored, 16, 16, "f32"),
+            product(
+                concat!("product, direct", $suffix),
+                $half,
+                &[$stored, PRODUCT_JOB, include_str!("shader/product_direct.wgsl")],
+            ),
+            product(
+                concat!("product, naive", $suffix),
+                $half,
+                &[$stored, PRODUCT_JOB, include_str!("shader/product_naive.wgsl")],
+            ),
+        ]
+    };
+}
+
+/// Of operands in single precision.
+pub(crate) static PRODUCTS: [Kernel; 6] = products!("", false, FULL);
+/// Of an operand in single precision and one in half precision.
+pub(crate) static PRODUCTS_BY_HALF: [Kernel; 6] = products!(", b in half precision", true, SECOND);
+/// Tiles of 32×32 and 64×64 of operands that are kept in half precision in workgroup memory.
+pub(crate) static PRODUCTS_KEPT_IN_HALF: [Kernel; 2] = [
+    tiled!("product 32×32, kept in half precision", true, FULL, 8, 32, "f16"),
+    tiled!("product 64×64, kept in half precision", true, FULL, 16, 32, "f16"),
+];
+/// The same of operands that are in half precision before.
+pub(crate) static PRODUCTS_OF_HALVES: [Kernel; 2] = [
+    tiled!("product 32×32, of half precision", true, BOTH, 8, 32, "f16"),
+    tiled!("product 64×64, of half precision", true, BOTH, 16, 32, "f16"),
+];
 kernel!(PARTS, "parts", [Read, Write]);
 kernel!(MAP, "map", [Read, Read, Write]);
 kernel!(REDUCE, "reduce", [Read, Read, Write]);
@@ -78,7 +122,18 @@ kernel!(CHOLESKY, "cholesky", [Write, Write]);
 kernel!(PANEL, "panel", [Write]);
 kernel!(SOLVE, "solve", [Read, Write]);
 kernel!(MIRROR, "mirror", [Write]);
-kernel!(UNFOLD, "unfold", [Read, Write]);
+pub(crate) const UNFOLD: Kernel = Kernel {
+    name: "unfold",
+    half: false,
+    source: &["alias Patch = f32;\n", include_str!("shader/unfold.wgsl")],
+    bindings: &[Read, Write],
+};
+pub(crate) const UNFOLD_TO_HALF: Kernel = Kernel {
+    name: "unfold to half precision",
+    half: true,
+    source: &["alias Patch = f16;\n", include_str!("shader/unfold.wgsl")],
+    bindings: &[Read, Write],
+};
 kernel!(FOLD, "fold", [Read, Write]);
 kernel!(POOL_FORWARD, "pool_forward", [Read, Write]);
 kernel!(POOL_BACKWARD, "pool_backward", [Read, Read, Write]);

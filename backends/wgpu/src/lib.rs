@@ -31,6 +31,7 @@
 mod adapter;
 mod backend;
 mod buffer;
+mod convolution;
 mod device;
 mod eigen;
 mod elementwise;
@@ -59,4 +60,4 @@ pub use device::Device;
 pub use error::WgpuError;
 pub use options::{Options, Tuning};
 pub use ticket::{Download, Verdict};
-pub use tuning::{Class, Variant};
+pub use tuning::{Class, Clock, Variant};

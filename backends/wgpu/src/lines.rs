@@ -13,16 +13,24 @@ pub(crate) struct Line<'a> {
     buffer: Option<&'a Buffer>,
     /// Which of its scalars some lines of the operation use.
     span: Box<dyn Fn(Range<usize>) -> Range<usize> + 'a>,
+    /// Numbers that lie in the place of one scalar.
+    each: usize,
 }
 
 impl<'a> Line<'a> {
     pub(crate) fn new(buffer: &'a Buffer, span: impl Fn(Range<usize>) -> Range<usize> + 'a) -> Self {
-        Self { buffer: Some(buffer), span: Box::new(span) }
+        Self { buffer: Some(buffer), span: Box::new(span), each: 1 }
     }
 
     /// `len` scalars for every line.
     pub(crate) fn each(buffer: &'a Buffer, len: usize) -> Self {
         Self::new(buffer, move |lines| lines.start * len..lines.end * len)
+    }
+
+    /// `len` numbers in half precision for every line.
+    pub(crate) fn halves(buffer: &'a Buffer, len: usize) -> Self {
+        let span = move |lines: Range<usize>| lines.start * len / 2..(lines.end * len).div_ceil(2);
+        Self { each: 2, ..Self::new(buffer, span) }
     }
 
     /// The same scalars for all lines.
@@ -32,7 +40,7 @@ impl<'a> Line<'a> {
 
     /// An operand that there is not.
     pub(crate) fn nothing() -> Self {
-        Self { buffer: None, span: Box::new(|_| 0..0) }
+        Self { buffer: None, span: Box::new(|_| 0..0), each: 1 }
     }
 }
 
@@ -70,7 +78,7 @@ impl Wgpu {
             for line in operands {
                 let one = self.bind_or_nothing(line.buffer, (line.span)(lines.clone()))?;
                 // Added without a carry, it takes away what lies before.
-                table.push(0_u32.wrapping_sub(word(one.base)));
+                table.push(0_u32.wrapping_sub(word(line.each * one.base)));
                 bound.push(one);
             }
             if let Some(scratch) = after {

@@ -1,6 +1,7 @@
 //! What a device is opened with.
 
-use crate::adapter::Choice;
+use crate::adapter::{Adapter, Choice};
+use crate::error::WgpuError;
 use crate::tuning::Variant;
 use std::path::PathBuf;
 
@@ -17,9 +18,10 @@ pub struct Options {
     /// Whether eigenproblems of more than 64 rows are solved on the host, in double precision, which waits and is counted as
     /// a wait; if not said, where the adapter is no GPU, on which that is faster.
     pub host_eigen: Option<bool>,
-    /// Whether symmetric products, of which the statistics of factors are made, keep their operands in half precision (11 bits,
-    /// up to 65,504; sums stay in single precision) in the memory that a workgroup shares, of which they then take half; on
-    /// adapters that can, see [`Device::half`](crate::Device::half).
+    /// Whether the patches of convolutions are stored in half precision (11 bits, up to 65,504), of which they take half the
+    /// memory, and operands of symmetric products, of which the statistics of factors are made, are kept so in the memory that
+    /// a workgroup shares. Sums and everything else stay in single precision. An adapter
+    /// [without](crate::Adapter::has_half) refuses.
     pub half: bool,
 }
 
@@ -41,6 +43,17 @@ impl Options {
     /// The least that [`binding_bytes`](Self::binding_bytes) may be: what tables of jobs take.
     pub const LEAST_BINDING: u64 = 4 * crate::queue::WINDOW as u64;
 
+    /// Whether `adapter` is to use half precision.
+    ///
+    /// # Errors
+    /// If it is asked for and the adapter has none.
+    pub(crate) fn half_on(&self, adapter: &Adapter) -> Result<bool, WgpuError> {
+        if self.half && !adapter.has_half {
+            return Err(WgpuError::NoHalf { adapter: adapter.name.clone() });
+        }
+        Ok(self.half)
+    }
+
     /// [`Tuning::Fixed`], everything else as by default.
     pub fn fixed() -> Self {
         Self { tuning: Tuning::Fixed, ..Self::default() }
@@ -61,5 +74,30 @@ impl Default for Options {
             host_eigen: None,
             half: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kronfleet_core::error::{Error as _, ErrorKind};
+
+    #[test]
+    fn half_precision_is_refused_by_name_where_there_is_none() {
+        let [with, without] = [true, false].map(|has_half| Adapter {
+            name: "an old one".to_owned(),
+            driver: String::new(),
+            is_gpu: true,
+            binding_bytes: 1 << 27,
+            buffer_bytes: 1 << 30,
+            has_half,
+            has_timestamps: false,
+            workgroup_bytes: 1 << 15,
+        });
+        let (asked, not) = (Options { half: true, ..Options::fixed() }, Options::fixed());
+        assert_eq!([asked.half_on(&with), not.half_on(&with), not.half_on(&without)], [Ok(true), Ok(false), Ok(false)]);
+        let error = asked.half_on(&without).expect_err("there is none");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().starts_with("an old one has no numbers in half precision"), "{error}");
     }
 }

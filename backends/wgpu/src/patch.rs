@@ -3,7 +3,7 @@
 use crate::backend::Wgpu;
 use crate::buffer::Buffer;
 use crate::error::WgpuError;
-use crate::kernel::{FOLD, SUBSAMPLE, SUBSAMPLE_ADJOINT, UNFOLD};
+use crate::kernel::{FOLD, SUBSAMPLE, SUBSAMPLE_ADJOINT, UNFOLD, UNFOLD_TO_HALF};
 use crate::lines::{Line, Rows, Work};
 use crate::table::word;
 use core::ops::Range;
@@ -41,25 +41,29 @@ pub(crate) fn scalars(rows: Range<usize>, len: usize) -> Range<usize> {
 }
 
 impl Wgpu {
+    /// To patches in single or in half precision.
     pub(crate) fn run_unfold(
         &mut self,
         shape: &Convolution,
         samples: Range<usize>,
+        half: bool,
         x: &Buffer,
         patches: &Buffer,
     ) -> Result<(), WgpuError> {
         let row = shape.patch_rows() * shape.output.width;
         let lines = samples.len() * shape.output.height;
-        expect("patches", lines * row, patches);
+        expect("patches", if half { (lines * row).div_ceil(2) } else { lines * row }, patches);
         expect("samples", samples.end * shape.input.len(), x);
         let (rows, first) = (rows(shape), samples.start * shape.input.height);
         let of_x = Line::new(x, |outputs| {
             let seen = rows.seen(outputs);
             scalars(first + seen.start..first + seen.end, shape.input.channels * shape.input.width)
         });
-        let work = Work { kernel: &UNFOLD, lines, each: row, group: GROUP };
+        let (kernel, of_patches) =
+            if half { (&UNFOLD_TO_HALF, Line::halves(patches, row)) } else { (&UNFOLD, Line::each(patches, row)) };
+        let work = Work { kernel, lines, each: row, group: GROUP };
         let facts = [&[word(samples.start)][..], &geometry(shape)].concat();
-        self.run_lines(work, &[of_x, Line::each(patches, row)], None, &facts)
+        self.run_lines(work, &[of_x, of_patches], None, &facts)
     }
 
     pub(crate) fn run_fold(

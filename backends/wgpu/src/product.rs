@@ -3,9 +3,10 @@
 use crate::backend::Wgpu;
 use crate::buffer::Buffer;
 use crate::error::WgpuError;
-use crate::kernel::{Kernel, PARTS, PRODUCT_HALF_32, PRODUCT_HALF_64};
+use crate::kernel::{Kernel, PARTS, PRODUCTS_KEPT_IN_HALF, PRODUCTS_OF_HALVES, Stored};
 use crate::table::{hull, runs, span, steps, word};
 use crate::tuning::{Class, Variant};
+use core::ops::Range;
 use kronfleet_core::backend::{Buffer as _, Gemm, Outer};
 use kronfleet_core::matrix::Region;
 
@@ -120,18 +121,25 @@ const PART: usize = 512;
 const LONGEST: usize = 1 << 14;
 
 impl Wgpu {
-    pub(crate) fn run_gemm(&mut self, jobs: &[Gemm<f32>], a: &Buffer, b: &Buffer, c: &Buffer) -> Result<(), WgpuError> {
-        for job in jobs {
-            job.check();
-            self.counters.flops += job.flops();
-        }
+    /// Products whose second operand may be [in half precision](Stored::Second).
+    pub(crate) fn run_gemm(
+        &mut self,
+        jobs: &[Gemm<f32>],
+        stored: Stored,
+        a: &Buffer,
+        b: &Buffer,
+        c: &Buffer,
+    ) -> Result<(), WgpuError> {
+        self.counters.flops += jobs.iter().map(Gemm::flops).sum::<u64>();
         let jobs: Vec<Job> = jobs.iter().map(|&product| Job { product, symmetric: false, half: false }).collect();
-        self.products(&jobs, a, b, c)
+        self.stored_products(&jobs, stored, a, b, c)
     }
 
+    /// Symmetric products of what may be [in half precision](Stored::Both).
     pub(crate) fn run_symmetric_product(
         &mut self,
         jobs: &[Outer<f32>],
+        stored: Stored,
         x: &Buffer,
         c: &Buffer,
     ) -> Result<(), WgpuError> {
@@ -143,18 +151,31 @@ impl Wgpu {
             let product = Gemm { alpha: job.alpha, a: job.x, b: job.x.transposed(), beta: job.beta, c: job.c };
             products.push(Job { product, symmetric: true, half });
         }
-        self.products(&products, x, x, c)
+        self.stored_products(&products, stored, x, x, c)
     }
 
+    /// Of operands in single precision.
     pub(crate) fn products(&mut self, jobs: &[Job], a: &Buffer, b: &Buffer, c: &Buffer) -> Result<(), WgpuError> {
+        self.stored_products(jobs, Stored::Full, a, b, c)
+    }
+
+    fn stored_products(
+        &mut self,
+        jobs: &[Job],
+        stored: Stored,
+        a: &Buffer,
+        b: &Buffer,
+        c: &Buffer,
+    ) -> Result<(), WgpuError> {
+        // Numbers that lie in the place of one scalar.
+        let [in_a, in_b] = stored.halves().map(|is_half| if is_half { 2 } else { 1 });
         for Job { product, .. } in jobs {
-            product.a.check(a.len());
-            product.b.check(b.len());
-            product.c.check(c.len());
+            product.check_in(in_a * a.len(), in_b * b.len(), c.len());
         }
         let spans = |jobs: &[Job]| {
             let of = |region: fn(&Job) -> Region| hull(jobs.iter().map(|job| span(region(job))));
-            [of(|job| job.product.a), of(|job| job.product.b), of(|job| job.product.c)]
+            let scalars = |span: Range<usize>, each: usize| span.start / each..span.end.div_ceil(each);
+            [scalars(of(|job| job.product.a), in_a), scalars(of(|job| job.product.b), in_b), of(|job| job.product.c)]
         };
         let tiles = |jobs: &[Job]| jobs.iter().map(|job| job.tiles(32)).sum::<usize>();
         let parts = |jobs: &[Job]| {
@@ -169,7 +190,7 @@ impl Wgpu {
                     if spans(run).iter().all(|span| limit.admits(span)) { job.narrower() } else { job.halves() };
                 // One element fits.
                 for part in &smaller {
-                    self.products(core::slice::from_ref(part), a, b, c)?;
+                    self.stored_products(core::slice::from_ref(part), stored, a, b, c)?;
                 }
                 if !smaller.is_empty() {
                     continue;
@@ -178,7 +199,7 @@ impl Wgpu {
             let [of_a, of_b, of_c] = spans(run);
             let bound = [self.bind(a, of_a)?, self.bind(b, of_b)?, self.bind(c, of_c)?];
             let tiles = tiles(run);
-            let (kernel, side) = self.shader(run);
+            let (kernel, side) = self.shader(run, stored);
             let mut table = self.table();
             let mut joins = self.table();
             table.resize(HEADER, 0);
@@ -194,8 +215,8 @@ impl Wgpu {
                     word(c.columns),
                     word(a.columns),
                 ]);
-                table.extend(steps(a, bound[0].base));
-                table.extend(steps(b, bound[1].base));
+                table.extend(steps(a, in_a * bound[0].base));
+                table.extend(steps(b, in_b * bound[1].base));
                 let [offset, _, column_step] = steps(c, bound[2].base);
                 table.extend([offset, column_step, alpha.to_bits(), beta.to_bits(), u32::from(job.symmetric)]);
                 table.extend([word(parts), word(a.columns.div_ceil(parts.max(1))), word(scratch), 0]);
@@ -226,14 +247,19 @@ impl Wgpu {
     }
 
     /// The shader for the largest of these products, and the side of its tiles.
-    fn shader(&self, jobs: &[Job]) -> (&'static Kernel, usize) {
+    fn shader(&self, jobs: &[Job], stored: Stored) -> (&'static Kernel, usize) {
+        let by_half = stored != Stored::Full;
         let Some(largest) = jobs.iter().max_by_key(|job| job.product.flops()) else {
-            return (Variant::Tile16.kernel(), Variant::Tile16.side());
+            return (Variant::Tile16.kernel(by_half), Variant::Tile16.side());
         };
+        let large = usize::from(largest.product.c.rows > 48);
+        if stored == Stored::Both {
+            return (&PRODUCTS_OF_HALVES[large], [32, 64][large]);
+        }
         if largest.half {
-            return if largest.product.c.rows > 48 { (&PRODUCT_HALF_64, 64) } else { (&PRODUCT_HALF_32, 32) };
+            return (&PRODUCTS_KEPT_IN_HALF[large], [32, 64][large]);
         }
         let variant = self.forced.unwrap_or_else(|| self.device().product(Class::of(&largest.product)));
-        (variant.kernel(), variant.side())
+        (variant.kernel(by_half), variant.side())
     }
 }

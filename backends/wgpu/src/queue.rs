@@ -6,6 +6,7 @@ use crate::buffer::{Bound, Buffer, Memory};
 use crate::device::{Device, Pipeline};
 use crate::error::WgpuError;
 use crate::kernel::Kernel;
+use crate::tuning::Stopwatch;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use wgpu::BufferUsages;
@@ -46,6 +47,8 @@ pub(crate) struct Queue {
     groups: BTreeMap<GroupKey, Group>,
     /// How many submissions there were.
     pub(crate) submissions: u64,
+    /// Takes the time of every submission's first pass.
+    pub(crate) stopwatch: Option<Stopwatch>,
 }
 
 impl Queue {
@@ -60,6 +63,7 @@ impl Queue {
             table,
             groups: BTreeMap::new(),
             submissions: 0,
+            stopwatch: None,
         })
     }
 
@@ -139,11 +143,14 @@ impl Queue {
         }
         let mut encoder = self.device.raw().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass: Option<wgpu::ComputePass<'static>> = None;
+        let mut untimed = self.stopwatch.as_ref();
         for command in self.commands.drain(..) {
             match command {
                 Command::Launch { pipeline, group, table, grid } => {
                     let pass = pass.get_or_insert_with(|| {
-                        encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()).forget_lifetime()
+                        let timestamp_writes = untimed.take().map(Stopwatch::writes);
+                        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                        encoder.begin_compute_pass(&descriptor).forget_lifetime()
                     });
                     pass.set_pipeline(&pipeline.raw);
                     pass.set_bind_group(0, &group, &[table]);
@@ -156,6 +163,9 @@ impl Queue {
             }
         }
         drop(pass);
+        if let (Some(stopwatch), None) = (&self.stopwatch, untimed) {
+            stopwatch.resolve(&mut encoder);
+        }
         self.words.clear();
         self.launches = 0;
         self.device.queue().submit([encoder.finish()]);

@@ -1,12 +1,15 @@
 //! Which shader computes which products: fixed, or measured once per adapter and kept.
 
 mod cache;
+mod clock;
 
 use crate::backend::Wgpu;
 use crate::device::Device;
 use crate::error::WgpuError;
-use crate::kernel::{Kernel, PRODUCT_16, PRODUCT_32, PRODUCT_32_DEEP, PRODUCT_64, PRODUCT_DIRECT, PRODUCT_NAIVE};
+use crate::kernel::{Kernel, PRODUCTS, PRODUCTS_BY_HALF};
 use crate::options::Tuning;
+pub use clock::Clock;
+pub(crate) use clock::Stopwatch;
 use core::fmt;
 use kronfleet_core::backend::{Backend, Gemm};
 use kronfleet_core::matrix::Region;
@@ -35,15 +38,9 @@ impl Variant {
     /// All of them.
     pub const ALL: [Self; 6] = [Self::Tile16, Self::Tile32, Self::Tile32Deep, Self::Tile64, Self::Direct, Self::Naive];
 
-    pub(crate) fn kernel(self) -> &'static Kernel {
-        match self {
-            Self::Tile16 => &PRODUCT_16,
-            Self::Tile32 => &PRODUCT_32,
-            Self::Tile32Deep => &PRODUCT_32_DEEP,
-            Self::Tile64 => &PRODUCT_64,
-            Self::Direct => &PRODUCT_DIRECT,
-            Self::Naive => &PRODUCT_NAIVE,
-        }
+    /// Its shader; `by_half` for a second operand in half precision.
+    pub(crate) fn kernel(self, by_half: bool) -> &'static Kernel {
+        &(if by_half { &PRODUCTS_BY_HALF } else { &PRODUCTS })[self as usize]
     }
 
     /// Rows and columns of what a workgroup computes.
@@ -159,55 +156,62 @@ impl Choices {
     pub(crate) fn list(&self) -> impl Iterator<Item = (Class, Variant)> {
         Class::all().map(|class| (class, self.variant(class)))
     }
+}
 
-    /// What `tuning` asks for, and what a user should know of it.
-    pub(crate) fn make(device: &Device, tuning: &Tuning) -> Result<(Self, Option<String>), WgpuError> {
+/// Which shaders were chosen, and how.
+#[derive(Debug)]
+pub(crate) struct Tuned {
+    pub(crate) choices: Choices,
+    /// What they were timed by, if they were.
+    pub(crate) clock: Option<Clock>,
+    /// What a user should know of it.
+    pub(crate) warning: Option<String>,
+}
+
+impl Tuned {
+    /// What `tuning` asks for.
+    pub(crate) fn make(device: &Device, tuning: &Tuning) -> Result<Self, WgpuError> {
+        let untimed = |choices| Self { choices, clock: None, warning: None };
         match tuning {
-            Tuning::Fixed => Ok((Self::fixed(), None)),
-            Tuning::Only(variant) => Ok((Self([*variant; Class::COUNT]), None)),
-            Tuning::Measured { cache: None } => Ok((measure(device)?, None)),
+            Tuning::Fixed => Ok(untimed(Choices::fixed())),
+            Tuning::Only(variant) => Ok(untimed(Choices([*variant; Class::COUNT]))),
+            Tuning::Measured { cache: None } => Self::measure(device),
             Tuning::Measured { cache: Some(folder) } => Self::remembered(device, folder),
         }
     }
 
-    fn remembered(device: &Device, folder: &Path) -> Result<(Self, Option<String>), WgpuError> {
+    fn remembered(device: &Device, folder: &Path) -> Result<Self, WgpuError> {
         let file = cache::File::of(device, folder);
         let unusable = match file.read() {
-            Ok(Some(choices)) => return Ok((choices, None)),
+            Ok(Some((choices, clock))) => return Ok(Self { choices, clock: Some(clock), warning: None }),
             Ok(None) => None,
             Err(reason) => Some(format!("{reason}; products are measured again")),
         };
-        let choices = measure(device)?;
-        let kept = file.write(&choices).err();
+        let measured = Self::measure(device)?;
+        let kept = measured.clock.and_then(|clock| file.write(&measured.choices, clock).err());
         let unkept = kept.map(|reason| format!("{reason}; products are measured at every start"));
-        Ok((choices, unusable.or(unkept)))
+        Ok(Self { warning: unusable.or(unkept), ..measured })
     }
-}
 
-/// The fastest shader of every class. Takes seconds.
-fn measure(device: &Device) -> Result<Choices, WgpuError> {
-    let mut choices = Choices::fixed();
-    let mut backend = Wgpu::new(device)?;
-    // The first launch of each compiles it.
-    let small = Class { extent: 0, is_long: false, a_across: false, b_across: false };
-    for variant in Variant::ALL {
-        time(&mut backend, small, variant, Some(Duration::ZERO))?;
-    }
-    for class in Class::all() {
-        let mut best: Option<Duration> = None;
-        for variant in Variant::ALL {
-            let time = time(&mut backend, class, variant, best)?;
-            if best.is_none_or(|best| time < best) {
-                best = Some(time);
-                choices.0[class.index()] = variant;
-            }
+    /// The fastest shader of every class. Takes seconds.
+    fn measure(device: &Device) -> Result<Self, WgpuError> {
+        let mut choices = Choices::fixed();
+        let mut backend = Wgpu::new(device)?;
+        backend.time_launches(Stopwatch::of(device)?);
+        // The first launch of each compiles it, and shows whether the device's clock runs.
+        let small = Class { extent: 0, is_long: false, a_across: false, b_across: false };
+        fastest(&mut backend, small, 1)?;
+        let clock = if backend.times_launches() { Clock::Device } else { Clock::Host };
+        for class in Class::all() {
+            choices.0[class.index()] = fastest(&mut backend, class, 4)?;
         }
+        Ok(Self { choices, clock: Some(clock), warning: None })
     }
-    Ok(choices)
 }
 
-/// The shortest time that products of this class took, of a few. One that is far behind `best` is not tried again.
-fn time(backend: &mut Wgpu, class: Class, variant: Variant, best: Option<Duration>) -> Result<Duration, WgpuError> {
+/// The shader that took the shortest time for products of this class, in turns with the others, so that what else the machine
+/// does meets all of them. One that is far behind is not tried again.
+fn fastest(backend: &mut Wgpu, class: Class, turns: usize) -> Result<Variant, WgpuError> {
     let (extent, terms, count) = class.example();
     let (len, area) = (extent * terms, extent * extent);
     let [a, b, mut c] = [len, len, area].map(|len| backend.allocate(len * count));
@@ -226,19 +230,21 @@ fn time(backend: &mut Wgpu, class: Class, variant: Variant, best: Option<Duratio
             Gemm::product(of_a, of_b, Region::matrix(job * area, extent, extent))
         })
         .collect();
-    backend.forced = Some(variant);
-    let mut once = || -> Result<Duration, WgpuError> {
-        let start = Instant::now();
-        backend.gemm(&jobs, &a, &b, c)?;
-        backend.sync()?;
-        Ok(start.elapsed())
-    };
-    let mut shortest = once()?;
-    if best.is_none_or(|best| shortest < 2 * best) {
-        for _ in 0..3 {
-            shortest = shortest.min(once()?);
+    let mut shortest = [Duration::MAX; Variant::ALL.len()];
+    for turn in 0..turns {
+        let far = 2 * shortest.iter().min().copied().unwrap_or_default().min(Duration::MAX / 2);
+        for (variant, shortest) in Variant::ALL.into_iter().zip(&mut shortest) {
+            if turn > 0 && *shortest >= far {
+                continue;
+            }
+            backend.forced = Some(variant);
+            let start = Instant::now();
+            backend.gemm(&jobs, &a, &b, c)?;
+            let own = backend.finish_timed()?;
+            *shortest = own.unwrap_or_else(|| start.elapsed()).min(*shortest);
         }
     }
     backend.forced = None;
-    Ok(shortest)
+    let fastest = Variant::ALL.into_iter().zip(shortest).min_by_key(|&(_, time)| time);
+    Ok(fastest.map_or(Variant::Naive, |(variant, _)| variant))
 }

@@ -1,5 +1,7 @@
 //! What the laws do not ask: counted launches and waits, agreement with a CPU, large shapes, loss of the device.
 
+#[path = "device/half.rs"]
+mod half;
 #[path = "device/large.rs"]
 mod large;
 #[path = "device/limits.rs"]
@@ -33,7 +35,11 @@ const TESTS: &[(&str, Test)] = &[
     ("queues of several threads on one device each see their own work", threads::queues_of_threads),
     ("products have the same bits by every shader", products::same_bits),
     ("the shader chosen for products is not slower than a naive one", products::chosen_is_fast),
-    ("statistics with operands in half precision err by their rounding", products::half_precision),
+    ("statistics with operands in half precision err by their rounding", half::statistics),
+    ("numbers of half precision give the same bits in either", half::whole_numbers),
+    ("convolutions with patches in half precision err by their rounding", half::rounding),
+    ("patches in half precision take half the memory", half::memory),
+    ("a step in half precision has few launches, too", half::few_launches),
     ("products are measured once per adapter", products::measured_once),
     ("operations on more than an adapter binds are cut", limits::everything_is_cut),
     ("a step of LeNet-5 on an adapter that binds little is that of faer", limits::step_is_cut),

@@ -58,6 +58,9 @@ impl Backends {
             let known = opened.iter().find(|(known, _)| *known == kind).map(|(_, known)| known.clone());
             opened.push((kind, known.map_or_else(|| Opened::open(kind, task), Ok)?));
         }
+        if task.half && !task.backend.contains(&BackendKind::Wgpu) {
+            bail!("--half is an option of the wgpu backend, but no node computes on it: add --backend wgpu");
+        }
         if task.lose_device.is_some() && !task.backend.contains(&BackendKind::Wgpu) {
             bail!("--lose-device gives a wgpu device up, but no node computes on one: add --backend wgpu");
         }
@@ -71,7 +74,8 @@ impl Backends {
     pub fn of_node(task: &TaskSettings, node: u32) -> Result<Self> {
         let kind = task.backend[node as usize % task.backend.len()];
         let lose_device = task.lose_device.filter(|_| kind == BackendKind::Wgpu);
-        Self::open(&TaskSettings { backend: vec![kind], lose_device, ..task.clone() })
+        let half = task.half && kind == BackendKind::Wgpu;
+        Self::open(&TaskSettings { backend: vec![kind], lose_device, half, ..task.clone() })
     }
 
     /// What a node trains with.
@@ -126,7 +130,7 @@ impl Opened {
             BackendKind::Faer => Self::Faer,
             BackendKind::Nalgebra => Self::Nalgebra,
             BackendKind::Minimal => Self::Minimal,
-            BackendKind::Wgpu => wgpu(task.adapter.as_deref())?,
+            BackendKind::Wgpu => wgpu(task)?,
             BackendKind::Cuda => cuda()?,
         })
     }
@@ -155,11 +159,12 @@ const NO_WGPU: &str = "--backend wgpu cannot be had";
 const NO_CUDA: &str = "--backend cuda cannot be had";
 
 #[cfg(feature = "wgpu")]
-fn wgpu(adapter: Option<&str>) -> Result<Opened> {
-    use kronfleet_wgpu::{Choice, Device};
-    let choice = adapter.map_or(Choice::Best, |name| Choice::Named(name.to_owned()));
-    let device = Device::open(&choice).context(NO_WGPU)?;
-    if adapter.is_none() && !device.adapter().is_gpu {
+fn wgpu(task: &TaskSettings) -> Result<Opened> {
+    use kronfleet_wgpu::{Choice, Device, Options};
+    let adapter = task.adapter.as_ref().map_or(Choice::Best, |name| Choice::Named(name.clone()));
+    let options = Options { adapter, half: task.half, ..Options::default() };
+    let device = Device::open_with(&options).context(NO_WGPU)?;
+    if task.adapter.is_none() && !device.adapter().is_gpu {
         eprintln!("warning: no GPU was found; {} computes in its place, slowly", device.adapter());
     }
     if let Some(warning) = device.warning() {
@@ -169,7 +174,7 @@ fn wgpu(adapter: Option<&str>) -> Result<Opened> {
 }
 
 #[cfg(not(feature = "wgpu"))]
-fn wgpu(_: Option<&str>) -> Result<Opened> {
+fn wgpu(_: &TaskSettings) -> Result<Opened> {
     bail!("--backend wgpu: this program was built without wgpu; build it again with --features kronfleet-examples/wgpu")
 }
 

@@ -84,6 +84,10 @@ pub struct TaskSettings {
     /// The adapter that --backend wgpu computes on, by a part of its name; a GPU where there is one, if left out
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
+    /// Let --backend wgpu store the patches of convolutions, and keep the operands of statistics, in half precision; sums stay
+    /// in single precision. An adapter that has none refuses
+    #[arg(long)]
+    pub half: bool,
     /// Give the device of --backend wgpu up before a node on it goes beyond so many iterations, to see that training goes
     /// on without it
     #[arg(long, value_name = "ITERATIONS")]

@@ -6,11 +6,13 @@
 // scratch. In every shader an element sums its terms one after the other in ascending order, so that the choice of the
 // shader changes no bit.
 //
+// OfA and OfB are the numbers that a and b are made of: f32, or f16.
+//
 // Table: workgroups, jobs; then per job: its first workgroup, tiles downwards, m, n, k, offset, row step and column step
 // of a and b, offset and column step of c, α, β, 1 if symmetric, parts, terms of a part, offset in scratch, 0.
 
-@group(0) @binding(1) var<storage, read> a_line: array<f32>;
-@group(0) @binding(2) var<storage, read> b_line: array<f32>;
+@group(0) @binding(1) var<storage, read> a_line: array<OfA>;
+@group(0) @binding(2) var<storage, read> b_line: array<OfB>;
 @group(0) @binding(3) var<storage, read_write> c_line: array<f32>;
 @group(0) @binding(4) var<storage, read_write> scratch: array<f32>;
 
@@ -23,10 +25,10 @@ fn four_of_a(at: u32, term: u32, row: u32, rows: u32, terms: u32) -> vec4<f32> {
     if term < terms {
         let step = table[at + 6u];
         let place = table[at + 5u] + row * step + term * table[at + 7u];
-        if row < rows { value.x = a_line[place]; }
-        if row + 1u < rows { value.y = a_line[place + step]; }
-        if row + 2u < rows { value.z = a_line[place + 2u * step]; }
-        if row + 3u < rows { value.w = a_line[place + 3u * step]; }
+        if row < rows { value.x = f32(a_line[place]); }
+        if row + 1u < rows { value.y = f32(a_line[place + step]); }
+        if row + 2u < rows { value.z = f32(a_line[place + 2u * step]); }
+        if row + 3u < rows { value.w = f32(a_line[place + 3u * step]); }
     }
     return value;
 }
@@ -36,10 +38,10 @@ fn four_of_b(at: u32, term: u32, column: u32, columns: u32, terms: u32) -> vec4<
     if term < terms {
         let step = table[at + 10u];
         let place = table[at + 8u] + term * table[at + 9u] + column * step;
-        if column < columns { value.x = b_line[place]; }
-        if column + 1u < columns { value.y = b_line[place + step]; }
-        if column + 2u < columns { value.z = b_line[place + 2u * step]; }
-        if column + 3u < columns { value.w = b_line[place + 3u * step]; }
+        if column < columns { value.x = f32(b_line[place]); }
+        if column + 1u < columns { value.y = f32(b_line[place + step]); }
+        if column + 2u < columns { value.z = f32(b_line[place + 2u * step]); }
+        if column + 3u < columns { value.w = f32(b_line[place + 3u * step]); }
     }
     return value;
 }

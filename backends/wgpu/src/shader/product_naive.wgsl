@@ -22,7 +22,7 @@ fn main(
     let of_b = table[at + 8u] + column * table[at + 10u];
     var sum = 0.0;
     for (var term = tile.first; term < tile.end; term++) {
-        sum += a_line[of_a + term * table[at + 7u]] * b_line[of_b + term * table[at + 9u]];
+        sum += f32(a_line[of_a + term * table[at + 7u]]) * f32(b_line[of_b + term * table[at + 9u]]);
     }
     store(at, tile.part, row, column, sum);
 }

@@ -1,9 +1,11 @@
 // patches[row, (sample, position)] ← the pixel that a patch's row sees at that position, 0 in padding, 1 in the bias's row.
 //
+// A Patch is a number as patches are kept: f32, or f16, which rounds.
+//
 // Table: first and end of the elements, what to add to places in x and patches, first sample, then the geometry.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> patches: array<f32>;
+@group(0) @binding(2) var<storage, read_write> patches: array<Patch>;
 
 const G = 5u;
 
@@ -14,7 +16,7 @@ fn one(element: u32) {
     let row = element % rows;
     let patch_number = element / rows;
     if row >= len {
-        patches[element + table[3]] = 1.0;
+        patches[element + table[3]] = Patch(1.0);
         return;
     }
     let channel = row % channels;
@@ -29,7 +31,7 @@ fn one(element: u32) {
     if i < table[G + 1u] && j < table[G + 2u] {
         value = x[((sample * table[G + 1u] + i) * table[G + 2u] + j) * channels + channel + table[2]];
     }
-    patches[element + table[3]] = value;
+    patches[element + table[3]] = Patch(value);
 }
 
 @compute @workgroup_size(64)

@@ -3,7 +3,7 @@
 use kronfleet_core::backend::{Backend, Gemm, Outer};
 use kronfleet_core::matrix::Region;
 use kronfleet_core::seed::{Random, Seed};
-use kronfleet_wgpu::{Buffer, Choice, Device, Options, Tuning, Variant, Wgpu};
+use kronfleet_wgpu::{Buffer, Choice, Clock, Device, Options, Tuning, Variant, Wgpu};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -76,21 +76,41 @@ fn race(backends: [&mut Wgpu; 2], (m, n, k): (usize, usize, usize)) -> [Duration
     })
 }
 
-/// What was measured is not slower than the naive shader, by medians of turns and with room for other work on the machine.
+/// What was measured is not slower than the naive shader, by medians of turns and with room for other work on the machine. Where
+/// that disturbs one measurement of both, it is made again, twice at most.
 pub(crate) fn chosen_is_fast(device: &Device) {
+    let mut slow = slower(device);
+    for _ in 0..2 {
+        if !slow.is_empty() {
+            println!("  once more: {slow:?}");
+            slow = slower(device);
+        }
+    }
+    assert!(slow.is_empty(), "three times: {slow:?}");
+}
+
+/// Products that take longer than with the naive shader after shaders were chosen anew, with both times.
+fn slower(device: &Device) -> Vec<String> {
     let start = Instant::now();
     let tuned = open(device, Tuning::Measured { cache: None });
-    println!("  measured in {} ms", start.elapsed().as_millis());
+    let clock = tuned.clock().expect("they were timed");
+    println!("  measured in {} ms by {clock}", start.elapsed().as_millis());
+    assert!(clock == Clock::Host || device.adapter().has_timestamps);
+    assert_eq!(device.clock(), None, "fixed choices");
     for (class, variant) in tuned.products() {
         println!("  {class}: {variant}");
     }
     let mut chosen = Wgpu::new(&tuned).expect("a device");
     let mut naive = Wgpu::new(&open(device, Tuning::Only(Variant::Naive))).expect("a device");
+    let mut slower = Vec::new();
     for shape in [(16, 300, 100), (120, 64, 401), (192, 192, 192)] {
         let [own, plain] = race([&mut chosen, &mut naive], shape);
         println!("  {shape:?}: {own:?}, naive {plain:?}");
-        assert!(own <= plain * 3 / 2, "{shape:?} takes {own:?}, with the naive shader {plain:?}");
+        if own > plain * 3 / 2 {
+            slower.push(format!("{shape:?} takes {own:?}, with the naive shader {plain:?}"));
+        }
     }
+    slower
 }
 
 fn only_file(folder: &Path) -> PathBuf {
@@ -111,14 +131,16 @@ pub(crate) fn measured_once(device: &Device) {
     let kept = fs::read_to_string(&file).expect("text");
     assert!(kept.contains(&device.adapter().name) && kept.contains(&device.adapter().driver), "{kept}");
     // Chosen otherwise than anybody would: only who reads the file gets that.
-    let (key, _) = kept.split_once('\n').expect("lines");
-    let mut other = format!("{key}\n");
+    let mut head = kept.lines();
+    let [key, clock] = [head.next(), head.next()].map(|line| line.expect("lines"));
+    let mut other = format!("{key}\n{clock}\n");
     for (class, _) in first.products() {
         other += &format!("{class}: naive\n");
     }
     fs::write(&file, &other).expect("a file");
     let second = open(device, tuning.clone());
     assert_eq!(second.warning(), None);
+    assert_eq!(second.clock(), first.clock());
     assert!(second.products().iter().all(|&(_, variant)| variant == Variant::Naive), "{:?}", second.products());
     let foreign = other.replacen(key, &format!("{key}, of another machine"), 1);
     for damaged in [foreign, other[..other.len() / 2].to_owned()] {
@@ -129,42 +151,7 @@ pub(crate) fn measured_once(device: &Device) {
         assert_eq!(only_file(&folder), file);
         let again = fs::read_to_string(&file).expect("text");
         assert_eq!(again.lines().next(), Some(key), "written anew");
-        assert_eq!(again.lines().count(), 1 + opened.products().len());
+        assert_eq!(again.lines().count(), 2 + opened.products().len());
     }
     fs::remove_dir_all(&folder).expect("it is there");
-}
-
-/// Statistics with operands in half precision err by their rounding, where the adapter has it.
-pub(crate) fn half_precision(device: &Device) {
-    if !device.adapter().has_half {
-        println!("  skipped: {} has no numbers in half precision", device.adapter());
-        return;
-    }
-    let adapter = Choice::Named(device.adapter().name.clone());
-    let half = Device::open_with(&Options { adapter, half: true, ..Options::fixed() }).expect("once more");
-    assert!(half.half() && !device.half());
-    for (n, k) in [(5, 7), (33, 50), (70, 3), (100, 1_500)] {
-        let mut random = Seed(10).derive("operands", 0).random();
-        let content: Vec<f32> = (0..n * k).map(|_| random.normal() as f32).collect();
-        let [exact, rounded] = [device, &half].map(|device| {
-            let mut backend = Wgpu::new(device).expect("a device");
-            let (mut x, mut c) = (backend.allocate(n * k).expect("memory"), backend.allocate(n * n).expect("memory"));
-            backend.upload(&content, &mut x, 0).expect("a device");
-            let square = Region::matrix(0, n, n);
-            let job = Outer { alpha: 1.0, x: Region::matrix(0, n, k), beta: 0.0, c: square };
-            backend.symmetric_product(&[job], &x, &mut c).expect("a device");
-            backend.fetch(&c, 0..n * n).expect("a device")
-        });
-        assert!(exact != rounded, "nothing is rounded");
-        for (at, (exact, rounded)) in exact.iter().zip(&rounded).enumerate() {
-            let (row, column) = (at % n, at / n);
-            let size: f64 =
-                (0..k).map(|term| f64::from(content[row + term * n] * content[column + term * n]).abs()).sum();
-            // Two operands of 11 bits, and sums of k terms in single precision, twice.
-            let bound = (2.0 * 2.0_f64.powi(-11) + 2.0 * k as f64 * f64::from(f32::EPSILON)) * 1.001 * size + 1e-7;
-            let off = f64::from(exact - rounded).abs();
-            assert!(off <= bound, "({row}, {column}) of {n}×{n} over {k} is off by {off:e}, more than {bound:e}");
-        }
-        assert!((0..n * n).all(|at| rounded[at].to_bits() == rounded[at / n + at % n * n].to_bits()), "symmetric");
-    }
 }
