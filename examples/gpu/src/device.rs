@@ -4,7 +4,7 @@ use crate::Kind;
 use core::fmt;
 use kronfleet_core::error::{Error as _, ErrorKind};
 use kronfleet_cuda::{Cuda, Options};
-use kronfleet_wgpu::{Choice, Device, WgpuError, adapters};
+use kronfleet_wgpu::{Choice, Clock, Device, WgpuError, adapters};
 
 /// How the stand-in for CUDA's libraries calls its device.
 const STANDIN: &str = "CPU stand-in";
@@ -32,6 +32,22 @@ impl Found {
             Self::Wgpu { device } => &device.adapter().name,
             Self::Cuda { name, .. } => name,
         }
+    }
+
+    /// What the shaders of products were timed by when they were chosen, where there are several.
+    pub(crate) fn clock(&self) -> Option<Clock> {
+        match self {
+            Self::Wgpu { device } => device.clock(),
+            Self::Cuda { .. } => None,
+        }
+    }
+
+    /// The same device in half precision, where it has that.
+    pub(crate) fn half(&self) -> Option<Result<Device, WgpuError>> {
+        let Self::Wgpu { device } = self else { return None };
+        let adapter = Choice::Named(device.adapter().name.clone());
+        let options = kronfleet_wgpu::Options { adapter, half: true, ..kronfleet_wgpu::Options::default() };
+        device.adapter().has_half.then(|| Device::open_with(&options))
     }
 
     /// Whether a CPU pretends to be the device.

@@ -16,8 +16,9 @@ use kronfleet_cuda::Cuda;
 use kronfleet_faer::Faer;
 use kronfleet_wgpu::Wgpu;
 use laws::{Outcome, Tried};
-use measurement::{Effort, Figures};
+use measurement::{Effort, Figures, Load};
 use report::Section;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Finds every device that wgpu or CUDA can compute on, tries all laws of backends on it, and measures matrix products,
@@ -76,15 +77,28 @@ fn main() -> Result<()> {
     let mut sections = Vec::new();
     for found in devices {
         eprintln!("{found}");
-        let (tried, figures) = match &found {
+        let (tried, mut figures) = match &found {
             Found::Wgpu { device, .. } => examine(&|| Wgpu::new(device), arguments.laws, &effort),
             Found::Cuda { options, .. } => examine(&|| Cuda::new(options), arguments.laws, &effort),
         };
+        let loads: Vec<Load> = figures.steps.iter().flatten().map(|step| step.load).collect();
+        match found.half() {
+            None => {}
+            Some(Err(error)) => figures.half_steps.push(Err(error.into())),
+            Some(Ok(half)) => {
+                eprintln!("  in half precision:");
+                figures.half_steps = measurement::steps(&|| Wgpu::new(&half), &effort, &loads);
+            }
+        }
         sections.push(Section { found, tried, figures });
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     eprintln!("the CPU, {threads} threads");
-    let cpu = measurement::measure(&|| Ok::<_, anyhow::Error>(Faer::<f32>::new(threads)), &effort);
+    // What every device was measured with.
+    let steps = sections.iter().flat_map(|section| section.figures.steps.iter().flatten());
+    let loads: BTreeSet<Load> = steps.map(|step| step.load).collect();
+    let loads: Vec<Load> = loads.into_iter().collect();
+    let cpu = measurement::measure(&|| Ok::<_, anyhow::Error>(Faer::<f32>::new(threads)), &effort, &loads);
     let text = report::write(&sections, (threads, &cpu), &effort, &missing);
     std::fs::write(&arguments.output, text)
         .with_context(|| format!("cannot write the report {}; choose another --output", arguments.output.display()))?;
@@ -108,6 +122,8 @@ where
     if lost {
         return (tried, Figures::default());
     }
-    let overrides = measurement::overrides(make, effort);
-    (tried, Figures { overrides, ..measurement::measure(make, effort) })
+    let figures = measurement::measure(make, effort, &[]);
+    let lenet = figures.steps.iter().flatten().map(|step| step.load).find(|(name, _)| *name == "lenet5");
+    let overrides = lenet.map(|load| measurement::overrides(make, effort, load)).unwrap_or_default();
+    (tried, Figures { overrides, ..figures })
 }

@@ -3,10 +3,12 @@
 use anyhow::{Error, Result, anyhow};
 use kronfleet_conformance::partial::{Family, Partial};
 use kronfleet_core::backend::{Backend, Counters, Extent, Gemm, Invert, Map, MapJob, Outer};
+use kronfleet_core::layer::Block;
 use kronfleet_core::matrix::Region;
 use kronfleet_core::preconditioner::Form;
 use kronfleet_examples::model::Model;
 use kronfleet_examples::speed::{Curvature, Workload, algorithm_flops, trainer_on};
+use kronfleet_faer::Faer;
 use std::time::Instant;
 
 /// How much is measured.
@@ -18,11 +20,14 @@ pub(crate) struct Effort {
     /// Rows of matrices that are inverted.
     inverses: &'static [usize],
     /// Networks and their batches.
-    steps: &'static [(&'static str, usize)],
+    steps: &'static [Load],
     /// Steps of a period.
     period: u64,
     /// Seconds that one figure may take, of which the best repetition counts.
     seconds: f64,
+    /// Seconds that one repetition, and a tenth of them that a step, may be expected to take by the rate of smaller ones; what
+    /// takes longer is left out, or tried with a smaller batch.
+    patience: f64,
     /// Whether the sizes are those that speed is judged by.
     pub(crate) is_full: bool,
 }
@@ -36,6 +41,7 @@ impl Effort {
         steps: &[("lenet5", 64), ("resnet20", 128)],
         period: 10,
         seconds: 2.0,
+        patience: 20.0,
         is_full: true,
     };
     /// Sizes that an emulation can be tried with.
@@ -46,6 +52,7 @@ impl Effort {
         steps: &[("lenet5", 2), ("resnet20", 1)],
         period: 1,
         seconds: 0.1,
+        patience: f64::INFINITY,
         is_full: false,
     };
 }
@@ -67,10 +74,12 @@ impl Rate {
     }
 }
 
+/// A network and its batch.
+pub(crate) type Load = (&'static str, usize);
+
 /// A K-FAC step of a network.
 pub(crate) struct Step {
-    /// The network and its batch.
-    pub(crate) name: String,
+    pub(crate) load: Load,
     /// Per step, the mean over a whole period of refreshes.
     pub(crate) seconds: f64,
     /// Operations that the algorithm asks for per step.
@@ -86,51 +95,133 @@ pub(crate) struct Figures {
     pub(crate) factors: Vec<Result<Rate>>,
     pub(crate) inverses: Vec<Result<Rate>>,
     pub(crate) steps: Vec<Result<Step>>,
+    /// The same with patches in half precision, where there is that.
+    pub(crate) half_steps: Vec<Result<Step>>,
     /// Steps of LeNet-5 with all overrides, without one family of them, without any.
     pub(crate) overrides: Vec<(String, Result<Step>)>,
 }
 
-/// Measures everything, telling how far it has come.
-pub(crate) fn measure<B, E>(make: &dyn Fn() -> Result<B, E>, effort: &Effort) -> Figures
+/// Does something with ever larger sizes, given the operations of each, until one is expected to take too long.
+fn series<T: Copy>(
+    sizes: &[T],
+    patience: f64,
+    flops: impl Fn(T) -> f64,
+    mut measure: impl FnMut(T) -> Result<Rate>,
+) -> Vec<Result<Rate>> {
+    let mut rate = f64::INFINITY;
+    let one = |&size: &T| {
+        let expected = flops(size) / rate;
+        if expected > patience {
+            return Err(anyhow!("{:.1e} operations are left out: {expected:.0} s each", flops(size)));
+        }
+        let measured = measure(size);
+        rate = measured.as_ref().map_or(rate, Rate::rate);
+        measured
+    };
+    sizes.iter().map(one).collect()
+}
+
+/// Measures everything, telling how far it has come. Steps are of the loads that the effort asks for, if `loads` names none,
+/// with smaller batches where those would take too long.
+pub(crate) fn measure<B, E>(make: &dyn Fn() -> Result<B, E>, effort: &Effort, loads: &[Load]) -> Figures
 where
     B: Backend<Scalar = f32, Verdict: Send, Download: Send> + Send,
     E: Into<Error>,
 {
     let make = || make().map_err(Into::into);
     let told = |what: &str| eprintln!("  {what}");
-    let products = effort.products.iter().map(|&n| {
+    let products = series(effort.products, effort.patience, cube, |n| {
         told(&format!("products of {n}"));
         product(make()?, n, effort.seconds)
     });
-    let products = products.collect();
-    let factors = effort.factors.iter().map(|&(n, k)| {
-        told(&format!("factor of {n} from {k}"));
-        factor(make()?, n, k, effort.seconds)
-    });
-    let factors = factors.collect();
-    let inverses = effort.inverses.iter().map(|&n| {
-        told(&format!("inverse of {n}"));
-        inverse(make()?, n, effort.seconds)
-    });
-    let inverses = inverses.collect();
-    let steps = effort.steps.iter().map(|&(name, batch)| {
-        told(&format!("steps of {name}"));
-        step(make()?, name, batch, effort.period)
-    });
-    Figures { products, factors, inverses, steps: steps.collect(), overrides: Vec::new() }
+    let factors = series(
+        effort.factors,
+        effort.patience,
+        |(n, k)| (n * n * k) as f64,
+        |(n, k)| {
+            told(&format!("factor of {n} from {k}"));
+            factor(make()?, n, k, effort.seconds)
+        },
+    );
+    let inverses = series(
+        effort.inverses,
+        effort.patience,
+        |n| cube(n) / 2.0,
+        |n| {
+            told(&format!("inverse of {n}"));
+            inverse(make()?, n, effort.seconds)
+        },
+    );
+    let best = products.iter().flatten().map(Rate::rate).fold(0.0, f64::max);
+    let loads = if loads.is_empty() { fitting(effort, best) } else { loads.to_vec() };
+    let steps = steps(&make, effort, &loads);
+    Figures { products, factors, inverses, steps, ..Figures::default() }
 }
 
-/// Measures what a step of LeNet-5 loses without overrides of provided methods.
-pub(crate) fn overrides<B, E>(make: &dyn Fn() -> Result<B, E>, effort: &Effort) -> Vec<(String, Result<Step>)>
+/// Measures steps of these loads alone.
+pub(crate) fn steps<B, E>(make: &dyn Fn() -> Result<B, E>, effort: &Effort, loads: &[Load]) -> Vec<Result<Step>>
 where
     B: Backend<Scalar = f32, Verdict: Send, Download: Send> + Send,
     E: Into<Error>,
 {
-    let (name, batch) = effort.steps[0];
+    let one = |&load: &Load| {
+        eprintln!("  steps of {}, batch of {}", load.0, load.1);
+        step(make().map_err(Into::into)?, load, effort.period)
+    };
+    loads.iter().map(one).collect()
+}
+
+/// Operations of a product of square matrices.
+fn cube(n: usize) -> f64 {
+    2.0 * (n as f64).powi(3)
+}
+
+/// What steps are measured of where products come to this rate at best: batches are halved until a step is expected to take as
+/// long as it may.
+fn fitting(effort: &Effort, rate: f64) -> Vec<Load> {
+    let fit = |&(name, batch): &Load| {
+        let curvature = curvature(effort.period);
+        let blocks = blocks(name, curvature);
+        let fits = |batch: usize| {
+            let flops = blocks.as_ref().map_or(0.0, |blocks| algorithm_flops(blocks, batch, Some(curvature)));
+            batch == 1 || flops / rate <= effort.patience / 10.0
+        };
+        let halved = std::iter::successors(Some(batch), |batch| Some(batch / 2)).find(|&batch| fits(batch));
+        (name, halved.unwrap_or(1))
+    };
+    effort.steps.iter().map(fit).collect()
+}
+
+/// What a network's curvature consists of.
+fn blocks(name: &str, curvature: Curvature) -> Result<Vec<Block>> {
+    let model = Model::choose(name, input(name), 10)?;
+    let workload = Workload { model, batch: 1, threads: 1, curvature: Some(curvature) };
+    Ok(trainer_on(Faer::new(1), &workload)?.parts().1.blocks().to_vec())
+}
+
+fn input(name: &str) -> Extent {
+    if name.starts_with("resnet") { Extent::new(3, 32, 32) } else { Extent::new(1, 28, 28) }
+}
+
+/// So many steps are measured one by one, none of them with a refresh.
+fn curvature(period: u64) -> Curvature {
+    Curvature { form: Form::Inverse, factor_every: 1, inverse_every: period.max(4) }
+}
+
+/// Measures what a step of LeNet-5 loses without overrides of provided methods.
+pub(crate) fn overrides<B, E>(
+    make: &dyn Fn() -> Result<B, E>,
+    effort: &Effort,
+    load: Load,
+) -> Vec<(String, Result<Step>)>
+where
+    B: Backend<Scalar = f32, Verdict: Send, Download: Send> + Send,
+    E: Into<Error>,
+{
     let one = |what: String, without: &[Family]| {
-        eprintln!("  steps of {name}, {what}");
+        eprintln!("  steps of {}, overrides: {what}", load.0);
         let backend = make().map_err(Into::into).map(|backend| Partial::new(backend, without));
-        (what, backend.and_then(|backend| step(backend, name, batch, effort.period)))
+        (what, backend.and_then(|backend| step(backend, load, effort.period)))
     };
     let mut measured = vec![one("all".to_owned(), &[])];
     // Eigenproblems, normalisation and subsampled shortcuts are not in it.
@@ -222,14 +313,12 @@ fn inverse<B: Backend<Scalar = f32>>(mut backend: B, n: usize, seconds: f64) -> 
     Ok(Rate { size: n.to_string(), flops: (n as f64).powi(3), seconds })
 }
 
-fn step<B>(backend: B, name: &str, batch: usize, period: u64) -> Result<Step>
+fn step<B>(backend: B, load @ (name, batch): Load, period: u64) -> Result<Step>
 where
     B: Backend<Scalar = f32, Verdict: Send, Download: Send> + Send,
 {
-    let input = if name.starts_with("resnet") { Extent::new(3, 32, 32) } else { Extent::new(1, 28, 28) };
-    // So many steps are measured one by one, none of them with a refresh.
-    let curvature = Curvature { form: Form::Inverse, factor_every: 1, inverse_every: period.max(4) };
-    let model = Model::choose(name, input, 10)?;
+    let curvature = curvature(period);
+    let model = Model::choose(name, input(name), 10)?;
     let workload = Workload { model, batch, threads: 1, curvature: Some(curvature) };
     let mut trainer = trainer_on(backend, &workload)?;
     // Up to the first step after a refresh.
@@ -248,5 +337,5 @@ where
     trainer.settle()?;
     let seconds = started.elapsed().as_secs_f64() / period as f64;
     let flops = algorithm_flops(trainer.parts().1.blocks(), batch, workload.curvature);
-    Ok(Step { name: format!("{name}, batch {batch}"), seconds, flops, asks })
+    Ok(Step { load, seconds, flops, asks })
 }

@@ -34,6 +34,9 @@ pub(crate) fn write(sections: &[Section], cpu: (usize, &Figures), effort: &Effor
         if section.found.is_emulation() {
             text.push_str("\nThis is an emulation on the CPU: its times say nothing about a GPU.\n");
         }
+        if let Some(clock) = section.found.clock() {
+            let _ = write!(text, "\nShaders of products were chosen by {clock}.\n");
+        }
         laws(&mut text, &section.tried);
         figures(&mut text, &section.figures, cpu.1, peak::of(section.found.name()));
     }
@@ -93,8 +96,11 @@ fn figures(text: &mut String, own: &Figures, cpu: &Figures, peak: Option<Peak>) 
     text.push_str(
         "\n| K-FAC step | ms | of the peak | launches | waits | transfers | CPU ms |\n|---|---:|---:|---:|---:|---:|---:|\n",
     );
-    for (own, cpu) in own.steps.iter().zip(&cpu.steps) {
-        step(text, own, cpu, ceiling);
+    for (steps, how) in [(&own.steps, ""), (&own.half_steps, ", patches in half precision")] {
+        for own in steps {
+            let same = |cpu: &&Step| own.as_ref().is_ok_and(|own| own.load == cpu.load);
+            step(text, (own, how), cpu.steps.iter().flatten().find(same), ceiling);
+        }
     }
     if !own.overrides.is_empty() {
         text.push_str(
@@ -117,24 +123,27 @@ fn figures(text: &mut String, own: &Figures, cpu: &Figures, peak: Option<Peak>) 
 
 fn rate(text: &mut String, own: &Result<Rate>, cpu: &Result<Rate>, ceiling: f64) {
     let figures = |rate: &Rate| (1e3 * rate.seconds, rate.rate() / 1e9);
-    let (cpu_ms, cpu_rate) = cpu.as_ref().map_or((f64::NAN, f64::NAN), figures);
+    let cpu = cpu.as_ref().map(figures).map_or("– | –".to_owned(), |(ms, rate)| format!("{ms:.3} | {rate:.2}"));
     let _ = match own {
         Ok(own) => {
             let (ms, gflops) = figures(own);
             let share = 100.0 * own.rate() / ceiling;
-            writeln!(text, "| {} | {ms:.3} | {gflops:.2} | {share:.1} % | {cpu_ms:.3} | {cpu_rate:.2} |", own.size)
+            writeln!(text, "| {} | {ms:.3} | {gflops:.2} | {share:.1} % | {cpu} |", own.size)
         }
-        Err(error) => writeln!(text, "| {error} | – | – | – | {cpu_ms:.3} | {cpu_rate:.2} |"),
+        Err(error) => writeln!(text, "| {error} | – | – | – | {cpu} |"),
     };
 }
 
-fn step(text: &mut String, own: &Result<Step>, cpu: &Result<Step>, ceiling: f64) {
-    let cpu = cpu.as_ref().map_or(f64::NAN, |cpu| 1e3 * cpu.seconds);
+fn step(text: &mut String, (own, how): (&Result<Step>, &str), cpu: Option<&Step>, ceiling: f64) {
+    let cpu = cpu.map_or("–".to_owned(), |cpu| format!("{:.2}", 1e3 * cpu.seconds));
     let _ = match own {
-        Ok(Step { name, seconds, flops, asks: [launches, waits, transfers] }) => {
+        Ok(Step { load: (name, batch), seconds, flops, asks: [launches, waits, transfers] }) => {
             let (ms, share) = (1e3 * seconds, 100.0 * flops / seconds / ceiling);
-            writeln!(text, "| {name} | {ms:.2} | {share:.1} % | {launches} | {waits} | {transfers} | {cpu:.2} |")
+            writeln!(
+                text,
+                "| {name}, batch {batch}{how} | {ms:.2} | {share:.1} % | {launches} | {waits} | {transfers} | {cpu} |"
+            )
         }
-        Err(error) => writeln!(text, "| {error} | – | – | – | – | – | {cpu:.2} |"),
+        Err(error) => writeln!(text, "| {error} | – | – | – | – | – | {cpu} |"),
     };
 }
