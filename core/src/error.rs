@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Numeric,
     /// A peer cannot be reached; it will be seen as down.
     Unreachable,
+    /// A later start of this node has taken its place; this one is to end.
+    Superseded,
     /// Anything else; the message says what.
     Other,
 }

@@ -489,6 +489,10 @@ impl<T: Training<S>, S: Scalar> Process for Participant<T, S> {
         self.node.timeout().min(self.policy.timeout())
     }
 
+    fn patience(&self) -> Duration {
+        self.node.patience()
+    }
+
     fn poll(&mut self, now: Instant, max_frame: usize) -> Option<(NodeId, usize)> {
         self.node.poll(now, max_frame)
     }

@@ -41,6 +41,15 @@ pub trait Process {
     /// not ask for time to send it one: whoever drives the process asks again when there may be room.
     fn postpone(&mut self);
 
+    /// After how long a standstill of its own it wants to hear what has happened meanwhile before it acts; never unless
+    /// said otherwise.
+    ///
+    /// A process that was stopped, or whose machine slept, finds its deadlines past although nobody was silent; and
+    /// another start of it may have taken its place.
+    fn patience(&self) -> Duration {
+        Duration::MAX
+    }
+
     /// The next thing to be made durable, in this order; asked for together with frames.
     ///
     /// Whoever drives the process answers each with [`written`](Self::written), after any time.
@@ -105,6 +114,9 @@ pub fn drive<P: Process, T: Transport + ?Sized>(
 /// `done` is asked after every event and every write with the process and the time, before any frame that follows from
 /// it is sent, and may hand work in and results out.
 ///
+/// Where all of this has taken longer than the process's [`patience`](Process::patience), it is given what has arrived, for
+/// a quarter of that time, before it is woken.
+///
 /// # Errors
 /// If the transport itself fails; an unreachable peer only loses its frame.
 pub fn drive_with<P: Process, T: Transport + ?Sized>(
@@ -114,8 +126,19 @@ pub fn drive_with<P: Process, T: Transport + ?Sized>(
     idle: Duration,
     mut done: impl FnMut(&mut P, Instant) -> bool,
 ) -> Result<(), TransportError> {
+    // When the loop should have come round at the latest.
+    let mut due = transport.now();
     loop {
-        let now = transport.now();
+        let mut now = transport.now();
+        let patience = process.patience();
+        if now.since(due) > patience {
+            let until = now + patience / 4;
+            while now < until {
+                transport.recv(until, &mut |event| process.handle(now, event))?;
+                now = transport.now();
+            }
+        }
+        due = now;
         process.wake(now);
         let mut finished = done(process, now);
         while let Some(write) = process.poll_write() {
@@ -141,7 +164,111 @@ pub fn drive_with<P: Process, T: Transport + ?Sized>(
         if finished {
             return Ok(());
         }
-        let deadline = process.timeout().min(transport.now() + longest);
+        let now = transport.now();
+        let deadline = process.timeout().min(now + longest);
+        due += deadline.since(now);
         transport.recv(deadline, &mut |event| process.handle(now, event))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::VecDeque;
+    use alloc::vec::Vec;
+
+    /// Time passes only while somebody waits: once longer than asked for, and three frames arrive meanwhile.
+    struct Waiting {
+        now: Instant,
+        standstill: Duration,
+        arrived: VecDeque<u8>,
+    }
+
+    impl Transport for Waiting {
+        fn local(&self) -> NodeId {
+            NodeId(0)
+        }
+
+        fn max_frame(&self) -> usize {
+            256
+        }
+
+        fn now(&self) -> Instant {
+            self.now
+        }
+
+        fn send(&mut self, _: NodeId, _: usize, _: &mut dyn FnMut(&mut [u8])) -> Result<Sent, TransportError> {
+            Ok(Sent::Full)
+        }
+
+        fn recv(&mut self, deadline: Instant, sink: &mut dyn FnMut(Event<'_>)) -> Result<bool, TransportError> {
+            match self.arrived.pop_front() {
+                Some(byte) => sink(Event::Frame { from: NodeId(1), bytes: &[byte] }),
+                None => {
+                    let standstill = core::mem::take(&mut self.standstill);
+                    self.arrived.extend((!standstill.is_zero()).then_some([1, 2, 3]).into_iter().flatten());
+                    self.now = self.now.max(deadline) + standstill;
+                }
+            }
+            Ok(true)
+        }
+    }
+
+    #[derive(Debug, PartialEq)]
+    enum Call {
+        Heard(u8),
+        Woken,
+    }
+
+    struct Patient {
+        calls: Vec<Call>,
+        patience: Duration,
+    }
+
+    impl Process for Patient {
+        fn handle(&mut self, _: Instant, event: Event<'_>) {
+            if let Event::Frame { bytes, .. } = event {
+                self.calls.push(Call::Heard(bytes[0]));
+            }
+        }
+
+        fn wake(&mut self, _: Instant) {
+            self.calls.push(Call::Woken);
+        }
+
+        fn timeout(&self) -> Instant {
+            Instant::FAR
+        }
+
+        fn patience(&self) -> Duration {
+            self.patience
+        }
+
+        fn poll(&mut self, _: Instant, _: usize) -> Option<(NodeId, usize)> {
+            None
+        }
+
+        fn fill(&mut self, _: &mut [u8]) {}
+
+        fn discard(&mut self) {}
+
+        fn postpone(&mut self) {}
+    }
+
+    #[test]
+    fn whoever_stood_still_hears_what_has_arrived_before_it_acts() {
+        let driven = |patience| {
+            let mut process = Patient { calls: Vec::new(), patience };
+            let standstill = Duration::from_secs(10);
+            let mut transport = Waiting { now: Instant::ORIGIN, standstill, arrived: VecDeque::new() };
+            let ended =
+                drive(&mut process, &mut transport, Duration::from_secs(1), |process, _| process.calls.len() > 4);
+            ended.expect("it does not fail");
+            process.calls
+        };
+        let [one, two, three] = [1, 2, 3].map(Call::Heard);
+        assert_eq!(driven(Duration::from_secs(9)), [Call::Woken, one, two, three, Call::Woken]);
+        let [one, two] = [1, 2].map(Call::Heard);
+        assert_eq!(driven(Duration::from_secs(10)), [Call::Woken, Call::Woken, one, Call::Woken, two, Call::Woken]);
     }
 }

@@ -87,7 +87,8 @@ pub trait Transport {
     /// Answers whether `sink` was called. A deadline in the past makes this a poll.
     ///
     /// # Errors
-    /// If the transport itself has failed; a dead peer is an [`Event::Down`], not an error.
+    /// If the transport itself has failed, or knows that a later start of this node has taken its place
+    /// ([`ErrorKind::Superseded`]); a dead peer is an [`Event::Down`], not an error.
     fn recv(&mut self, deadline: Instant, sink: &mut dyn FnMut(Event<'_>)) -> Result<bool, TransportError>;
 }
 

@@ -18,7 +18,7 @@ use crate::cluster::wire::{RunId, Status};
 use crate::process::Process;
 use crate::scalar::Scalar;
 use crate::storage::Write;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::transport::{Event, NodeId};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -362,6 +362,11 @@ impl<S: Scalar> Process for Node<S> {
             return Instant::FAR;
         }
         self.links.timeout().min(self.rounds.timeout())
+    }
+
+    fn patience(&self) -> Duration {
+        // The others have gone on without this node by then.
+        self.links.budget.down()
     }
 
     fn poll(&mut self, now: Instant, max_frame: usize) -> Option<(NodeId, usize)> {

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use kronfleet_examples::run::mpi::{open, prepare};
 use kronfleet_examples::run::processes::main_with;
+use std::process::ExitCode;
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     main_with(
         "mpi",
         "Train a network among the processes of an MPI job, on the fabric that the site has tuned its MPI for.\n\n\

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use kronfleet_examples::run::processes::{Connection, NoSettings, Place, main as train};
 use kronfleet_shm::{Options, ShmEndpoint};
+use std::process::ExitCode;
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     train(
         "shm",
         "Train a network among processes of this machine that talk through shared memory, and die and come back.\n\n\
@@ -12,7 +13,15 @@ fn main() -> Result<()> {
          started again. The run folder holds metrics.csv, report.md and a plot.",
         |_: &NoSettings, place: &Place| {
             let options = Options::new(&place.session, place.run, place.nodes, place.node);
-            let endpoint = ShmEndpoint::open(&options)?;
+            // By then the others have gone on without whoever has this place and stands still.
+            let still = place.budget.down();
+            let endpoint = ShmEndpoint::open(&Options { fence_after: Some(still), ..options })?;
+            if let Some(former) = endpoint.fenced() {
+                eprintln!(
+                    "{}: process {}, a former start that had stood still for {still:?}, was ended; {} takes its place",
+                    place.node, former.pid, place.incarnation
+                );
+            }
             let waker = endpoint.waker();
             Ok(Connection { transport: Box::new(endpoint), wake: Box::new(move || waker.wake()) })
         },

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use kronfleet_examples::run::processes::main_with;
 use kronfleet_examples::run::tcp::{open, prepare};
+use std::process::ExitCode;
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     main_with(
         "tcp",
         "Train a network among processes that talk over TCP, and die and come back.\n\n\

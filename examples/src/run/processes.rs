@@ -9,14 +9,17 @@
 //! A trainer is [`main`] with the name of the transport and a function that opens one node's end of it.
 //!
 //! # For implementers
-//! `node` is a node's process, `fleet` the one that starts them, `message` what goes between them.
+//! `node` is a node's process, `fleet` the one that starts them, `message` what goes between them, `claim` what keeps a former
+//! start of either from writing.
 
+mod claim;
 mod command;
 mod fleet;
 mod message;
 mod node;
 mod warnings;
 
+pub use claim::{Claim, SUPERSEDED, Superseded};
 pub use command::{NoSettings, Preparation, Run, main, main_with};
 pub use fleet::Fleet;
 pub use message::Message;

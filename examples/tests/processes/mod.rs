@@ -5,6 +5,7 @@ mod launchers;
 mod namespaces;
 mod proxies;
 mod replay;
+mod succession;
 
 use super::{Folder, lossy, result};
 use kronfleet_core::cluster::Occurrence;

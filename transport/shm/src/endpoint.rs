@@ -5,7 +5,7 @@ use crate::error::OpenError;
 use crate::life::{Process, Watch};
 use crate::record::Corrupt;
 use crate::ring::longest;
-use crate::segment::{Ends, Options, Segment, is_taken};
+use crate::segment::{Ends, Joined, Options, Segment, is_taken};
 use kronfleet_core::error::ErrorKind;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::{Event, NodeId, Sent, Transport, TransportError};
@@ -71,6 +71,7 @@ pub struct ShmEndpoint {
     path: PathBuf,
     node: NodeId,
     generation: u64,
+    fenced: Option<Process>,
     links: Vec<Link>,
     /// Which link is looked at first, so that a busy peer does not silence the others.
     next: usize,
@@ -103,7 +104,8 @@ pub struct PeerStatus {
     pub generation: u64,
     /// The process it is in, or was.
     pub process: Process,
-    /// How often it has called [`recv`](Transport::recv); stands still while it is stopped or busy otherwise.
+    /// How often it has looked for frames in [`recv`](Transport::recv), at least every 10 ms while it waits there; stands
+    /// still while it is stopped or busy otherwise.
     pub beats: u64,
     /// Why frames from it are no longer read, if it has left something senseless.
     pub broken: Option<String>,
@@ -131,12 +133,13 @@ impl ShmEndpoint {
     /// Joins the segment, making it if there is none; what dead processes have left is removed first.
     ///
     /// Coming back after a death is the same call, and gives a higher [`generation`](Self::generation). Waits a moment
-    /// where others are joining or leaving.
+    /// where others are joining or leaving, and for as long as [`fence_after`](Options::fence_after) says where a process
+    /// that lives has the place.
     ///
     /// # Errors
     /// If it cannot be; see [`OpenError`].
     pub fn open(options: &Options) -> Result<Self, OpenError> {
-        let (segment, generation, ends) = Segment::join(options)?;
+        let Joined { segment, generation, ends, fenced } = Segment::join(options)?;
         let link = |ends| Link { ends, up: None, last: 0, broken: None, watch: None };
         let links = ends.into_iter().map(link).collect();
         Ok(Self {
@@ -144,6 +147,7 @@ impl ShmEndpoint {
             path: options.path(),
             node: options.node,
             generation,
+            fenced,
             links,
             next: 0,
             watched: Instant::ORIGIN,
@@ -156,6 +160,12 @@ impl ShmEndpoint {
     /// Which start of this node in this segment it is: odd, and higher with every start.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The process that had this node's place and stood still, and was ended for it: see
+    /// [`fence_after`](Options::fence_after).
+    pub fn fenced(&self) -> Option<Process> {
+        self.fenced
     }
 
     /// Where the segment is.
@@ -383,9 +393,9 @@ impl Transport for ShmEndpoint {
     }
 
     fn recv(&mut self, deadline: Instant, sink: &mut dyn FnMut(Event<'_>)) -> Result<bool, TransportError> {
-        self.beats += 1;
-        self.segment.slot(self.node.0).beats().store(self.beats, Ordering::Relaxed);
         loop {
+            self.beats += 1;
+            self.segment.slot(self.node.0).beats().store(self.beats, Ordering::Relaxed);
             if self.poll(sink) {
                 return Ok(true);
             }

@@ -53,8 +53,9 @@ pub enum OpenError {
         /// What was asked for.
         expected: u64,
     },
-    /// The node is there already, in a process that lives.
-    #[error("{node} of {path} is process {}, which lives: end it first, or be another node", process.pid)]
+    /// The node is there already, in a process that lives, and, where [`fence_after`](crate::Options::fence_after) is set,
+    /// has looked for frames since.
+    #[error("{node} of {path} is process {pid}, which lives: end it first (kill {pid}), or be another node", pid = process.pid)]
     Taken {
         /// Where it is.
         path: PathBuf,
@@ -62,6 +63,18 @@ pub enum OpenError {
         node: NodeId,
         /// Who it is.
         process: Process,
+    },
+    /// A process that stood still was to be ended for this node's sake, and has not ended.
+    #[error("{node} of {path} is process {pid}, which stands still and has not ended within {seconds} s of SIGKILL: wait for it (does it wait for a disk?), or be another node", pid = process.pid)]
+    Immortal {
+        /// Where it is.
+        path: PathBuf,
+        /// Which node.
+        node: NodeId,
+        /// Who it is.
+        process: Process,
+        /// For how long was waited.
+        seconds: f64,
     },
     /// Somebody holds the lock on the segment for too long; perhaps a stopped process.
     #[error("{path} has been locked by another process for {seconds} s: is one of the nodes stopped?")]

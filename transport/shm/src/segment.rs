@@ -29,6 +29,9 @@ const PREFIX: &str = "kronfleet-";
 /// How long the lock on a segment is waited for; it is held for microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often a place that is waited for is looked at.
+const GLANCE: Duration = Duration::from_millis(5);
+
 /// Which segment, and as whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -45,12 +48,18 @@ pub struct Options {
     /// Bytes of each of the rings, one per ordered pair of nodes: a power of two from 4 KiB to 1 GiB, the same for all.
     /// The longest frame is half of it, less 16 bytes.
     pub capacity: usize,
+    /// How long a process that has this node's place must have looked for no frame before it is ended by SIGKILL and this
+    /// one takes the place. `None`, as unless said otherwise: whoever lives keeps it.
+    ///
+    /// To be longer than peers take to go on without a node that is silent. A stopped process would go on writing into its
+    /// rings where it was once it is continued; only its end makes room for another.
+    pub fence_after: Option<Duration>,
 }
 
 impl Options {
     /// Rings of 1 MiB in `/dev/shm`.
     pub fn new(name: impl Into<String>, run: RunId, nodes: u32, node: NodeId) -> Self {
-        Self { directory: "/dev/shm".into(), name: name.into(), run, nodes, node, capacity: 1 << 20 }
+        Self { directory: "/dev/shm".into(), name: name.into(), run, nodes, node, capacity: 1 << 20, fence_after: None }
     }
 
     /// Where the segment is.
@@ -95,6 +104,31 @@ pub(crate) struct Segment {
     file: File,
 }
 
+/// A segment, and this node's place in it.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) generation: u64,
+    pub(crate) ends: Vec<Ends>,
+    /// Who was ended for the place.
+    pub(crate) fenced: Option<Process>,
+}
+
+/// One life of a node, as far as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sign {
+    generation: u64,
+    process: Process,
+    beats: u64,
+}
+
+/// What became of an attempt to take a place.
+enum Entry {
+    Entered(Joined),
+    /// A process that lives has it.
+    Occupied(Segment, Sign),
+}
+
 /// What a segment says about one node.
 #[derive(Clone, Copy)]
 pub(crate) struct Slot<'a> {
@@ -129,6 +163,14 @@ impl<'a> Slot<'a> {
         Process { pid: u32::try_from(pid).unwrap_or(0), start }
     }
 
+    fn sign(&self) -> Sign {
+        Sign {
+            generation: self.generation().load(Ordering::Acquire),
+            process: self.process(),
+            beats: self.beats().load(Ordering::Relaxed),
+        }
+    }
+
     fn occupy(&self, process: Process) {
         self.memory.word(self.at + 8).store(u64::from(process.pid), Ordering::Release);
         self.memory.word(self.at + 16).store(process.start, Ordering::Release);
@@ -141,11 +183,11 @@ pub(crate) fn is_taken(generation: u64) -> bool {
 }
 
 impl Segment {
-    /// Opens or makes the segment and moves in; answers this node's generation and its ends of all rings, too.
+    /// Opens or makes the segment and moves in.
     ///
     /// # Errors
     /// If it cannot be; see [`OpenError`].
-    pub(crate) fn join(options: &Options) -> Result<(Arc<Self>, u64, Vec<Ends>), OpenError> {
+    pub(crate) fn join(options: &Options) -> Result<Joined, OpenError> {
         let layout = options.layout()?;
         let path = options.path();
         let system = |doing| move |source| OpenError::System { path: options.path(), doing, source };
@@ -159,7 +201,9 @@ impl Segment {
             creator: process,
             namespace,
         };
-        let began = Instant::now();
+        let mut began = Instant::now();
+        let mut still = None;
+        let mut fenced = None;
         loop {
             let Some(file) = find_or_make(&path)? else { continue };
             lock(&file, &path, began)?;
@@ -174,27 +218,39 @@ impl Segment {
                 continue;
             }
             check(&file, &path, &header)?;
-            return Self::enter(file, path, layout, options.node, process);
+            match Self::enter(file, path.clone(), layout, options.node, process)? {
+                Entry::Entered(joined) => return Ok(Joined { fenced, ..joined }),
+                Entry::Occupied(segment, sign) => {
+                    let node = options.node;
+                    let taken = || OpenError::Taken { path: path.clone(), node, process: sign.process };
+                    let patience = options.fence_after.ok_or_else(taken)?;
+                    if still == Some(sign) {
+                        segment.fence(node, sign)?;
+                        fenced = Some(sign.process);
+                    } else {
+                        unlock(&segment.file);
+                        if !segment.stands_still(node, sign, patience) {
+                            return Err(taken());
+                        }
+                        still = Some(sign);
+                    }
+                    began = Instant::now();
+                }
+            }
         }
     }
 
-    /// Takes the node's slot; the lock is held.
-    fn enter(
-        file: File,
-        path: PathBuf,
-        layout: Layout,
-        node: NodeId,
-        process: Process,
-    ) -> Result<(Arc<Self>, u64, Vec<Ends>), OpenError> {
+    /// Takes the node's slot if nobody living has it; the lock is held, and let go of with the slot.
+    fn enter(file: File, path: PathBuf, layout: Layout, node: NodeId, process: Process) -> Result<Entry, OpenError> {
         let memory = Memory::shared(&file, layout.len());
         let memory = memory.map_err(|source| OpenError::System { path: path.clone(), doing: "map", source })?;
-        let segment = Arc::new(Self { layout, memory: Arc::new(memory), path, file });
+        let segment = Self { layout, memory: Arc::new(memory), path, file };
         let slot = segment.slot(node.0);
-        let before = slot.generation().load(Ordering::Acquire);
-        if is_taken(before) && slot.process().is_alive() {
-            return Err(OpenError::Taken { path: segment.path.clone(), node, process: slot.process() });
+        let before = slot.sign();
+        if is_taken(before.generation) && before.process.is_alive() {
+            return Ok(Entry::Occupied(segment, before));
         }
-        let generation = before.wrapping_add(if is_taken(before) { 2 } else { 1 });
+        let generation = before.generation.wrapping_add(if is_taken(before.generation) { 2 } else { 1 });
         slot.bell().announce(false);
         slot.core().store(0, Ordering::Relaxed);
         let peers = (0..layout.nodes()).map(NodeId).filter(|&peer| peer != node);
@@ -203,7 +259,45 @@ impl Segment {
         slot.generation().store(generation, Ordering::Release);
         segment.ring_all();
         unlock(&segment.file);
-        Ok((segment, generation, ends))
+        Ok(Entry::Entered(Joined { segment: Arc::new(segment), generation, ends, fenced: None }))
+    }
+
+    /// Watches for so long whether a node shows a sign of life; the lock is not held, for the node may want to leave.
+    ///
+    /// Who has left or died stands still, too.
+    fn stands_still(&self, node: NodeId, before: Sign, patience: Duration) -> bool {
+        let began = Instant::now();
+        let slot = self.slot(node.0);
+        while slot.sign() == before && before.process.is_alive() {
+            let left = patience.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return true;
+            }
+            std::thread::sleep(left.min(GLANCE));
+        }
+        !(is_taken(slot.sign().generation) && slot.process().is_alive())
+    }
+
+    /// Ends the process that has a node's place and stands still; the lock is held, so that it is still the one.
+    ///
+    /// # Errors
+    /// If it is not to be ended, or does not end.
+    fn fence(&self, node: NodeId, sign: Sign) -> Result<(), OpenError> {
+        let (path, process) = (self.path.clone(), sign.process);
+        let system = |doing| move |source| OpenError::System { path: self.path.clone(), doing, source };
+        let file = self.file.metadata().map_err(system("look at"))?;
+        // From here on whatever is done is done to this process and no other, whoever gets its number.
+        let Some(watch) = process.watch() else { return Ok(()) };
+        if !watch.is_ours_in(&file) {
+            return Err(OpenError::Taken { path, node, process });
+        }
+        watch.kill().map_err(system("end the process that stands still in"))?;
+        // Others may come and go while it dies.
+        unlock(&self.file);
+        if watch.wait(PATIENCE) {
+            return Ok(());
+        }
+        Err(OpenError::Immortal { path, node, process, seconds: PATIENCE.as_secs_f64() })
     }
 
     /// The ends of the rings to and from a peer; the lock is held, and nobody living is this node.

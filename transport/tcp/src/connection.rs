@@ -8,6 +8,7 @@ use crate::incident::Closure;
 use crate::options::Options;
 use crate::parley::Role;
 use crate::reception::Reception;
+use kronfleet_core::cluster::Incarnation;
 use kronfleet_core::time::Instant;
 use kronfleet_core::transport::NodeId;
 use mio::net::TcpStream;
@@ -153,10 +154,9 @@ impl Connection {
         room
     }
 
-    /// Says why it is refused, and that nothing follows.
-    pub(crate) fn refuse(&mut self, refusal: Refusal, origin: NodeId, target: NodeId) {
-        let mut body = [0; Refusal::LENGTH];
-        refusal.write(&mut body);
+    /// Says why it is refused, and that nothing follows; `newest` is the latest known start of the other end.
+    pub(crate) fn refuse(&mut self, refusal: Refusal, newest: Incarnation, origin: NodeId, target: NodeId) {
+        let body = refusal.body(newest);
         self.write_control(Kind::Refuse, origin, target, &body);
         self.flush();
     }

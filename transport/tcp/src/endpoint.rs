@@ -3,7 +3,8 @@
 //! # For users
 //! [`TcpEndpoint::open`] listens and begins to join; [`Event::Up`] tells who can be reached. Dropping an end says
 //! goodbye. Whatever the end has to do (accept, dial, greet, relay) it does within [`recv`](Transport::recv), on the
-//! caller's thread: it has to be called again and again, as `drive` does.
+//! caller's thread: it has to be called again and again, as `drive` does. An end of which a later start of its node is known
+//! to a peer fails with [`ErrorKind::Superseded`]: it would be refused by everybody for ever.
 //!
 //! # For implementers
 //! `dialling` makes connections, `greeting` turns them into links, `dispatch` takes in what arrives, `routing` says who
@@ -88,6 +89,8 @@ pub struct TcpEndpoint {
     reports: VecDeque<(NodeId, bool)>,
     incidents: VecDeque<Incident>,
     counters: Counters,
+    /// Who knows of a later start of this node, and of which.
+    superseded: Option<(NodeId, Incarnation)>,
 }
 
 /// Makes the [`recv`](Transport::recv) that an end waits in, or the next one, come back without an event.
@@ -153,6 +156,7 @@ impl TcpEndpoint {
             reports: VecDeque::new(),
             incidents: VecDeque::new(),
             counters: Counters::default(),
+            superseded: None,
             options,
         };
         end.listen()?;
@@ -221,6 +225,16 @@ impl TcpEndpoint {
     /// Something has changed: what is due has to be looked at anew.
     fn stir(&mut self) {
         self.timer = Instant::ORIGIN;
+    }
+
+    /// Why this end is of no use any more.
+    fn replaced(&self, by: NodeId, newest: Incarnation) -> TransportError {
+        let Options { node, incarnation, .. } = &self.options;
+        let reason = format!(
+            "knows a later start of {node}, {newest}, which has taken the place of this one, {incarnation}: was it started \
+             twice, or is the clock behind?"
+        );
+        TransportError { kind: ErrorKind::Superseded, peer: Some(by), reason }
     }
 
     fn queue(ready: &mut VecDeque<usize>, token: usize, connection: &mut Connection) {
@@ -354,6 +368,9 @@ impl Transport for TcpEndpoint {
         }
         let mut watched = 0;
         loop {
+            if let Some((by, newest)) = self.superseded {
+                return Err(self.replaced(by, newest));
+            }
             if let Some((peer, up)) = self.reports.pop_front() {
                 sink(if up { Event::Up(peer) } else { Event::Down(peer) });
                 return Ok(true);

@@ -81,7 +81,7 @@ pub fn exercise_handshake(bytes: &[u8]) {
 fn read(kind: Kind, content: &[u8]) {
     match kind {
         Kind::Hello => drop(crate::hello::Hello::read(content)),
-        Kind::Refuse => drop(Refusal::read(content)),
+        Kind::Refuse => drop((Refusal::read(content), Refusal::newest(content))),
         Kind::Book => drop(book::read(content)),
         Kind::Neighbours => drop(crate::endpoint::read_neighbours(content)),
         Kind::Data | Kind::Ping | Kind::Pong | Kind::Bye => {}

@@ -70,12 +70,21 @@ impl Refusal {
         Self::Frame,
     ];
 
-    /// Bytes of a refusal.
-    pub const LENGTH: usize = 1;
+    /// The body of a refusal; `newest` is the latest start of the refused node that is known, and is told to one that is
+    /// [`Stale`](Self::Stale).
+    pub(crate) fn body(self, newest: Incarnation) -> Vec<u8> {
+        let mut body = vec![self as u8];
+        if self == Self::Stale {
+            body.extend(newest.0.to_le_bytes());
+        }
+        body
+    }
 
-    /// Writes the body of a refusal.
-    pub(crate) fn write(self, target: &mut [u8]) {
-        target[0] = self as u8;
+    /// The latest known start of the refused node, if the body of a refusal says it.
+    pub fn newest(bytes: &[u8]) -> Option<Incarnation> {
+        let mut reader = Reader(bytes);
+        let stale = reader.u8("refusal").ok()? == Self::Stale as u8;
+        reader.u64("incarnation").ok().filter(|_| stale).map(Incarnation)
     }
 
     /// Reads the body of a refusal.
@@ -215,11 +224,23 @@ mod tests {
         assert_eq!(hello().agree(RunId(7), 4097), Err(Refusal::Longest));
     }
 
+    #[test]
+    fn whoever_is_stale_is_told_of_the_latest_start() {
+        for refusal in Refusal::ALL {
+            let body = refusal.body(Incarnation(9));
+            assert_eq!(Refusal::read(&body), Ok(refusal));
+            assert_eq!(Refusal::newest(&body), (refusal == Refusal::Stale).then_some(Incarnation(9)));
+            // Earlier releases say no more than the reason.
+            assert_eq!(Refusal::newest(&body[..1]), None);
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_a_hello_or_an_error(bytes: Vec<u8>) {
             let _ = Hello::read(&bytes);
             let _ = Refusal::read(&bytes);
+            let _ = Refusal::newest(&bytes);
         }
     }
 }

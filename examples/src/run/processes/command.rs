@@ -1,5 +1,6 @@
 //! A trainer over processes as a program: its flags, and which of its two parts it plays.
 
+use super::claim::{Claim, SUPERSEDED, Superseded};
 use super::fleet::Fleet;
 use super::node::{Connection, Job, Place};
 use crate::run::backends::Backends;
@@ -24,6 +25,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// No settings beyond those of every trainer.
@@ -110,7 +112,8 @@ impl Preparation {
 
 /// The trainer called `kind`, `about` which its help says this; `open` opens a node's end of the transport.
 ///
-/// `T` are the transport's own settings.
+/// `T` are the transport's own settings. The process is to end as this says: with [`SUPERSEDED`] if a later start has taken
+/// its place.
 ///
 /// # Errors
 /// What went wrong, to be shown to the user.
@@ -118,7 +121,7 @@ pub fn main<T: Args>(
     kind: &'static str,
     about: &'static str,
     open: impl Fn(&T, &Place) -> Result<Connection>,
-) -> Result<()> {
+) -> Result<ExitCode> {
     main_with(kind, about, |_: &T, run| Ok(Preparation::all(run.nodes)), open)
 }
 
@@ -131,18 +134,27 @@ pub fn main_with<T: Args>(
     about: &'static str,
     prepare: impl Fn(&T, Run) -> Result<Preparation>,
     open: impl Fn(&T, &Place) -> Result<Connection>,
-) -> Result<()> {
+) -> Result<ExitCode> {
     let command = Settings::<T>::command().name(kind).about(about);
     let given: Vec<OsString> = arguments(&command, std::env::args_os())?;
     let matches = command.clone().get_matches_from(&given);
     let Settings { common, transport } = Settings::<T>::from_arg_matches(&matches)?;
     // From here on nothing depends on the transport's type, so that the library holds it, compiled once.
-    if let Some(rank) = common.processes.rank {
-        return node(&common, rank, &|place| open(&transport, place));
+    let ended = if let Some(rank) = common.processes.rank {
+        node(&common, rank, &|place| open(&transport, place))
+    } else {
+        refuse_idle(&matches)?;
+        let text = describe(&command, &matches);
+        fleet(kind, &common, &text, &given, &|run| prepare(&transport, run))
+    };
+    match ended {
+        // Not to be started again, as after other failures.
+        Err(error) if error.is::<Superseded>() => {
+            eprintln!("{error}");
+            Ok(ExitCode::from(SUPERSEDED))
+        }
+        ended => ended.map(|()| ExitCode::SUCCESS),
     }
-    refuse_idle(&matches)?;
-    let text = describe(&command, &matches);
-    fleet(kind, &common, &text, &given, &|run| prepare(&transport, run))
 }
 
 /// The process that the user starts.
@@ -232,6 +244,8 @@ fn train(
     let kind = first.number.map_or(kind.to_owned(), |number| format!("{kind}-n{number}"));
     let folder = begin(output, &kind)?;
     let text = &with_nodes(text, first.nodes);
+    // Whoever is started later with the same --output has it from then on.
+    let claim = Claim::next(folder.path(), ".run")?;
     // Before anything happens: who kills all of this can replay it all the same.
     folder.write("settings.toml", text)?;
     let train = |events: &str, kills: u32, preparation: Preparation| -> Result<Ending> {
@@ -278,7 +292,7 @@ fn train(
     }
     story.timeouts = timeouts.trim_end().to_owned();
     story.seconds = started.elapsed().as_secs_f64();
-    conclude(&folder, &workshop, output, story, model)
+    claim.write(|| conclude(&folder, &workshop, output, story, model))
 }
 
 /// Settings with the number of nodes that there are, whoever said it: a flag of the transport, or a launcher.

@@ -1,5 +1,6 @@
 //! The process that starts the nodes' processes, kills some of them, and tells the user.
 
+use super::claim::{SUPERSEDED, Superseded};
 use super::message::Message;
 use crate::run::audit::Audit;
 use crate::run::display::Display;
@@ -88,8 +89,9 @@ impl Fleet {
     /// Starts all processes and stays with them until all nodes are finished, the user wants to stop, or something fails.
     ///
     /// # Errors
-    /// If a process cannot be started. What fails later is the story's [`failure`](Story::failure), so that the report is
-    /// written all the same.
+    /// If a process cannot be started, or with [`Superseded`] if a later start, not of this fleet, has taken the place of
+    /// one: then nothing is to be written. What else fails later is the story's [`failure`](Story::failure), so that the
+    /// report is written all the same.
     pub fn train<J: Judge>(&self, story: Story, evaluator: Evaluator<J>, display: Display) -> Result<Ending> {
         let (said, news) = channel();
         let mut watch = Watch {
@@ -114,8 +116,13 @@ impl Fleet {
             let (joined, finished) = (elsewhere, elsewhere);
             watch.nodes.push(Node { start, child, due, joined, iteration: 0, finished, death, killed, bytes: (0, 0) });
         }
-        let failure = watch.stay(&news).err();
-        Ok(watch.end(failure))
+        match watch.stay(&news) {
+            Err(error) if error.is::<Superseded>() => {
+                watch.end(None);
+                Err(error)
+            }
+            stayed => Ok(watch.end(stayed.err())),
+        }
     }
 }
 
@@ -225,6 +232,7 @@ impl<J: Judge> Watch<'_, J> {
             Message::Waiting { text } => self.display.say(&text),
             Message::Warned { text } => self.display.say(&format!("n{rank}: {text}")),
             Message::Finished => node.finished |= current,
+            Message::Superseded { reason } => return Err(Superseded { reason: format!("n{rank}: {reason}") }.into()),
             Message::Failed { reason } => bail!("n{rank}: {reason}"),
         }
         Ok(())
@@ -252,6 +260,10 @@ impl<J: Judge> Watch<'_, J> {
             // Somebody has told it to leave, and it has.
             self.story.interrupted = true;
             return Ok(());
+        }
+        if status.code() == Some(i32::from(SUPERSEDED)) {
+            let reason = format!("a later start of n{rank} than {start} is there; its own message says more");
+            return Err(Superseded { reason }.into());
         }
         if status.signal().is_none() {
             bail!("the process of n{rank} has ended before its time, with {status}; its own message says why");

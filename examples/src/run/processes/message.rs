@@ -56,6 +56,11 @@ pub enum Message {
     },
     /// It has done all its iterations.
     Finished,
+    /// A later start of its node has taken its place, and it ends.
+    Superseded {
+        /// Who knows of it.
+        reason: String,
+    },
     /// It cannot go on.
     Failed {
         /// Why.

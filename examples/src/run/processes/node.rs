@@ -1,5 +1,6 @@
 //! A node's process: trains, and reports to the process that started it.
 
+use super::claim::{Claim, Guarded, Superseded};
 use super::message::Message;
 use super::warnings::warn_by;
 use crate::run::backends::Backends;
@@ -11,16 +12,19 @@ use crate::run::workshop::Workshop;
 use crate::settings::{AveragingSettings, KillAt, TaskSettings};
 use anyhow::{Context, Result, anyhow};
 use kronfleet_core::cluster::{Budget, Incarnation, Liveness, Occurrence, Persisted, RunId};
+use kronfleet_core::error::ErrorKind;
 use kronfleet_core::participant::{Participant, Schedule};
 use kronfleet_core::process::{Work, drive_with};
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::storage::{NoStorage, Storage};
 use kronfleet_core::time::{Duration, Instant};
-use kronfleet_core::transport::{NodeId, Transport};
+use kronfleet_core::transport::{Event, NodeId, Sent, Transport, TransportError};
 use kronfleet_lossy::storage::Directory;
 use rustix::process::{Signal, getpid, kill_process};
+use std::cell::Cell;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -102,18 +106,21 @@ impl Job<'_> {
     pub fn serve(&self, backends: &Backends, open: &dyn Fn(&Place) -> Result<Connection>) -> Result<()> {
         let averaging = self.averaging;
         let mut place = self.place.clone();
-        let (mut storage, persisted) = self.recall(&mut place)?;
+        let kept = self.recall(&mut place)?;
         // Made before the node can be reached: the others do not wait for it meanwhile.
         let mut trainer = backends.trainer(self.workshop, place.node.0)?;
         averaging.check_statistics(trainer.model()?.running.len())?;
         let settings = averaging.cluster(place.run, place.node, place.incarnation)?;
-        let log = EventLog::create(self.events, place.node, place.incarnation)?;
         let (messages, waiting) = sync_channel(WAITING);
         let messages = Arc::new(messages);
         warn_by(&messages);
         // Real steps take the time they take.
         let schedule = Schedule { iterations: self.task.iterations, step: Duration::ZERO };
+        // Not claimed before the transport has this place: whoever is refused there takes nothing from anybody.
         let Connection { mut transport, wake } = open(&place)?;
+        let claim = Rc::new(Claim::make(self.events, &place.node.to_string(), place.incarnation.0)?);
+        let log = EventLog::create(self.events, place.node, place.incarnation)?;
+        let (mut storage, persisted) = guard(kept, &claim)?;
         let wake: Arc<dyn Fn() + Send + Sync> = wake.into();
         let now = transport.now();
         let mut participant =
@@ -125,6 +132,7 @@ impl Job<'_> {
         let writer = thread::spawn(move || write(&waiting));
         let mut report = Report {
             messages,
+            claim,
             log,
             samples: 0,
             iteration: 0,
@@ -138,8 +146,10 @@ impl Job<'_> {
         let lived = live(&mut participant, &mut *transport, &mut *storage, &wake, &orders, |participant, now| {
             report.observe(participant, now)
         });
-        if let Err(error) = &lived {
-            report.say(Message::Failed { reason: format!("{error:#}") });
+        match &lived {
+            Ok(()) => {}
+            Err(error) if error.is::<Superseded>() => report.say(Message::Superseded { reason: error.to_string() }),
+            Err(error) => report.say(Message::Failed { reason: format!("{error:#}") }),
         }
         drop(report);
         // Only a panic of its own could be lost here, and it has been printed.
@@ -147,18 +157,37 @@ impl Job<'_> {
         lived
     }
 
-    /// Opens what the node keeps and reads what an earlier start of it has kept; this one is numbered accordingly.
-    fn recall<S: Scalar>(&self, place: &mut Place) -> Result<(Box<dyn Storage>, Persisted<S>)> {
-        let Some(folder) = self.state else { return Ok((Box::new(NoStorage), Persisted::default())) };
+    /// Opens what the node keeps, if it keeps anything; this start is numbered after what is found there.
+    fn recall(&self, place: &mut Place) -> Result<Option<Kept>> {
+        let Some(folder) = self.state else { return Ok(None) };
         let folder = folder.join(place.node.to_string());
         let opened = Directory::open(&folder).with_context(|| format!("cannot make {}", folder.display()));
-        let mut directory = opened?;
-        let persisted =
-            Persisted::read(&mut directory).with_context(|| format!("the state in {}", folder.display()))?;
+        let mut kept = Kept { directory: opened?, folder };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        place.incarnation = persisted.next_incarnation(since_epoch);
-        Ok((Box::new(directory), persisted))
+        place.incarnation = kept.read::<f32>()?.next_incarnation(since_epoch);
+        Ok(Some(kept))
     }
+}
+
+/// Where a node keeps what has to outlive it.
+struct Kept {
+    directory: Directory,
+    folder: PathBuf,
+}
+
+impl Kept {
+    fn read<S: Scalar>(&mut self) -> Result<Persisted<S>> {
+        Persisted::read(&mut self.directory).with_context(|| format!("the state in {}", self.folder.display()))
+    }
+}
+
+/// What the node writes to as long as it is the latest start, and what it goes on with.
+///
+/// Read only now that no former start can write any more.
+fn guard<S: Scalar>(kept: Option<Kept>, claim: &Rc<Claim>) -> Result<(Box<dyn Storage>, Persisted<S>)> {
+    let Some(mut kept) = kept else { return Ok((Box::new(NoStorage), Persisted::default())) };
+    let persisted = kept.read()?;
+    Ok((Box::new(Guarded { storage: kept.directory, claim: Rc::clone(claim) }), persisted))
 }
 
 /// What the process at the other end of standard input wants.
@@ -219,6 +248,8 @@ fn live(
 ) -> Result<()> {
     let mut leaving = None;
     let mut failure = Ok(());
+    let silent = Cell::new(false);
+    let transport = &mut Silenced { transport, silent: &silent };
     let wake = &**wake;
     thread::scope(|scope| {
         let mut bench = Workbench::new(scope, participant.node().budget(), wake);
@@ -233,6 +264,7 @@ fn live(
             }
             if let Err(error) = observe(participant, now) {
                 failure = Err(error);
+                silent.set(true);
                 return true;
             }
             if let Some(deadline) = leaving {
@@ -246,13 +278,50 @@ fn live(
             }
             false
         })
+    })
+    .map_err(|error| match error.kind {
+        ErrorKind::Superseded => anyhow!(Superseded { reason: error.to_string() }),
+        _ => error.into(),
     })?;
     failure
+}
+
+/// A transport that a node which has failed cannot say anything by: nobody hears of what could not be recorded.
+struct Silenced<'a> {
+    transport: &'a mut dyn Transport,
+    silent: &'a Cell<bool>,
+}
+
+impl Transport for Silenced<'_> {
+    fn local(&self) -> NodeId {
+        self.transport.local()
+    }
+
+    fn max_frame(&self) -> usize {
+        self.transport.max_frame()
+    }
+
+    fn now(&self) -> Instant {
+        self.transport.now()
+    }
+
+    fn send(&mut self, to: NodeId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<Sent, TransportError> {
+        if self.silent.get() {
+            let reason = "this node has failed and says nothing more".to_owned();
+            return Err(TransportError { kind: ErrorKind::Unreachable, peer: Some(to), reason });
+        }
+        self.transport.send(to, len, fill)
+    }
+
+    fn recv(&mut self, deadline: Instant, sink: &mut dyn FnMut(Event<'_>)) -> Result<bool, TransportError> {
+        self.transport.recv(deadline, sink)
+    }
 }
 
 /// What was reported so far.
 struct Report {
     messages: Arc<SyncSender<Message>>,
+    claim: Rc<Claim>,
     log: EventLog,
     samples: u64,
     iteration: u64,
@@ -283,7 +352,18 @@ impl Report {
                 _ => {}
             }
             let what = record.what.to_string();
-            self.log.write(record)?;
+            let refused = match record.what {
+                Occurrence::Refused { by, known } => Some((by, known, record.node, record.incarnation)),
+                _ => None,
+            };
+            let (claim, log) = (&self.claim, &mut self.log);
+            claim.write(|| log.write(record))?;
+            if let Some((by, known, node, own)) = refused {
+                let reason = format!(
+                    "{by} knows a later start of {node}, {known}, which has taken the place of this one, {own}"
+                );
+                return Err(Superseded { reason }.into());
+            }
             if self.kill_at.iter_mut().any(|at| at.is_met(&what)) {
                 kill_process(getpid(), Signal::KILL).context("cannot kill this process")?;
             }

@@ -155,8 +155,94 @@ fn a_node_that_lives_is_not_replaced() {
     let peer = Remote::start(&folder.options(2, 1));
     peer.stop();
     let error = ShmEndpoint::open(&folder.options(2, 1)).expect_err("it lives, though it is stopped").to_string();
-    assert!(error.contains("n1 of ") && error.contains("which lives: end it first, or be another node"), "{error}");
+    assert!(error.contains("n1 of ") && error.contains("which lives: end it first (kill "), "{error}");
     peer.go_on();
+}
+
+/// How long a process must stand still in these tests before another may have its place.
+const STILL: Duration = Duration::from_millis(100);
+
+fn fencing(options: &Options) -> Options {
+    Options { fence_after: Some(STILL), ..options.clone() }
+}
+
+#[test]
+fn a_process_that_stands_still_is_ended_by_its_successor_in_the_middle_of_a_frame() {
+    let folder = Folder::new("fence");
+    let options = folder.options(2, 1);
+    let mut here = open(&folder.options(2, 0));
+    for life in 0..5 {
+        let peer = Remote::start(&options);
+        until(&mut here, &Seen::Up(NodeId(1)));
+        peer.flood(NodeId(0));
+        next(&mut here, PATIENCE).expect("frames");
+        peer.stop();
+        let began = Instant::now();
+        let mut successor = open(&fencing(&options));
+        assert!(began.elapsed() >= STILL, "not before it is known to stand still");
+        let fenced = successor.fenced().expect("it stood still");
+        assert!(!fenced.is_alive(), "life {life}: there are never two in one place");
+        // Nobody has let it go on: only one signal ends a process that is stopped.
+        peer.go_on();
+        until(&mut here, &Seen::Down(NodeId(1)));
+        until(&mut here, &Seen::Up(NodeId(1)));
+        let sent = successor.send(NodeId(0), 3, &mut |target| target.copy_from_slice(b"new"));
+        assert_eq!(sent, Ok(Sent::Accepted));
+        assert_eq!(next(&mut here, PATIENCE), Some(Seen::Frame(NodeId(1), b"new".to_vec())), "life {life}");
+        drop(successor);
+        until(&mut here, &Seen::Down(NodeId(1)));
+    }
+}
+
+#[test]
+fn a_process_that_shows_a_sign_of_life_keeps_its_place() {
+    let folder = Folder::new("beats");
+    let options = folder.options(2, 1);
+    // The machine may be busy; whoever lives is not waited for that long.
+    let patient = Options { fence_after: Some(PATIENCE), ..options.clone() };
+    let refused = || ShmEndpoint::open(&patient).expect_err("it lives").to_string();
+    let peer = Remote::start(&options);
+    // It looks for room for a frame without end, and for frames as often.
+    let here = open(&folder.options(2, 0));
+    peer.flood(NodeId(0));
+    let beats = || here.peers()[0].beats;
+    let before = beats();
+    let began = Instant::now();
+    while beats() == before {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    let error = refused();
+    assert!(error.contains("n1 of ") && error.contains("which lives: end it first (kill "), "{error}");
+    // One that goes on before its time is over keeps it, too.
+    peer.stop();
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(refused);
+        peer.go_on();
+        assert!(asking.join().expect("no assertion fails").contains("which lives"));
+    });
+    // Another end of this very process is no other process: it is not ended for a third.
+    let own = Options { node: NodeId(0), ..fencing(&options) };
+    let error = ShmEndpoint::open(&own).expect_err("this process has it").to_string();
+    assert!(error.contains(&format!("is process {}, which lives", std::process::id())), "{error}");
+}
+
+#[test]
+fn of_many_successors_one_gets_the_place() {
+    let folder = Folder::new("successors");
+    let options = folder.options(2, 1);
+    let peer = Remote::start(&options);
+    peer.stop();
+    let ends: Vec<_> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4).map(|_| scope.spawn(|| ShmEndpoint::open(&fencing(&options)))).collect();
+        asking.into_iter().map(|asking| asking.join().expect("no assertion fails")).collect()
+    });
+    let (entered, refused): (Vec<_>, Vec<_>) = ends.into_iter().partition(Result::is_ok);
+    assert_eq!((entered.len(), refused.len()), (1, 3), "{refused:?}");
+    for refused in refused {
+        let error = refused.expect_err("parted").to_string();
+        assert!(error.contains("which lives"), "{error}");
+    }
 }
 
 #[test]

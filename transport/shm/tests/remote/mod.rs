@@ -34,7 +34,7 @@ impl Remote {
     /// The same; answers why it could not join.
     pub(crate) fn try_start(options: &Options) -> Result<Self, String> {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-        let Options { directory, name, run, nodes, node, capacity } = options;
+        let Options { directory, name, run, nodes, node, capacity, .. } = options;
         let value = format!("{}\n{name}\n{}\n{nodes}\n{}\n{capacity}", directory.display(), run.0, node.0);
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["remote::serve_if_told_to", "--exact", "--nocapture", "--quiet"])

@@ -205,7 +205,7 @@ impl TcpEndpoint {
             return;
         }
         if node == local && entry.incarnation > self.options.incarnation {
-            tracing::warn!(node = %local, incarnation = entry.incarnation.0, "a later start of this node is known");
+            self.superseded.get_or_insert((source.unwrap_or(local), entry.incarnation));
             return;
         }
         let incarnation = entry.incarnation;

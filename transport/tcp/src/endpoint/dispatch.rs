@@ -6,6 +6,7 @@ use crate::connection::{Connection, Stage};
 use crate::frame::{ANYBODY, FrameError, Header, Kind, Reader};
 use crate::hello::Refusal;
 use crate::incident::Closure;
+use kronfleet_core::cluster::Incarnation;
 use kronfleet_core::transport::{Event, NodeId, Transport};
 use std::collections::BTreeSet;
 
@@ -74,7 +75,7 @@ impl TcpEndpoint {
                 Ok(None) => None,
                 Err(error) => {
                     if connection.stage == Stage::Greeting {
-                        connection.refuse(Refusal::Frame, self.options.node, ANYBODY);
+                        connection.refuse(Refusal::Frame, Incarnation(0), self.options.node, ANYBODY);
                     }
                     return Pause::Over(error.into());
                 }
@@ -154,7 +155,10 @@ impl TcpEndpoint {
                 self.judge_reach();
             }
             Kind::Bye => return Err(Closure::Left),
-            Kind::Refuse => return Err(Closure::RefusedBy(Refusal::read(body)?)),
+            Kind::Refuse => {
+                self.heed(peer, body);
+                return Err(Closure::RefusedBy(Refusal::read(body)?));
+            }
             Kind::Hello | Kind::Data => return Err(FrameError::Kind { found: header.kind as u8 }.into()),
         }
         Ok(false)

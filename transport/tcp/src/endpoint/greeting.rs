@@ -12,6 +12,7 @@ use crate::hello::{Generation, Hello, Refusal};
 use crate::incident::Closure;
 use crate::parley::{Greeting, Rejection, Role};
 use crate::tls;
+use kronfleet_core::cluster::Incarnation;
 use kronfleet_core::transport::{NodeId, Transport};
 
 impl TcpEndpoint {
@@ -27,11 +28,15 @@ impl TcpEndpoint {
         body: &[u8],
     ) -> Result<(), Closure> {
         let outcome = self.judge(connection, header, body);
-        match &outcome {
-            Ok(()) => {}
-            Err(Closure::Refused(refusal)) => connection.refuse(*refusal, self.options.node, ANYBODY),
-            Err(Closure::Frame(_)) => connection.refuse(Refusal::Frame, self.options.node, ANYBODY),
-            Err(_) => {}
+        let refusal = match &outcome {
+            Err(Closure::Refused(refusal)) => Some(*refusal),
+            Err(Closure::Frame(_)) => Some(Refusal::Frame),
+            Ok(()) | Err(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            let known = connection.peer.and_then(|peer| self.links.get(&peer));
+            let newest = known.map_or(Incarnation(0), |link| link.greatest.incarnation);
+            connection.refuse(refusal, newest, self.options.node, ANYBODY);
         }
         outcome?;
         let peer = connection.peer.expect("known now");
@@ -58,6 +63,7 @@ impl TcpEndpoint {
         };
         let (peer, hello, version) = match greeting {
             Greeting::Refused(refusal) => {
+                self.heed(header.origin, body);
                 // An address of its own that answers so is dialled again and again for nothing.
                 if refusal == Refusal::Node
                     && let Some(Goal::Seed(seed)) = connection.goal
@@ -104,6 +110,13 @@ impl TcpEndpoint {
     /// Whether a hello of this node's own number is its own.
     fn is_own(&self, body: &[u8]) -> bool {
         Hello::read(body).is_ok_and(|hello| hello.generation.incarnation == self.options.incarnation)
+    }
+
+    /// Takes note if a refusal says that a later start of this node is known.
+    pub(super) fn heed(&mut self, by: NodeId, body: &[u8]) {
+        if let Some(newest) = Refusal::newest(body).filter(|&newest| newest > self.options.incarnation) {
+            self.superseded.get_or_insert((by, newest));
+        }
     }
 
     /// Whether a connection that `peer` dialled may stay.
@@ -166,6 +179,11 @@ impl TcpEndpoint {
             };
             let dial = ended.goal == Some(Goal::Peer(peer)) && ended.stage < Stage::Open;
             if replaced == Some(other) || dial {
+                let mut ended = ended;
+                if ended.generation.incarnation < generation.incarnation && ended.stage == Stage::Open {
+                    // Whoever it was may still live, and finds out in good time: before it hears that the link is gone.
+                    ended.refuse(Refusal::Stale, generation.incarnation, self.options.node, peer);
+                }
                 self.close(other, ended, Closure::Replaced);
             } else {
                 self.connections[other] = Some(ended);

@@ -3,7 +3,8 @@
 use crate::fleet::{Fleet, PATIENCE, RUN, Security, Seen, meet, seed, turn, until};
 use crate::proxy::Proxy;
 use kronfleet_core::cluster::Incarnation;
-use kronfleet_core::transport::{NodeId, Sent, Transport};
+use kronfleet_core::error::ErrorKind;
+use kronfleet_core::transport::{Event, NodeId, Sent, Transport, TransportError};
 use kronfleet_tcp::hello::Refusal;
 use kronfleet_tcp::incident::Closure;
 use kronfleet_tcp::{Options, TcpEndpoint};
@@ -117,6 +118,23 @@ fn a_farewell_is_heard_and_everything_before_it() {
     assert_eq!(staying.next_incident().map(|incident| incident.closure), Some(Closure::Left));
 }
 
+/// Waits until an end fails because a later start of its node is known; the others are served meanwhile.
+#[track_caller]
+fn told_of_its_successor(former: &mut TcpEndpoint, others: &mut [&mut TcpEndpoint]) -> TransportError {
+    let began = Instant::now();
+    loop {
+        let now = former.now();
+        match former.recv(now, &mut |event| assert!(!matches!(event, Event::Down(_)), "{event:?}")) {
+            Err(error) => {
+                assert_eq!(error.kind, ErrorKind::Superseded, "{error}");
+                return error;
+            }
+            Ok(_) => assert!(began.elapsed() < PATIENCE, "nobody tells it"),
+        }
+        turn(others);
+    }
+}
+
 #[test]
 fn a_later_start_replaces_an_earlier_one_and_is_not_replaced_by_it() {
     let fleet = Fleet::new(Security::Plain);
@@ -127,19 +145,24 @@ fn a_later_start_replaces_an_earlier_one_and_is_not_replaced_by_it() {
     let mut stays = started(0, 1, &[]);
     let mut first = started(1, 5, &[seed(&stays)]);
     until("they meet", &mut [&mut stays, &mut first], |ends, _| ends.iter().all(|end| end.neighbours().count() == 1));
-    // The first one goes on running: it hangs, or somebody started the node twice.
+    // The first one stands still.
     let mut second = started(1, 6, &[seed(&stays)]);
-    let seen = until("the second is in", &mut [&mut stays, &mut first, &mut second], |ends, seen| {
-        ends[2].neighbours().count() == 1 && seen.contains(&(NodeId(0), Seen::Up(NodeId(1))))
+    let seen = until("the second is in", &mut [&mut stays, &mut second], |ends, seen| {
+        ends[1].neighbours().count() == 1 && seen.contains(&(NodeId(0), Seen::Up(NodeId(1))))
     });
     let reports: Vec<_> = seen.into_iter().filter(|(node, _)| *node == NodeId(0)).map(|(_, seen)| seen).collect();
     assert!(reports.ends_with(&[Seen::Down(NodeId(1)), Seen::Up(NodeId(1))]), "{reports:?}");
-    let mut stale = false;
-    until("the first is told", &mut [&mut stays, &mut first, &mut second], |ends, _| {
-        let incidents = std::iter::from_fn(|| ends[1].next_incident());
-        stale |= incidents.into_iter().any(|incident| incident.closure == Closure::RefusedBy(Refusal::Stale));
-        stale
-    });
+    // It was told so before the link was closed: it never saw anybody go.
+    let told = told_of_its_successor(&mut first, &mut [&mut stays, &mut second]);
+    assert_eq!(told.peer, Some(NodeId(0)));
+    assert!(told.reason.contains("a later start of n1, i6") && told.reason.contains("of this one, i5"), "{told}");
+    // One that was away meanwhile is told when it comes back.
+    let mut third = started(1, 4, &[seed(&stays)]);
+    let told = told_of_its_successor(&mut third, &mut [&mut stays, &mut second]);
+    assert!(told.reason.contains("i6") && told.reason.contains("i4"), "{told}");
+    assert!(third.recv(third.now(), &mut |event| panic!("{event:?}")).is_err(), "it stays so");
+    let incidents = std::iter::from_fn(|| third.next_incident());
+    assert!(incidents.into_iter().any(|incident| incident.closure == Closure::RefusedBy(Refusal::Stale)));
     assert_eq!(second.neighbours().collect::<Vec<_>>(), [NodeId(0)]);
 }
 
