@@ -86,6 +86,21 @@ pub struct Backward<'a, B: Backend> {
     pub spare: &'a mut Vec<B::Buffer>,
 }
 
+impl<B: Backend> Backward<'_, B> {
+    /// Shows the observer what block `block` has written, if there is a gradient.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn passed(&mut self, block: usize) -> Result<(), B::Error> {
+        match (&mut self.observer, &self.gradient) {
+            (Some(observer), Some(gradient)) => {
+                observer.passed(self.backend, block, gradient, self.statistics.as_deref())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What a range of the flat parameter buffer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {

@@ -47,7 +47,7 @@ mod wire;
 
 pub use assignment::{Balance, assign};
 pub use cost::{Cost, Machine, Seconds, Work};
-pub use group::Group;
+pub use group::{Group, Pipeline};
 pub use letter::{Letter, Letters, Route};
 pub use mail::Mail;
 pub use plan::{Load, Plan};

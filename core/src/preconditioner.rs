@@ -34,6 +34,7 @@ mod low_rank;
 mod moments;
 mod muon;
 mod options;
+mod overlap;
 mod rule;
 mod shampoo;
 mod soap;

@@ -102,7 +102,9 @@ where
             Box::new(match member {
                 Some(member) => {
                     let member = member(blocks)?;
-                    Kronecker::divided(&mut backend, blocks, statistics, len, options, member)?
+                    let overlapped = member.plan.placement().overlapped;
+                    let divided = Kronecker::divided(&mut backend, blocks, statistics, len, options, member)?;
+                    if overlapped { divided.overlapped() } else { divided }
                 }
                 None => Kronecker::new(&mut backend, blocks, statistics, len, options)?,
             })

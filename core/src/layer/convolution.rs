@@ -129,6 +129,7 @@ impl<B: Backend> Layer<B> for ConvolutionLayer {
             dx,
             statistic,
             pass.scratch,
-        )
+        )?;
+        pass.passed(self.number)
     }
 }

@@ -129,6 +129,7 @@ impl<B: Backend> Layer<B> for Dense<B> {
             let kind = CaptureKind::Dense { inputs: self.inputs, outputs: self.outputs(), bias: self.bias };
             observer.observe(pass.backend, self.number, pass.batch, &Capture { x, dy, kind })?;
         }
+        pass.passed(self.number)?;
         let Some(dx) = dx else { return Ok(()) };
         let product = Gemm::product(self.weights().transposed(), output, input);
         pass.backend.gemm(&[product], pass.parameters, dy, dx)

@@ -41,4 +41,20 @@ pub trait Observer<B: Backend> {
         batch: usize,
         capture: &Capture<'_, B>,
     ) -> Result<(), B::Error>;
+
+    /// Looks at what block `block` has written, observed or not, once its gradient is there and, where they were wanted, its
+    /// statistics; blocks come in the order of the backward pass. Not called by a pass without gradient.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn passed(
+        &mut self,
+        backend: &mut B,
+        block: usize,
+        gradient: &B::Buffer,
+        statistics: Option<&B::Buffer>,
+    ) -> Result<(), B::Error> {
+        let _ = (backend, block, gradient, statistics);
+        Ok(())
+    }
 }

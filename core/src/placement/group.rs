@@ -1,11 +1,15 @@
 //! Members over a transport that loses nothing while it lasts.
 
+mod pipeline;
+
+pub use pipeline::Pipeline;
+
 use super::Wire;
 use crate::cluster::Contribution;
 use crate::collective::{Broadcast, Encoding, Fault, Plan, Reduction};
 use crate::error::ErrorKind;
 use crate::scalar::Scalar;
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 use crate::transport::{Event, NodeId, Sent, Transport, TransportError};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -116,6 +120,13 @@ impl<S: Scalar> Running<S> {
         }
     }
 
+    /// Writes the mean where it is one.
+    fn read(&self, values: &mut [S]) {
+        if let Part::Mean(mean) = &self.part {
+            values.copy_from_slice(&mean.result().segments()[0].values);
+        }
+    }
+
     /// The members that something is awaited from.
     fn awaited(&self) -> Vec<usize> {
         let places = match &self.part {
@@ -222,34 +233,76 @@ impl Group {
         Running { part, members, numbers, next: None }
     }
 
+    /// This member's part in a mean that everybody gets.
+    fn averaging<S: Scalar>(&mut self, values: &[S]) -> Result<Running<S>, TransportError> {
+        let (me, members) = (self.me(), self.weights.len());
+        let mut own = Contribution::default();
+        own.segment("values", values.len(), 1.0).copy_from_slice(values);
+        let plan = Plan::direct(self.chunk::<S>(values.len(), members));
+        let weights = self.weights.iter().map(|&weight| vec![weight]).collect();
+        let mean = Reduction::new(plan, me, weights, Arc::new(own), Contribution::default());
+        let mean = mean.map_err(|_| not_finite(me))?;
+        Ok(self.running(Part::Mean(Box::new(mean)), (0..members).collect()))
+    }
+
     /// Values of a piece at most.
     fn chunk<S: Scalar>(&self, values: usize, owners: usize) -> usize {
         let most = (self.transport.max_frame() - HEADER) / S::BYTES;
         CHUNK.min(most).min(values.div_ceil(owners)).max(1)
     }
 
-    /// Sends and receives until every part is whole and everything of it is sent.
-    fn run<S: Scalar>(&mut self, parts: &mut [Running<S>]) -> Result<(), TransportError> {
+    /// Gives what came before its time to the parts it belongs to.
+    fn take_early<S: Scalar>(&mut self, parts: &mut [Running<S>]) -> Result<(), TransportError> {
         let early = core::mem::take(&mut self.early);
         for (from, bytes) in early {
             if let Some(bytes) = take_in(parts, from, &bytes)? {
                 self.early.push_back((from, bytes.to_vec()));
             }
         }
+        Ok(())
+    }
+
+    /// Sends all that there is room for; answers whether nothing is left to be sent or awaited, and whether a link is full.
+    fn pump<S: Scalar>(&mut self, parts: &mut [Running<S>]) -> Result<(bool, bool), TransportError> {
+        let (mut done, mut full) = (true, false);
+        for part in parts.iter_mut() {
+            while let Some(out) = part.poll() {
+                if !self.send(part, out)? {
+                    full = true;
+                    break;
+                }
+                part.next = None;
+            }
+            done &= part.next.is_none() && part.is_whole();
+        }
+        Ok((done, full))
+    }
+
+    /// Gives one event to the parts, if one comes until `deadline`; answers whether one did.
+    fn hear<S: Scalar>(&mut self, parts: &mut [Running<S>], deadline: Instant) -> Result<bool, TransportError> {
+        let mut outcome = Ok(());
+        let Self { transport, early, lost, .. } = self;
+        let came = transport.recv(deadline, &mut |event| match event {
+            Event::Frame { from, bytes } => {
+                let from = from.0 as usize;
+                match take_in(parts, from, bytes) {
+                    Ok(Some(bytes)) => early.push_back((from, bytes.to_vec())),
+                    Ok(None) => {}
+                    Err(error) => outcome = Err(error),
+                }
+            }
+            Event::Down(peer) => lost.push(peer.0 as usize),
+            Event::Up(peer) => lost.retain(|&member| member != peer.0 as usize),
+        })?;
+        outcome.map(|()| came)
+    }
+
+    /// Sends and receives until every part is whole and everything of it is sent.
+    fn run<S: Scalar>(&mut self, parts: &mut [Running<S>]) -> Result<(), TransportError> {
+        self.take_early(parts)?;
         let mut heard = self.transport.now();
         loop {
-            let mut waits = false;
-            let mut done = true;
-            for part in parts.iter_mut() {
-                while let Some(out) = part.poll() {
-                    if !self.send(part, out)? {
-                        waits = true;
-                        break;
-                    }
-                    part.next = None;
-                }
-                done &= part.next.is_none() && part.is_whole();
-            }
+            let (done, waits) = self.pump(parts)?;
             if done {
                 return Ok(());
             }
@@ -260,22 +313,7 @@ impl Group {
             }
             let now = self.transport.now();
             let deadline = if waits { now + PAUSE } else { heard + self.patience };
-            let mut outcome = Ok(());
-            let Self { transport, early, lost, .. } = self;
-            let came = transport.recv(deadline, &mut |event| match event {
-                Event::Frame { from, bytes } => {
-                    let from = from.0 as usize;
-                    match take_in(parts, from, bytes) {
-                        Ok(Some(bytes)) => early.push_back((from, bytes.to_vec())),
-                        Ok(None) => {}
-                        Err(error) => outcome = Err(error),
-                    }
-                }
-                Event::Down(peer) => lost.push(peer.0 as usize),
-                Event::Up(peer) => lost.retain(|&member| member != peer.0 as usize),
-            })?;
-            outcome?;
-            if came {
+            if self.hear(parts, deadline)? {
                 heard = self.transport.now();
             } else if self.transport.now() >= heard + self.patience {
                 let member = parts.iter().flat_map(Running::awaited).next().unwrap_or(0);
@@ -337,18 +375,10 @@ impl<S: Scalar> Wire<S> for Group {
     fn mean(&mut self, to: Option<usize>, values: &mut [S]) -> Result<(), TransportError> {
         let (me, members) = (self.me(), self.weights.len());
         let everybody: Vec<usize> = (0..members).collect();
-        let mut own = Contribution::default();
         let Some(to) = to else {
-            own.segment("values", values.len(), 1.0).copy_from_slice(values);
-            let plan = Plan::direct(self.chunk::<S>(values.len(), members));
-            let weights = self.weights.iter().map(|&weight| vec![weight]).collect();
-            let mean = Reduction::new(plan, me, weights, Arc::new(own), Contribution::default());
-            let mean = mean.map_err(|_| not_finite(me))?;
-            let mut parts = [self.running(Part::Mean(Box::new(mean)), everybody)];
+            let mut parts = [self.averaging(values)?];
             self.run(&mut parts)?;
-            if let Part::Mean(mean) = &parts[0].part {
-                values.copy_from_slice(&mean.result().segments()[0].values);
-            }
+            parts[0].read(values);
             return Ok(());
         };
         let chunk = self.chunk::<S>(values.len(), 1);

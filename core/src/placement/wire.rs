@@ -1,6 +1,6 @@
 //! How members reach each other within a step.
 
-use super::{Letter, Route};
+use super::{Letter, Letters, Route};
 use crate::transport::TransportError;
 
 /// A member's way to the others, for the exchanges of a [`Plan`](super::Plan).
@@ -32,5 +32,31 @@ pub trait Wire<S>: Send {
             Route::Mean { to } => self.mean(*to, &mut letter.values),
             Route::Broadcast { from, to } => self.broadcast(*from, to, &mut letter.values),
         }
+    }
+
+    /// Begins to carry a letter while its sender goes on computing. Gives it back answered if that is done at once, as a wire
+    /// does that can do no better; otherwise [`settle`](Self::settle) gives it.
+    ///
+    /// # Errors
+    /// If a member cannot be reached; the exchange came to nothing.
+    fn start(&mut self, mut letter: Letter<S>) -> Result<Option<Letter<S>>, TransportError> {
+        self.carry(&mut letter)?;
+        Ok(Some(letter))
+    }
+
+    /// Goes on with what was started, without waiting.
+    ///
+    /// # Errors
+    /// If a member cannot be reached; what was started came to nothing.
+    fn advance(&mut self) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    /// Waits for all that was started, and gives those letters in the order in which they were.
+    ///
+    /// # Errors
+    /// If a member cannot be reached; what was started came to nothing.
+    fn settle(&mut self) -> Result<Letters<S>, TransportError> {
+        Ok(Letters::new())
     }
 }

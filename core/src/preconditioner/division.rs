@@ -1,8 +1,9 @@
 //! A member's part in a plan: what it sends, what it gets, and when.
 
-use super::state;
+use super::overlap::Overlap;
+use super::{gaps, state};
 use crate::backend::Backend;
-use crate::layer::Block;
+use crate::layer::{Block, Capture, Observer};
 use crate::matrix::Region;
 use crate::mutant::mutant;
 use crate::placement::{Letter, Letters, Load, Plan, Route, Statistics, Wire};
@@ -66,6 +67,7 @@ pub(super) struct Division<B: Backend> {
     blocks: Vec<Block>,
     parameters: usize,
     failure: Option<TransportError>,
+    overlap: Option<Overlap<B::Scalar>>,
 }
 
 /// Letters of one stage, the same on all members, and what of a buffer is in each of them; those that the member has no
@@ -128,7 +130,7 @@ impl<B: Backend> Division<B> {
         let loads: Vec<Load> = blocks.iter().map(Load::from).collect();
         assert_eq!(loads, plan.loads(), "the plan was made for other blocks");
         assert!(me < plan.members(), "member {me} of {}", plan.members());
-        Self { plan, me, wire, blocks: blocks.to_vec(), parameters, failure: None }
+        Self { plan, me, wire, blocks: blocks.to_vec(), parameters, failure: None, overlap: None }
     }
 
     /// The same work with another plan.
@@ -184,6 +186,67 @@ impl<B: Backend> Division<B> {
             if self.failure.is_none() && self.plan.members() > 1 {
                 self.failure = wire.carry(letter).err();
             }
+        }
+    }
+
+    /// From now on means are under way while the passes go on; the blocks have these numbers in the network.
+    pub(super) fn overlap(&mut self, numbers: &[usize]) {
+        let statistics = self.plan.placement().statistics == Statistics::Everywhere;
+        self.overlap = Some(Overlap::new(numbers, statistics, self.plan.placement().triangles));
+    }
+
+    /// Whether means are under way while the passes go on.
+    pub(super) fn overlaps(&self) -> bool {
+        self.overlap.is_some() && self.plan.members() > 1
+    }
+
+    /// Begins a step.
+    pub(super) fn begin(&mut self) {
+        if let Some(overlap) = &mut self.overlap {
+            overlap.begin();
+        }
+    }
+
+    /// Waits for what was sent during the passes; answers whether anything was.
+    pub(super) fn settle(&mut self) -> bool {
+        match (&mut self.overlap, &mut self.wire, &self.failure) {
+            (Some(overlap), Some(wire), None) => overlap.settle(&mut **wire).unwrap_or_else(|error| {
+                self.failure = Some(error);
+                true
+            }),
+            (overlap, ..) => overlap.is_some() && self.failure.is_some(),
+        }
+    }
+
+    /// Writes the means of statistics that were sent during the passes; answers whether they were.
+    pub(super) fn take_passed_statistics(
+        &mut self,
+        backend: &mut B,
+        statistics: &mut B::Buffer,
+    ) -> Result<bool, B::Error> {
+        let Some(overlap) = &self.overlap else { return Ok(false) };
+        Ok(self.failure.is_some() || overlap.take(backend, true, statistics)?)
+    }
+
+    /// Averages the gradients of what belongs to no block, those of blocks having been sent during the passes.
+    pub(super) fn take_passed_gradients(
+        &mut self,
+        backend: &mut B,
+        own: &B::Buffer,
+        mean: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        let taken: Vec<Region> = self.blocks.iter().map(|block| block.parameters).collect();
+        let rest = gaps(self.parameters, &taken).into_iter();
+        let matrices: Vec<Packed> = rest.map(|region| Packed { region, triangle: false }).collect();
+        let values = gather(backend, own, &matrices)?;
+        let mut bundle = Bundle::empty();
+        bundle.add(Route::Mean { to: None }, values, Content { matrices, spectra: Vec::new() });
+        self.carry(&mut bundle);
+        let ([letter], [content]) = (&bundle.letters[..], &bundle.contents[..]) else { unreachable!("one letter") };
+        scatter(backend, mean, &content.matrices, &letter.values)?;
+        match &self.overlap {
+            Some(overlap) => overlap.take(backend, false, mean).map(|_| ()),
+            None => Ok(()),
         }
     }
 
@@ -372,6 +435,27 @@ impl<B: Backend> Division<B> {
     }
 }
 
+impl<B: Backend> Observer<B> for Division<B> {
+    fn observe(&mut self, _: &mut B, _: usize, _: usize, _: &Capture<'_, B>) -> Result<(), B::Error> {
+        Ok(())
+    }
+
+    fn passed(
+        &mut self,
+        backend: &mut B,
+        block: usize,
+        gradient: &B::Buffer,
+        statistics: Option<&B::Buffer>,
+    ) -> Result<(), B::Error> {
+        let (Some(overlap), Some(wire), None) = (&mut self.overlap, &mut self.wire, &self.failure) else {
+            return Ok(());
+        };
+        let sent = overlap.add(backend, &mut **wire, (block, &self.blocks), (gradient, statistics))?;
+        self.failure = sent.err();
+        Ok(())
+    }
+}
+
 /// Factors, by layer and side, that one member gives to the same others.
 struct HandOut {
     from: usize,
@@ -381,20 +465,24 @@ struct HandOut {
 
 /// How a matrix lies in a bucket.
 #[derive(Clone, Copy, Debug)]
-struct Packed {
-    region: Region,
+pub(super) struct Packed {
+    pub(super) region: Region,
     /// Only on and below the diagonal; the rest is its mirror image.
-    triangle: bool,
+    pub(super) triangle: bool,
 }
 
 impl Packed {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         let rows = self.region.rows;
         if self.triangle { rows * (rows + 1) / 2 } else { self.region.len() }
     }
 }
 
-fn gather<B: Backend>(backend: &mut B, buffer: &B::Buffer, parts: &[Packed]) -> Result<Vec<B::Scalar>, B::Error> {
+pub(super) fn gather<B: Backend>(
+    backend: &mut B,
+    buffer: &B::Buffer,
+    parts: &[Packed],
+) -> Result<Vec<B::Scalar>, B::Error> {
     let mut values = Vec::with_capacity(parts.iter().map(Packed::len).sum());
     let fetched = state::fetch(backend, buffer, parts.iter().map(|part| part.region))?;
     for (part, matrix) in parts.iter().zip(fetched) {
@@ -408,7 +496,7 @@ fn gather<B: Backend>(backend: &mut B, buffer: &B::Buffer, parts: &[Packed]) -> 
     Ok(values)
 }
 
-fn scatter<B: Backend>(
+pub(super) fn scatter<B: Backend>(
     backend: &mut B,
     buffer: &mut B::Buffer,
     parts: &[Packed],

@@ -153,6 +153,26 @@ impl<B: Backend> Kronecker<B> {
         Self::build(backend, blocks, [statistics, parameters], options, Some(member.into()))
     }
 
+    /// The same where the means of a [`divided`](Self::divided) step are under way while its backward pass goes on: a layer's
+    /// gradient is sent as soon as it is there and, where everybody averages them, its statistics with it (Shi et al. 2021,
+    /// arXiv 2107.06533), several layers at a time. The directions are the same, to the bit.
+    ///
+    /// For steps of one micro-batch each, over a wire that carries letters while others compute, such as
+    /// [`Pipeline`](crate::placement::Pipeline).
+    ///
+    /// # Panics
+    /// If steps are not divided, or statistics are of labels drawn from the model, by a pass of their own.
+    #[track_caller]
+    pub fn overlapped(mut self) -> Self {
+        assert!(
+            self.options.fisher == Fisher::Empirical,
+            "statistics of a pass of their own: choose Fisher::Empirical"
+        );
+        let fixed = self.division.as_mut().filter(|_| self.elastic.is_none());
+        fixed.expect("steps are divided among members that stay").overlap(&self.members);
+        self
+    }
+
     #[track_caller]
     fn build(
         backend: &mut B,
@@ -301,6 +321,9 @@ where
     fn begin(&mut self, backend: &mut B) -> Result<(), B::Error> {
         self.finish_refresh(backend)?;
         self.finish_tickets(backend)?;
+        if let Some(division) = &mut self.division {
+            division.begin();
+        }
         if self.takes() {
             self.factors.means().open(backend)?;
             if let Solver::Eigen(eigen) = &mut self.solver
@@ -313,7 +336,12 @@ where
     }
 
     fn taps(&mut self) -> Option<Taps<'_, B>> {
-        if !self.takes() {
+        let takes = self.takes();
+        if let Some(division) = self.division.as_mut().filter(|division| division.overlaps()) {
+            let statistics = takes.then(|| self.factors.means().statistics());
+            return Some(Taps { statistics, observer: Some(division) });
+        }
+        if !takes {
             return None;
         }
         let observer: Option<&mut dyn Observer<B>> = match &mut self.solver {
@@ -327,10 +355,16 @@ where
         self.options.fisher
     }
 
+    #[track_caller]
     fn update(&mut self, backend: &mut B, count: usize) -> Result<(), B::Error> {
+        if let Some(division) = &mut self.division {
+            assert!(!division.settle() || count == 1, "means were sent after the first of {count} micro-batches");
+        }
         if self.takes() {
-            if let Some(division) = &mut self.division {
-                let statistics = self.factors.means().statistics();
+            let statistics = self.factors.means().statistics();
+            if let Some(division) = &mut self.division
+                && !division.take_passed_statistics(backend, statistics)?
+            {
                 let mut bundle = division.statistics(backend, statistics)?;
                 division.carry(&mut bundle);
                 division.take_statistics(backend, bundle, statistics)?;
@@ -357,7 +391,12 @@ where
     ) -> Result<(), B::Error> {
         let (scratch, v) = (&mut self.scratch, &mut self.v);
         let divided = self.division.is_some();
+        let passed = self.division.as_mut().is_some_and(Division::settle);
         let mean = match (&mut self.division, &mut self.mean) {
+            (Some(division), Some(mean)) if passed => {
+                division.take_passed_gradients(backend, gradient, mean)?;
+                Some(&*mean)
+            }
             (Some(division), Some(mean)) => {
                 let mut bundle = division.gradients(backend, gradient)?;
                 division.carry(&mut bundle);

@@ -6,11 +6,17 @@ use kronfleet_core::backend::{Backend, Extent};
 use kronfleet_core::error::ErrorKind;
 use kronfleet_core::network::{Initialisation, Network, Spec};
 use kronfleet_core::optimiser::{Sgd, SgdOptions};
-use kronfleet_core::placement::{Balance, Letter, Load, Machine, Mail, Placement, Plan, Route, Wire, Work};
+use kronfleet_core::placement::{
+    Balance, Group, Letter, Load, Machine, Mail, Pipeline, Placement, Plan, Route, Wire, Work,
+};
 use kronfleet_core::preconditioner::{Form, Kronecker, Member, Options, Refresh};
 use kronfleet_core::seed::Seed;
+use kronfleet_core::time::Duration;
 use kronfleet_core::trainer::{Batches, Trainer, TrainerOptions};
-use kronfleet_core::transport::TransportError;
+use kronfleet_core::transport::{NodeId, TransportError};
+use kronfleet_lossy::endpoint::LossyNetwork;
+use kronfleet_lossy::link::LinkOptions;
+use kronfleet_lossy::network::NetworkOptions;
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,7 +121,7 @@ impl Channels {
 }
 
 fn lost(member: usize) -> TransportError {
-    let peer = Some(kronfleet_core::transport::NodeId(member as u32));
+    let peer = Some(NodeId(member as u32));
     TransportError { kind: ErrorKind::Unreachable, peer, reason: "is gone".into() }
 }
 
@@ -168,6 +174,8 @@ struct Case {
     options: Options,
     hidden: usize,
     machine: Machine,
+    /// Whether means are under way while the passes go on.
+    overlapped: bool,
 }
 
 const STEPS: usize = 7;
@@ -195,21 +203,26 @@ impl Case {
 
     /// The whole union on one node, or a member's part.
     fn trainer(&self, wire: Option<Channels>) -> Trainer<Device> {
+        self.member(wire.map(|wire| (wire.me, Box::new(wire) as Box<dyn Wire<f64>>)))
+    }
+
+    fn member(&self, wire: Option<(usize, Box<dyn Wire<f64>>)>) -> Trainer<Device> {
         let mut backend = Device::new();
         let network = self.network(&mut backend);
         let (len, statistics) = (network.parameters_len(), network.statistics_len());
         let union: usize = self.batches.iter().sum();
         let (first, batch) = match &wire {
-            Some(Channels { me, .. }) => (self.batches[..*me].iter().sum::<usize>(), self.batches[*me]),
+            Some((me, _)) => (self.batches[..*me].iter().sum::<usize>(), self.batches[*me]),
             None => (0, union),
         };
         let options = self.options.clone();
         let blocks = network.blocks();
         let kfac = match wire {
-            Some(wire) => {
+            Some((me, wire)) => {
                 let plan = self.plan(&network);
-                let member = Member { plan, me: wire.me, wire: Box::new(wire) };
-                Kronecker::divided(&mut backend, blocks, statistics, len, options, member)
+                let member = Member { plan, me, wire };
+                let made = Kronecker::divided(&mut backend, blocks, statistics, len, options, member);
+                if self.overlapped { made.map(Kronecker::overlapped) } else { made }
             }
             None => Kronecker::new(&mut backend, blocks, statistics, len, options),
         };
@@ -240,6 +253,31 @@ impl Case {
     }
 }
 
+impl Case {
+    /// Parameters of every member after all steps, over groups whose means may be under way during the passes.
+    fn over_groups(&self) -> Vec<Vec<f64>> {
+        let members = self.batches.len() as u32;
+        let mut options = NetworkOptions::new(members, Seed(1));
+        options.link = LinkOptions { loss: 0.0, duplicate: 0.0, reorder: 0.0, ..options.link };
+        let network = LossyNetwork::new(options);
+        let weights: Vec<f64> = self.batches.iter().map(|&batch| batch as f64).collect();
+        thread::scope(|scope| {
+            let member = |me: u32| {
+                let (end, weights) = (network.endpoint(NodeId(me)), weights.clone());
+                scope.spawn(move || {
+                    let group = Group::form(Box::new(end), weights, Duration::from_secs(60)).expect("all are there");
+                    let wire = Box::new(Pipeline::<f64>::new(group));
+                    let mut trainer = self.member(Some((me as usize, wire)));
+                    train(&mut trainer);
+                    parameters(&mut trainer)
+                })
+            };
+            let members: Vec<_> = (0..members).map(member).collect();
+            members.into_iter().map(|member| member.join().expect("no panic")).collect()
+        })
+    }
+}
+
 fn train(trainer: &mut Trainer<Device>) {
     for _ in 0..STEPS {
         trainer.step().expect("everybody lives");
@@ -267,9 +305,9 @@ fn cases() -> impl Strategy<Value = Case> {
     ];
     let members = prop::sample::select(vec![1_usize, 2, 3, 4, 7]);
     let batches = members.prop_flat_map(|members| prop::collection::vec(1..9_usize, members));
-    let how = (any::<bool>(), any::<bool>(), any::<bool>(), 0..9_i32, any::<bool>());
+    let how = (any::<bool>(), any::<bool>(), any::<bool>(), 0..9_i32, any::<(bool, bool)>());
     (batches, named, how, 3..20_usize).prop_map(|(batches, (placement, form), how, hidden)| {
-        let (apart, largest, triangles, speed, deferred) = how;
+        let (apart, largest, triangles, speed, (deferred, overlapped)) = how;
         let everywhere = placement.statistics == kronfleet_core::placement::Statistics::Everywhere;
         let balance = if largest { Balance::Largest } else { Balance::Contiguous };
         let refresh = if deferred { Refresh::Deferred } else { Refresh::Immediate };
@@ -280,6 +318,7 @@ fn cases() -> impl Strategy<Value = Case> {
             hidden,
             // So that SPD-KFAC decomposes some factors everywhere.
             machine: Machine { bandwidth: 10.0_f64.powi(speed), latency: 0.0, ..Machine::default() },
+            overlapped,
         }
     })
 }
@@ -310,6 +349,33 @@ proptest! {
     }
 }
 
+/// What is averaged while the passes go on is what is averaged after them, to the bit, over wires that carry letters at once
+/// and over groups that do not.
+#[test]
+fn overlapping_passes_and_exchanges_changes_no_bit() {
+    let case = |placement: Placement, hidden| Case {
+        batches: vec![2, 5, 3],
+        placement,
+        options: Options { inverse_period: 3, factor_period: 2, ..Options::default() },
+        hidden,
+        machine: Machine::default(),
+        overlapped: false,
+    };
+    for placement in [Placement::spd(), Placement::d_kfac(), Placement::owner_reduce(), Placement::dp_kfac()] {
+        let small = case(placement, 6);
+        let expected = small.run();
+        assert_eq!(
+            Case { overlapped: true, ..small.clone() }.run(),
+            expected,
+            "{placement:?} over wires that carry at once"
+        );
+        assert_eq!(Case { overlapped: true, ..small }.over_groups(), expected.0, "{placement:?} over groups");
+    }
+    // The statistics of one layer fill a bucket, so that it is sent while the layer before it is still to come.
+    let large = case(Placement::spd(), 300);
+    assert_eq!(Case { overlapped: true, ..large.clone() }.over_groups(), large.over_groups());
+}
+
 /// DP-KFAC by its own definition: every layer preconditions the mean gradient by its owner's batches.
 #[test]
 fn dp_kfac_preconditions_by_the_owners_batches() {
@@ -320,6 +386,7 @@ fn dp_kfac_preconditions_by_the_owners_batches() {
             options: Options { inverse_period: 1, clip: None, ..Options::default() },
             hidden: 12,
             machine: Machine::default(),
+            overlapped: false,
         };
         let (found, _) = case.run();
         assert!(found.iter().all(|member| *member == found[0]), "all members have the same bits");
@@ -395,6 +462,7 @@ fn a_step_without_a_member_changes_no_parameters() {
         options: Options::default(),
         hidden: 9,
         machine: Machine::default(),
+        overlapped: false,
     };
     let mut ends = channels(&case.batches);
     // Gradients and one direction of the first step, then nothing.
@@ -442,6 +510,7 @@ fn mistakes_in_sharing_steps_are_noticed() {
         options: Options { form, inverse_period: 3, factor_period: 2, ..Options::default() },
         hidden: 6,
         machine: Machine::default(),
+        overlapped: false,
     };
     let apart = Placement { apart: true, balance: Balance::Contiguous, ..Placement::mpd(true) };
     let cases = [case(apart, Form::Eigen), case(Placement::owner_reduce(), Form::Inverse)];

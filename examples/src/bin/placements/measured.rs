@@ -6,9 +6,8 @@ use crate::shapes::trained;
 use anyhow::{Context, Result, bail, ensure};
 use kronfleet_core::cluster::RunId;
 use kronfleet_core::layer::Block;
-use kronfleet_core::placement::{Group, Load, Machine, Plan, Wire, Work};
+use kronfleet_core::placement::{Group, Letter, Letters, Load, Machine, Pipeline, Placement, Plan, Wire, Work};
 use kronfleet_core::preconditioner::{Form, Member};
-use kronfleet_core::scalar::Scalar;
 use kronfleet_core::time::Duration;
 use kronfleet_core::transport::{NodeId, Transport, TransportError};
 use kronfleet_examples::report::{Align, Table};
@@ -55,28 +54,40 @@ pub(crate) struct Measured {
 
 /// A wire that counts.
 struct Counted {
-    group: Group,
+    group: Pipeline<f32>,
     bytes: Arc<AtomicU64>,
     nanoseconds: Arc<AtomicU64>,
 }
 
 impl Counted {
-    fn count<T>(&mut self, exchange: impl FnOnce(&mut Group) -> T) -> T {
+    fn count<T>(&mut self, exchange: impl FnOnce(&mut Pipeline<f32>) -> T) -> T {
         let start = Instant::now();
         let outcome = exchange(&mut self.group);
         self.nanoseconds.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        self.bytes.store(self.group.bytes(), Ordering::Relaxed);
+        self.bytes.store(self.group.group().bytes(), Ordering::Relaxed);
         outcome
     }
 }
 
-impl<S: Scalar> Wire<S> for Counted {
-    fn mean(&mut self, to: Option<usize>, values: &mut [S]) -> Result<(), TransportError> {
+impl Wire<f32> for Counted {
+    fn mean(&mut self, to: Option<usize>, values: &mut [f32]) -> Result<(), TransportError> {
         self.count(|group| group.mean(to, values))
     }
 
-    fn broadcast(&mut self, from: usize, to: &[usize], values: &mut [S]) -> Result<(), TransportError> {
+    fn broadcast(&mut self, from: usize, to: &[usize], values: &mut [f32]) -> Result<(), TransportError> {
         self.count(|group| group.broadcast(from, to, values))
+    }
+
+    fn start(&mut self, letter: Letter<f32>) -> Result<Option<Letter<f32>>, TransportError> {
+        self.count(|group| group.start(letter))
+    }
+
+    fn advance(&mut self) -> Result<(), TransportError> {
+        self.count(Wire::advance)
+    }
+
+    fn settle(&mut self) -> Result<Letters<f32>, TransportError> {
+        self.count(Wire::settle)
     }
 }
 
@@ -90,13 +101,23 @@ struct Seen {
     planned: u64,
 }
 
+/// The published placements, and what tells how much of the exchanges the passes hide: the same one with and without.
+fn carried_out(share: f64) -> Vec<(String, Placement, Form)> {
+    let mut all = published(share);
+    let after = Placement { overlapped: false, ..Placement::spd() };
+    let during = Placement { overlapped: true, ..Placement::dp_kfac() };
+    all.push(("SPD-KFAC, all after the passes".into(), after, Form::Inverse));
+    all.push(("DP-KFAC, gradients during the passes".into(), during, Form::Inverse));
+    all
+}
+
 /// Measures every published placement in turn.
 ///
 /// # Errors
 /// If a member fails, or bytes travelled that were not planned.
 pub(crate) fn measure(course: &Course, share: f64, mut shown: impl FnMut(&Measured)) -> Result<Vec<Measured>> {
     let mut all = Vec::new();
-    for (number, (name, placement, form)) in published(share).into_iter().enumerate() {
+    for (number, (name, placement, form)) in carried_out(share).into_iter().enumerate() {
         let plan = |blocks: &[Block]| {
             let loads: Vec<Load> = blocks.iter().map(Load::from).collect();
             let work = Work { form, batch: course.batch, machine: course.machine };
@@ -174,6 +195,7 @@ fn member(
     let mut planned = 0;
     let mut trainer = shared_trainer(&workload, &mut |blocks| {
         let Some(group) = group.take() else { bail!("a member joins once") };
+        let group = Pipeline::new(group);
         let wire = Counted { group, bytes: Arc::clone(&bytes), nanoseconds: Arc::clone(&nanoseconds) };
         let plan = plan(blocks);
         let steps = course.inverse_every;
