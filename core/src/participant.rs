@@ -226,7 +226,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             outer: None,
         };
         participant.begin_outer();
-        participant.policy.handle(now, PolicyInput::Began);
+        participant.policy.handle(now, PolicyInput::Began { iterations: schedule.iterations });
         participant.settle(now);
         participant
     }
@@ -440,6 +440,11 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         if let Some(outer) = &self.outer {
             outer.contribute(&mut contribution);
         }
+        let (numbers, weight) = (self.policy.numbers(), request.weight);
+        if !numbers.is_empty() {
+            let target = contribution.segment(NUMBERS, numbers.len(), weight);
+            target.iter_mut().zip(numbers).for_each(|(target, number)| *target = S::of(number));
+        }
         training.contributed(&contribution);
         self.state = State::Waiting;
         self.node.contribute(now, contribution);
@@ -453,11 +458,13 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             Outcome::Committed { certificate, average } => {
                 training.adopt(self.outer.as_mut().map_or(&*average, |outer| outer.conclude(&average)), false);
                 self.begin_epoch(&certificate);
+                self.give_numbers(now, &average);
                 self.policy.handle(now, PolicyInput::Committed(&certificate));
             }
             Outcome::Healed { certificate, state } => {
                 training.adopt(self.outer.as_mut().map_or(&*state, |outer| outer.conclude(&state)), true);
                 self.healed();
+                self.give_numbers(now, &state);
                 self.policy.handle(now, PolicyInput::Healed(&certificate));
             }
             Outcome::Abandoned(why) => {
@@ -470,6 +477,19 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             }
         }
         self.iteration = self.training.as_ref().map_or(self.iteration, T::iteration);
+    }
+}
+
+/// The segment of a policy's numbers.
+const NUMBERS: &str = "policy";
+
+impl<T: Training<S>, S: Scalar> Participant<T, S> {
+    /// Tells the policy what became of its numbers.
+    fn give_numbers(&mut self, now: Instant, average: &Contribution<S>) {
+        if let Some(numbers) = average.find(NUMBERS).filter(|segment| segment.weight > 0.0) {
+            let numbers: Vec<f64> = numbers.values.iter().map(|value| value.wide()).collect();
+            self.policy.handle(now, PolicyInput::Averaged(&numbers));
+        }
     }
 }
 

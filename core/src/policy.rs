@@ -5,7 +5,7 @@
 //!
 //! # For users
 //! [`Local`] never averages, [`Periodic`] averages every so many iterations, [`Dynamic`] when models have drifted apart;
-//! with [`Gossip`], models move towards those of neighbours, and with [`PushSum`] parts of them are given away.
+//! [`Hierarchical`] averages in two levels, sites and slow lines between them; with [`Gossip`], models move towards those of neighbours, and with [`PushSum`] parts of them are given away.
 //!
 //! # For implementers
 //! A policy is a state machine: it answers every [`handle`](AveragingPolicy::handle) with what
@@ -63,6 +63,7 @@
 
 mod dynamic;
 mod gossip;
+mod hierarchical;
 mod local;
 mod periodic;
 mod push;
@@ -70,6 +71,7 @@ pub(crate) mod words;
 
 pub use dynamic::{Axis, Confidence, Dynamic, DynamicOptions, Gauge, Sketcher, State, Threshold};
 pub use gossip::{Gossip, GossipOptions};
+pub use hierarchical::{Cycle, CycleOptions, Hierarchical, HierarchicalOptions, Merge};
 pub use local::Local;
 pub use periodic::{Missed, Periodic};
 pub use push::{PushSum, PushSumOptions};
@@ -88,7 +90,10 @@ use alloc::vec::Vec;
 #[non_exhaustive]
 pub enum PolicyInput<'a> {
     /// The node begins.
-    Began,
+    Began {
+        /// How many iterations its training has in all; [`u64::MAX`] if that is not known.
+        iterations: u64,
+    },
     /// The training made a step.
     Stepped {
         /// Its iterations so far.
@@ -96,6 +101,9 @@ pub enum PolicyInput<'a> {
         /// What the step did.
         summary: &'a Summary,
     },
+    /// The means of the [`numbers`](AveragingPolicy::numbers) of all whose contributions are in the average that training has
+    /// adopted: before [`PolicyInput::Committed`] or [`PolicyInput::Healed`], where there are any.
+    Averaged(&'a [f64]),
     /// A round with this node's contribution was committed and the training has adopted it.
     Committed(&'a Certificate),
     /// The training has adopted a committed state instead of its own.
@@ -111,6 +119,9 @@ pub enum PolicyInput<'a> {
     },
     /// While the node pauses: which peers train and can be reached has changed.
     Peers(&'a [NodeId]),
+    /// Where steps are shared, while the node pauses: those with whom it shares them have to part, so that what it waits for may
+    /// never come. It goes on, whatever the policy answers.
+    Interrupted,
     /// A peer's policy says something.
     Told {
         /// Whose.
@@ -189,6 +200,13 @@ pub trait AveragingPolicy: Send {
     /// Acts on every deadline that is not later than `now`.
     fn wake(&mut self, now: Instant) {
         let _ = now;
+    }
+
+    /// What is averaged with every contribution beside what training has, so that all who were in a round have the same
+    /// afterwards: as many numbers every time and on all nodes, finite, in the precision of the model. They come back as
+    /// [`PolicyInput::Averaged`].
+    fn numbers(&self) -> Vec<f64> {
+        Vec::new()
     }
 
     /// Whether its nodes average at all; others do not wait for one that does not.

@@ -22,7 +22,7 @@ use crate::cluster::{AbandonReason, Certificate, CertificateId, Incarnation, Liv
 use crate::collective::Fault;
 use crate::error::ErrorKind;
 use crate::placement::{Letters, Mail};
-use crate::policy::Request;
+use crate::policy::{PolicyInput, Request};
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
@@ -345,6 +345,10 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             State::Training if sharing.epoch.is_none() => self.form(now),
             State::Training if broken || (!sharing.midway && !sharing.callers.is_empty()) => self.halt(),
             State::Exchanging if broken => self.halt(),
+            State::Paused if broken => {
+                self.policy.handle(now, PolicyInput::Interrupted);
+                self.state = State::Training;
+            }
             State::Exchanging => return self.carry(),
             State::Halting => return self.part(now),
             State::Waiting => return self.answer_halts(now),

@@ -285,7 +285,7 @@ impl AveragingPolicy for Dynamic {
 
     fn handle(&mut self, now: Instant, input: PolicyInput<'_>) {
         match input {
-            PolicyInput::Began => {
+            PolicyInput::Began { .. } => {
                 self.rebase = Some(true);
                 self.actions.push_back(PolicyAction::Observe);
             }
@@ -308,7 +308,7 @@ impl AveragingPolicy for Dynamic {
                 }
             }
             PolicyInput::Told { from, bytes } => self.take(from, bytes),
-            PolicyInput::Abandoned(_) => {}
+            PolicyInput::Abandoned(_) | PolicyInput::Averaged(_) | PolicyInput::Interrupted => {}
         }
     }
 

@@ -427,7 +427,7 @@ impl<S: Scalar> AveragingPolicy for Gossip<S> {
 
     fn handle(&mut self, now: Instant, input: PolicyInput<'_>) {
         match input {
-            PolicyInput::Began => self.actions.push_back(PolicyAction::Observe),
+            PolicyInput::Began { .. } => self.actions.push_back(PolicyAction::Observe),
             PolicyInput::Stepped { iteration, .. } => {
                 if iteration.is_multiple_of(self.options.interval) {
                     self.due = true;
@@ -440,7 +440,11 @@ impl<S: Scalar> AveragingPolicy for Gossip<S> {
             // deadline is near enough.
             PolicyInput::Peers(_) => {}
             // Nothing is committed where nobody contributes.
-            PolicyInput::Committed(_) | PolicyInput::Healed(_) | PolicyInput::Abandoned(_) => {}
+            PolicyInput::Committed(_)
+            | PolicyInput::Healed(_)
+            | PolicyInput::Abandoned(_)
+            | PolicyInput::Averaged(_)
+            | PolicyInput::Interrupted => {}
         }
     }
 

@@ -374,7 +374,7 @@ impl<S: Scalar> AveragingPolicy for PushSum<S> {
 
     fn handle(&mut self, now: Instant, input: PolicyInput<'_>) {
         match input {
-            PolicyInput::Began => {
+            PolicyInput::Began { .. } => {
                 self.birth = now.as_nanos();
                 self.actions.push_back(PolicyAction::Observe);
             }
@@ -390,7 +390,11 @@ impl<S: Scalar> AveragingPolicy for PushSum<S> {
             // What was said by who has gone may still be on its way: the deadline is near enough.
             PolicyInput::Peers(_) => {}
             // Nothing is committed where nobody contributes.
-            PolicyInput::Committed(_) | PolicyInput::Healed(_) | PolicyInput::Abandoned(_) => {}
+            PolicyInput::Committed(_)
+            | PolicyInput::Healed(_)
+            | PolicyInput::Abandoned(_)
+            | PolicyInput::Averaged(_)
+            | PolicyInput::Interrupted => {}
         }
     }
 

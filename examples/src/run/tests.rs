@@ -198,6 +198,7 @@ fn what_policies_keep_is_in_a_checkpoint() {
         &["--outer-optimiser=diloco"][..],
         &["--outer-optimiser=fedadam"],
         &["--policy=gossip:push", "--topology=one-peer", "--local-statistics"],
+        &["--policy=daso", "--daso-epoch=5", "--daso-warm-up=0", "--daso-cool-down=0", "--daso-skip=2"],
     ] {
         let folder = Folder::new("kept");
         let flags = [kept, &["--interval=2", "--iterations=10", "--nodes=3", "--offline-fraction=0.3"]].concat();

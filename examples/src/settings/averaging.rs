@@ -1,16 +1,17 @@
 //! Who trains, and how nodes stay together.
 
 use super::gossip::{Code, ConsensusStep, GossipSettings};
+use super::hierarchical::HierarchicalSettings;
 use super::outer::OuterSettings;
-use super::sharing::{Outer, SharingSettings};
+use super::sharing::{Outer, SharingSettings, sites};
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
 use kronfleet_core::gossip::{AdaGossip, Mixing, Rule};
 use kronfleet_core::participant::{Participant, Training};
 use kronfleet_core::policy::{
-    AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Local, Missed, Periodic,
-    PushSum, PushSumOptions, Rejoin, Request, Threshold,
+    AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Hierarchical,
+    HierarchicalOptions, Local, Missed, Periodic, PushSum, PushSumOptions, Rejoin, Request, Threshold,
 };
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::seed::Seed;
@@ -34,6 +35,9 @@ pub enum Policy {
     /// The same by a number and a sketch of 5 rows.
     #[value(name = "fda:sketch")]
     Sketch,
+    /// All average at first, at last and now and then; between, they exchange models while they train on (DASO; with
+    /// --daso-merge progress, LASGD). With --inner, sites do: --outer daso.
+    Daso,
     /// No averages: models move towards those of their neighbours, all the way (D-PSGD).
     #[value(name = "gossip:dpsgd")]
     Dpsgd,
@@ -115,6 +119,9 @@ pub struct AveragingSettings {
     /// What is made of averages.
     #[command(flatten)]
     pub outer: OuterSettings,
+    /// How sites and slow lines between them average.
+    #[command(flatten)]
+    pub hierarchical: HierarchicalSettings,
     /// How neighbours gossip.
     #[command(flatten)]
     pub gossip: GossipSettings,
@@ -206,6 +213,7 @@ impl AveragingSettings {
             (None, _) => {}
             (Some(_), None) => return Ok(Box::new(Local)),
             (Some(_), Some(Outer::Periodic(interval))) => return Ok(Box::new(Periodic::new(interval))),
+            (Some(_), Some(Outer::Daso)) => return Ok(self.in_sites(node, self.sharing.sites)),
         }
         let gauge = match self.policy {
             Policy::Local | Policy::Zeros => return Ok(Box::new(Local)),
@@ -217,6 +225,7 @@ impl AveragingSettings {
                 policy.outer = self.outer.optimiser();
                 return Ok(Box::new(policy));
             }
+            Policy::Daso => return Ok(self.in_sites(node, self.nodes)),
             Policy::Dpsgd => return self.neighbourly(node, Rule::Choco { step: 1.0 }, Code::All),
             Policy::Choco => {
                 let step = match self.gossip.consensus_step {
@@ -295,6 +304,14 @@ impl AveragingSettings {
     /// How much neighbours count.
     fn mixing(&self) -> Result<Mixing> {
         Ok(Mixing::metropolis(&self.gossip.topology.topology(self.nodes)?))
+    }
+
+    /// A policy of so many sites.
+    fn in_sites(&self, node: NodeId, count: u32) -> Box<dyn AveragingPolicy> {
+        let options = self.hierarchical.options(sites(self.nodes, count));
+        let options =
+            HierarchicalOptions { patience: self.patience(), request: self.request(), rejoin: self.rejoin, ..options };
+        Box::new(Hierarchical::new(options, node))
     }
 
     /// A policy that gossips.

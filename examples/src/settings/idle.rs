@@ -225,6 +225,27 @@ const RULES: &[Rule] = &[
         remedy: ", or choose --policy periodic",
     },
     Rule {
+        flags: &["interval"],
+        idle: |matches| is(matches, "policy", "daso") && !is(matches, "outages", "bernoulli"),
+        with: "with --policy daso, which has --daso-skip",
+        remedy: ", or choose --policy periodic",
+    },
+    Rule {
+        flags: &["missed", "outer-optimiser"],
+        idle: |matches| is(matches, "policy", "daso"),
+        with: "with --policy daso, by which all average when it is time, and take averages as models",
+        remedy: ", or choose --policy periodic",
+    },
+    Rule {
+        flags: &["daso-epoch", "daso-warm-up", "daso-cool-down", "daso-skip", "daso-merge"],
+        idle: |matches| match value(matches, "inner") {
+            None => !is(matches, "policy", "daso"),
+            Some(_) => !is(matches, "outer", "daso"),
+        },
+        with: "where nodes do not average hierarchically",
+        remedy: ", or choose --policy daso, or with --inner --outer daso",
+    },
+    Rule {
         flags: &["missed"],
         idle: is_dynamic,
         with: "where nodes average when they have drifted apart, and who has missed an average has",
@@ -404,6 +425,9 @@ mod tests {
             ("--policy fda:linear --columns 9", "--policy fda:sketch --columns 9 --confidence 0.99"),
             ("--policy local --outer-optimiser diloco", "--policy fda:linear --outer-optimiser diloco"),
             ("--outer-rate .5", "--outer-optimiser fedavgm --outer-rate .5 --outer-momentum 0"),
+            ("--policy daso --missed wait", "--policy daso --daso-merge progress"),
+            ("--policy daso --interval 3", "--policy daso --daso-skip 2 --rejoin heal"),
+            ("--daso-epoch 9", "--inner dp-kfac --outer daso --sites 4 --daso-epoch 9"),
             ("--policy gossip:choco --missed wait", "--policy gossip:choco --interval 3"),
             ("--policy gossip:ada --average-factors", "--policy gossip:ada --preconditioner ekfac"),
             ("--topology torus", "--policy gossip:dpsgd --topology torus"),

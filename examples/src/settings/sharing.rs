@@ -109,17 +109,21 @@ impl FromStr for Inner {
 pub enum Outer {
     /// All average their weights every so many iterations.
     Periodic(u64),
+    /// Sites exchange models while they train on, one member of each at a time.
+    Daso,
 }
 
 impl FromStr for Outer {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text == "daso" {
+            return Ok(Self::Daso);
+        }
         let interval = text.strip_prefix("periodic:").and_then(|interval| interval.parse().ok());
-        interval
-            .filter(|interval| *interval > 0)
-            .map(Self::Periodic)
-            .ok_or_else(|| format!("{text:?} is no way for sites to stay together; use periodic:N with N iterations"))
+        interval.filter(|interval| *interval > 0).map(Self::Periodic).ok_or_else(|| {
+            format!("{text:?} is no way for sites to stay together; use periodic:N with N iterations, or daso")
+        })
     }
 }
 
@@ -132,8 +136,9 @@ pub struct SharingSettings {
     #[arg(long, value_name = "PLACEMENT")]
     pub inner: Option<Inner>,
     /// With --inner: how sites, each of which shares its steps, stay together: periodic:N averages weights every N
-    /// iterations. Without this, all nodes are one site. No --outer-optimiser: averages are taken as models
-    #[arg(long, value_name = "periodic:N", requires = "inner")]
+    /// iterations; daso exchanges models while they train on, one member of each site at a time (see --daso-epoch and so
+    /// on). Without this, all nodes are one site. No --outer-optimiser: averages are taken as models
+    #[arg(long, value_name = "periodic:N|daso", requires = "inner")]
     pub outer: Option<Outer>,
     /// With --outer: into how many sites the nodes are divided, neighbours together
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
@@ -144,9 +149,8 @@ impl SharingSettings {
     /// The nodes that share steps with `node`, if steps are shared.
     pub fn site(&self, node: NodeId, nodes: u32) -> Option<Vec<NodeId>> {
         self.inner?;
-        let sites = if self.outer.is_some() { self.sites } else { 1 };
-        let of = |node: u32| u64::from(node) * u64::from(sites) / u64::from(nodes);
-        Some((0..nodes).filter(|&other| of(other) == of(node.0)).map(NodeId).collect())
+        let count = if self.outer.is_some() { self.sites } else { 1 };
+        sites(nodes, count).into_iter().find(|site| site.contains(&node))
     }
 
     /// Whether the settings fit each other.
@@ -161,6 +165,16 @@ impl SharingSettings {
     }
 }
 
+/// So many nodes in so many sites, neighbours together.
+pub(super) fn sites(nodes: u32, count: u32) -> Vec<Vec<NodeId>> {
+    let mut sites = vec![Vec::new(); count as usize];
+    for node in 0..nodes {
+        let site = u64::from(node) * u64::from(count) / u64::from(nodes);
+        sites[usize::try_from(site).expect("there are so many")].push(NodeId(node));
+    }
+    sites
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +186,7 @@ mod tests {
         }
         assert!("kaisa:2".parse::<Inner>().is_err_and(|error| error.contains("from 0 to 1")));
         assert!("periodic:0".parse::<Outer>().is_err());
+        assert_eq!("daso".parse::<Outer>(), Ok(Outer::Daso));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod compressors;
 mod dynamic;
 mod gossip;
+mod hierarchical;
 mod neighbours;
 mod outer;
 mod push;

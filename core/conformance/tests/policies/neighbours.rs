@@ -63,7 +63,7 @@ impl Hall {
             hall.members.push(Member { policy, model: model.clone(), iteration: 0, paused: false, away: false });
         }
         for node in 0..models.len() {
-            hall.tell(node, PolicyInput::Began);
+            hall.tell(node, PolicyInput::Began { iterations: u64::MAX });
         }
         hall
     }

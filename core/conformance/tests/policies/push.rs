@@ -299,7 +299,7 @@ impl Hall {
             hall.members.push(Member { policy, model, iteration: 0, paused: false, away: false });
         }
         for node in 0..hall.members.len() {
-            hall.tell(node, PolicyInput::Began);
+            hall.tell(node, PolicyInput::Began { iterations: u64::MAX });
         }
         hall
     }
@@ -444,7 +444,7 @@ fn whoever_begins_anew_is_given_nothing_twice() {
     hall.members[2].policy = hall.policy(2);
     hall.now += kronfleet_core::time::Duration::from_secs(1);
     hall.mail.clear();
-    hall.tell(2, PolicyInput::Began);
+    hall.tell(2, PolicyInput::Began { iterations: u64::MAX });
     (6..60).for_each(|iteration| hall.run(iteration));
     let weight = hall.weight();
     // What was under way to its former self is lost too, which is at most what others had.
