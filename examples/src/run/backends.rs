@@ -58,6 +58,9 @@ impl Backends {
             let known = opened.iter().find(|(known, _)| *known == kind).map(|(_, known)| known.clone());
             opened.push((kind, known.map_or_else(|| Opened::open(kind, task), Ok)?));
         }
+        if task.tf32 && !task.backend.contains(&BackendKind::Cuda) {
+            bail!("--tf32 is an option of the CUDA backend, but no node computes on it: add --backend cuda");
+        }
         if task.half && !task.backend.contains(&BackendKind::Wgpu) {
             bail!("--half is an option of the wgpu backend, but no node computes on it: add --backend wgpu");
         }
@@ -75,7 +78,8 @@ impl Backends {
         let kind = task.backend[node as usize % task.backend.len()];
         let lose_device = task.lose_device.filter(|_| kind == BackendKind::Wgpu);
         let half = task.half && kind == BackendKind::Wgpu;
-        Self::open(&TaskSettings { backend: vec![kind], lose_device, half, ..task.clone() })
+        let tf32 = task.tf32 && kind == BackendKind::Cuda;
+        Self::open(&TaskSettings { backend: vec![kind], lose_device, half, tf32, ..task.clone() })
     }
 
     /// What a node trains with.
@@ -131,7 +135,7 @@ impl Opened {
             BackendKind::Nalgebra => Self::Nalgebra,
             BackendKind::Minimal => Self::Minimal,
             BackendKind::Wgpu => wgpu(task)?,
-            BackendKind::Cuda => cuda()?,
+            BackendKind::Cuda => cuda(task)?,
         })
     }
 
@@ -179,15 +183,15 @@ fn wgpu(_: &TaskSettings) -> Result<Opened> {
 }
 
 #[cfg(feature = "cuda")]
-fn cuda() -> Result<Opened> {
-    let options = kronfleet_cuda::Options::default();
+fn cuda(task: &TaskSettings) -> Result<Opened> {
+    let options = kronfleet_cuda::Options { tensor_float: task.tf32, ..kronfleet_cuda::Options::default() };
     // Made to see that it can be, before anything else is.
     kronfleet_cuda::Cuda::new(&options).context(NO_CUDA)?;
     Ok(Opened::Cuda(options))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda() -> Result<Opened> {
+fn cuda(_: &TaskSettings) -> Result<Opened> {
     bail!("--backend cuda: this program was built without CUDA; build it again with --features kronfleet-examples/cuda")
 }
 

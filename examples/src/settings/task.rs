@@ -88,6 +88,9 @@ pub struct TaskSettings {
     /// in single precision. An adapter that has none refuses
     #[arg(long)]
     pub half: bool,
+    /// Let --backend cuda round the operands of products to TF32, 11 bits, which tensor cores multiply faster
+    #[arg(long)]
+    pub tf32: bool,
     /// Give the device of --backend wgpu up before a node on it goes beyond so many iterations, to see that training goes
     /// on without it
     #[arg(long, value_name = "ITERATIONS")]

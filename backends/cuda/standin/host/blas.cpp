@@ -8,9 +8,12 @@
 namespace {
 
 constexpr int SUCCESS = 0, NOT_INITIALIZED = 1, INVALID_VALUE = 7;
+constexpr int TF32_TENSOR_OP_MATH = 3;
 
 struct Handle {
     void* stream = nullptr;
+    // Whether operands of products may be rounded; then they are.
+    bool tensor_float = false;
 };
 
 CBLAS_TRANSPOSE transposition(int operation) {
@@ -37,7 +40,8 @@ int cublasSetStream_v2(void* handle, void* stream) {
     return SUCCESS;
 }
 
-int cublasSetMathMode(void*, int) {
+int cublasSetMathMode(void* handle, int mode) {
+    static_cast<Handle*>(handle)->tensor_float = mode == TF32_TENSOR_OP_MATH;
     return SUCCESS;
 }
 
@@ -53,10 +57,15 @@ int cublasSgemm_v2(void* handle, int transa, int transb, int m, int n, int k, co
     if (standin_current_mutant() == MUTANT_LEADING_DIMENSION) {
         ldc++;
     }
+    bool tensor_float = static_cast<Handle*>(handle)->tensor_float;
     standin_enqueue(static_cast<Handle*>(handle)->stream, [=, alpha = *alpha, beta = *beta] {
         Matrix first(a, a_rows, transa == 0 ? k : m, lda), second(b, b_rows, transb == 0 ? n : k, ldb), target(c, m, n, ldc);
         first.load();
         second.load();
+        if (tensor_float) {
+            first.round_to_tensor_float();
+            second.round_to_tensor_float();
+        }
         if (beta != 0.0f) {
             target.load();
         }
@@ -79,9 +88,13 @@ int cublasSsyrk_v2(void* handle, int uplo, int trans, int n, int k, const float*
     if (standin_current_mutant() == MUTANT_UPPER_FOR_LOWER) {
         uplo = 1 - uplo;
     }
+    bool tensor_float = static_cast<Handle*>(handle)->tensor_float;
     standin_enqueue(static_cast<Handle*>(handle)->stream, [=, alpha = *alpha, beta = *beta] {
         Matrix first(a, a_rows, trans == 0 ? k : n, lda), target(c, n, n, ldc, uplo == 0 ? Part::Lower : Part::Upper);
         first.load();
+        if (tensor_float) {
+            first.round_to_tensor_float();
+        }
         if (beta != 0.0f) {
             target.load();
         }

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <vector>
 
 enum class Part { Whole, Lower, Upper };
@@ -47,6 +49,18 @@ struct Matrix {
                 if (within(row, column)) {
                     target[far(row, column)] = near(row, column);
                 }
+            }
+        }
+    }
+
+    // To TF32: 10 bits of mantissa, the nearest, as operands of tensor cores. NaN and infinity stay.
+    void round_to_tensor_float() {
+        for (float& value : content) {
+            uint32_t bits;
+            std::memcpy(&bits, &value, sizeof bits);
+            if ((bits & 0x7f800000u) != 0x7f800000u) {
+                bits = (bits + 0xfffu + ((bits >> 13) & 1u)) & ~0x1fffu;
+                std::memcpy(&value, &bits, sizeof bits);
             }
         }
     }

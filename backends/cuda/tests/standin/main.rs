@@ -4,6 +4,7 @@
 //! names of tests to run. Where `KRONFLEET_CUDA=device` is set, CUDA's own libraries are used, on a GPU.
 
 mod batches;
+mod precision;
 mod step;
 
 use kronfleet_conformance::backend::laws;
@@ -19,10 +20,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// A backend that keeps its kernels in the folder of the tests.
+/// The folder of the tests' kernels.
+fn kernels() -> Option<std::path::PathBuf> {
+    Some(std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cuda-kernels"))
+}
+
+/// A backend that keeps its kernels there.
 fn backend() -> Cuda {
-    let cache = Some(std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cuda-kernels"));
-    Cuda::new(&Options { cache, ..Options::default() }).expect("the stand-in is a device")
+    Cuda::new(&Options { cache: kernels(), ..Options::default() }).expect("the stand-in is a device")
 }
 
 /// Every deliberate mistake breaks a law.
@@ -181,6 +186,7 @@ fn main() -> ExitCode {
     tests.push(("step::repeats".to_owned(), Box::new(|| step::repeats(&backend))));
     tests.push(("step::asks_little".to_owned(), Box::new(|| step::asks_little(&backend))));
     tests.push(("batches::multiply_back".to_owned(), Box::new(|| batches::multiply_back(&backend))));
+    tests.push(("precision::tensor_floats_are_asked_for".to_owned(), Box::new(precision::tensor_floats_are_asked_for)));
     tests.push(("sums::long_ones_match".to_owned(), Box::new(long_sums_match)));
     tests.push(("threads::may_change".to_owned(), Box::new(threads_may_change)));
     tests.push(("cache::damaged_kernels_are_compiled_again".to_owned(), Box::new(damaged_kernels_are_compiled_again)));
