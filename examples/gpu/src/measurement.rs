@@ -84,8 +84,10 @@ pub(crate) struct Step {
     pub(crate) seconds: f64,
     /// Operations that the algorithm asks for per step.
     pub(crate) flops: f64,
-    /// Launches, waits of the host and transfers of a step without refresh.
-    pub(crate) asks: [u64; 3],
+    /// Launches, waits of the host, transfers and bytes transferred of a step without refresh.
+    pub(crate) asks: [u64; 4],
+    /// What a refresh of all inverses adds to that, where a period has one.
+    pub(crate) refresh: Option<[u64; 4]>,
 }
 
 /// Everything measured on a device, or why not.
@@ -153,8 +155,7 @@ where
         },
     );
     let best = products.iter().flatten().map(Rate::rate).fold(0.0, f64::max);
-    let loads = if loads.is_empty() { fitting(effort, best) } else { loads.to_vec() };
-    let steps = steps(&make, effort, &loads);
+    let steps = if loads.is_empty() { fitting_steps(&make, effort, best) } else { steps(&make, effort, loads) };
     Figures { products, factors, inverses, steps, ..Figures::default() }
 }
 
@@ -176,20 +177,27 @@ fn cube(n: usize) -> f64 {
     2.0 * (n as f64).powi(3)
 }
 
-/// What steps are measured of where products come to this rate at best: batches are halved until a step is expected to take as
-/// long as it may.
-fn fitting(effort: &Effort, rate: f64) -> Vec<Load> {
-    let fit = |&(name, batch): &Load| {
-        let curvature = curvature(effort.period);
+/// Measures steps of ever larger networks where products come to this rate at best: batches are halved until a step is expected
+/// to take no longer than it may, by the rate of the network before.
+fn fitting_steps<B, E>(make: &dyn Fn() -> Result<B, E>, effort: &Effort, mut rate: f64) -> Vec<Result<Step>>
+where
+    B: Backend<Scalar = f32, Verdict: Send, Download: Send> + Send,
+    E: Into<Error>,
+{
+    let curvature = curvature(effort.period);
+    let mut measured = Vec::new();
+    for &(name, batch) in effort.steps {
         let blocks = blocks(name, curvature);
-        let fits = |batch: usize| {
-            let flops = blocks.as_ref().map_or(0.0, |blocks| algorithm_flops(blocks, batch, Some(curvature)));
-            batch == 1 || flops / rate <= effort.patience / 10.0
+        let fits = |batch: &usize| {
+            let flops = blocks.as_ref().map_or(0.0, |blocks| algorithm_flops(blocks, *batch, Some(curvature)));
+            *batch <= 1 || flops / rate <= effort.patience / 10.0
         };
-        let halved = std::iter::successors(Some(batch), |batch| Some(batch / 2)).find(|&batch| fits(batch));
-        (name, halved.unwrap_or(1))
-    };
-    effort.steps.iter().map(fit).collect()
+        let batch = std::iter::successors(Some(batch), |batch| Some(batch / 2)).find(fits).unwrap_or(1);
+        let now = steps(make, effort, &[(name, batch)]);
+        rate = now.iter().flatten().map(|step| step.flops / step.seconds).fold(rate, f64::min);
+        measured.extend(now);
+    }
+    measured
 }
 
 /// What a network's curvature consists of.
@@ -324,18 +332,25 @@ where
     // Up to the first step after a refresh.
     trainer.step()?;
     trainer.step()?;
-    let count = |counters: &Counters| [counters.launches, counters.host_waits, counters.transfers];
+    let count = |counters: &Counters| {
+        let Counters { launches, host_waits, transfers, uploaded, downloaded, .. } = *counters;
+        [launches, host_waits, transfers, 4 * (uploaded + downloaded)]
+    };
     let before = count(trainer.parts().0.counters());
     trainer.step()?;
     let after = count(trainer.parts().0.counters());
-    let asks = [0, 1, 2].map(|index| after[index] - before[index]);
+    let asks = [0, 1, 2, 3].map(|index| after[index] - before[index]);
     trainer.settle()?;
+    let settled = count(trainer.parts().0.counters());
     let started = Instant::now();
     for _ in 0..period {
         trainer.step()?;
     }
     trainer.settle()?;
     let seconds = started.elapsed().as_secs_f64() / period as f64;
+    let end = count(trainer.parts().0.counters());
+    let more = |index: usize| (end[index] - settled[index]).saturating_sub(period * asks[index]);
+    let refresh = (period >= curvature.inverse_every).then(|| [0, 1, 2, 3].map(more));
     let flops = algorithm_flops(trainer.parts().1.blocks(), batch, workload.curvature);
-    Ok(Step { load, seconds, flops, asks })
+    Ok(Step { load, seconds, flops, asks, refresh })
 }

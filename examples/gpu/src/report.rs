@@ -104,15 +104,20 @@ fn figures(text: &mut String, own: &Figures, cpu: &Figures, peak: Option<Peak>) 
     }
     if !own.overrides.is_empty() {
         text.push_str(
-            "\n| overrides of provided methods, LeNet-5 | ms | launches | waits | transfers |\n|---|---:|---:|---:|---:|\n",
+            "\n| overrides of provided methods, LeNet-5 | ms | launches | waits | transfers | KB | launches, waits, transfers, KB of a refresh |\n|---|---:|---:|---:|---:|---:|---|\n",
         );
     }
     for (what, step) in &own.overrides {
         let _ = match step {
-            Ok(Step { seconds, asks: [launches, waits, transfers], .. }) => {
-                writeln!(text, "| {what} | {:.2} | {launches} | {waits} | {transfers} |", 1e3 * seconds)
+            Ok(Step { seconds, asks: [launches, waits, transfers, bytes], refresh, .. }) => {
+                let (ms, kilobytes) = (1e3 * seconds, |bytes: u64| bytes as f64 / 1e3);
+                let more = |[launches, waits, transfers, bytes]: [u64; 4]| {
+                    format!("{launches}, {waits}, {transfers}, {:.1}", kilobytes(bytes))
+                };
+                let (refresh, bytes) = (refresh.map_or("–".to_owned(), more), kilobytes(*bytes));
+                writeln!(text, "| {what} | {ms:.2} | {launches} | {waits} | {transfers} | {bytes:.1} | {refresh} |")
             }
-            Err(error) => writeln!(text, "| {what}: {error} | – | – | – | – |"),
+            Err(error) => writeln!(text, "| {what}: {error} | – | – | – | – | – | – |"),
         };
     }
     text.push_str(
@@ -137,7 +142,7 @@ fn rate(text: &mut String, own: &Result<Rate>, cpu: &Result<Rate>, ceiling: f64)
 fn step(text: &mut String, (own, how): (&Result<Step>, &str), cpu: Option<&Step>, ceiling: f64) {
     let cpu = cpu.map_or("–".to_owned(), |cpu| format!("{:.2}", 1e3 * cpu.seconds));
     let _ = match own {
-        Ok(Step { load: (name, batch), seconds, flops, asks: [launches, waits, transfers] }) => {
+        Ok(Step { load: (name, batch), seconds, flops, asks: [launches, waits, transfers, _], .. }) => {
             let (ms, share) = (1e3 * seconds, 100.0 * flops / seconds / ceiling);
             writeln!(
                 text,
