@@ -10,7 +10,7 @@
 //!
 //! # For implementers
 //! Implement [`Transport`], add one line to `tests/conformance.rs`, and the suite of
-//! `kronfleet-conformance` says what is missing.
+//! `kronfleet-conformance` says what is missing; `docs/transport.md` walks through it.
 
 use crate::error::{Error, ErrorKind};
 use crate::time::Instant;

@@ -18,6 +18,11 @@
 #[doc = include_str!("../../../docs/backend.md")]
 pub struct Page;
 
+/// The code of the page on transports.
+#[cfg(all(doctest, feature = "laws"))]
+#[doc = include_str!("../../../docs/transport.md")]
+pub struct TransportPage;
+
 #[cfg(feature = "laws")]
 pub mod backend;
 #[cfg(feature = "laws")]

@@ -74,6 +74,8 @@ pub(crate) struct Connection {
     pub(crate) queued: bool,
     /// It waits among those that have something to write.
     pub(crate) unflushed: bool,
+    /// The system may still owe the other end an acknowledgement of what was read.
+    unacknowledged: bool,
     /// Writing has failed; what the other end still said is read first.
     broken: Option<Closure>,
     /// It is to be closed once what it has received is delivered.
@@ -109,6 +111,7 @@ impl Connection {
             readable: true,
             queued: false,
             unflushed: false,
+            unacknowledged: false,
             broken: None,
             over: None,
         }
@@ -194,6 +197,7 @@ impl Connection {
                 Ok(Received::Bytes(count)) => {
                     self.input.filled(count);
                     (self.heard, self.asked, came) = (now, false, true);
+                    self.unacknowledged = true;
                     // Enough for now: frames are handed out before more is read.
                     break;
                 }
@@ -206,6 +210,18 @@ impl Connection {
             }
         }
         came
+    }
+
+    /// Has the system acknowledge what was read. It would wait up to 40 ms for something to send with it, and the other end,
+    /// where its window is full, for the acknowledgement.
+    pub(crate) fn acknowledge(&mut self) {
+        if std::mem::take(&mut self.unacknowledged) {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            {
+                // A system that does not do so costs time and nothing else.
+                let _ = socket2::SockRef::from(&self.socket).set_tcp_quickack(true);
+            }
+        }
     }
 
     /// Ends the connection in such a way that what was written still arrives, if it can.

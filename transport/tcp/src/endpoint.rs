@@ -397,6 +397,10 @@ impl Transport for TcpEndpoint {
                 // Whoever is awaited may be waiting for this very core.
                 std::thread::yield_now();
             }
+            if !glance {
+                // Before it sleeps: whoever it waits for may be waiting for this.
+                self.connections.iter_mut().flatten().for_each(|connection| connection.acknowledge());
+            }
             self.watch(until)?;
             watched += 1;
             if !glance {

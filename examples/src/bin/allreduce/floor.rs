@@ -1,6 +1,8 @@
-//! What a loopback connection carries when both ends send and receive at once.
+//! What a loopback connection carries when both ends send and receive at once, each on the core that a member of the
+//! all-reduce has.
 
 use crate::measurement::repetitions;
+use crate::place::bind_to_core_of;
 use anyhow::Result;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +19,8 @@ pub(crate) fn loopback(bytes: usize) -> Result<Vec<f64>> {
     let (other, _) = listener.accept()?;
     let start = Barrier::new(2);
     let times = repetitions(bytes) + 2;
-    let end = |mut socket: TcpStream| -> Result<Vec<f64>> {
+    let end = &|mut socket: TcpStream, node: u32| -> Result<Vec<f64>> {
+        bind_to_core_of(node, 2)?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let (source, mut target) = (vec![1; PORTION], vec![0; PORTION]);
@@ -31,9 +34,14 @@ pub(crate) fn loopback(bytes: usize) -> Result<Vec<f64>> {
         Ok(seconds.split_off(2))
     };
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| end(other));
-        let here = end(one)?;
-        let there = thread.join().expect("sockets do not panic")?;
+        // On threads of their own: this one is bound to no core afterwards.
+        let ends = [one, other].into_iter().zip(0..).map(|(socket, node)| scope.spawn(move || end(socket, node)));
+        let threads: Vec<_> = ends.collect();
+        let mut seconds = Vec::new();
+        for thread in threads {
+            seconds.push(thread.join().expect("sockets do not panic")?);
+        }
+        let [here, there] = <[Vec<f64>; 2]>::try_from(seconds).expect("two ends");
         Ok(here.into_iter().zip(there).map(|(here, there)| here.max(there)).collect())
     })
 }

@@ -57,22 +57,30 @@ pub(crate) struct End {
 /// The run that all fleets of this program belong to; their sessions differ.
 pub(crate) const RUN: RunId = RunId(1);
 
+/// Binds this thread to the core of one of so many nodes, if there are as many cores.
+pub(crate) fn bind_to_core_of(node: u32, nodes: u32) -> Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+    if allowed.count() >= nodes
+        && let Some(core) = cores.nth(node as usize)
+    {
+        let mut own = CpuSet::new();
+        own.set(core);
+        sched_setaffinity(None, &own).with_context(|| format!("n{node} cannot be bound to core {core}"))?;
+    }
+    Ok(())
+}
+
 impl Place {
     /// Binds this process to a core of its own, if there are as many as processes: `mpirun` does so with those that it is
     /// compared with, and the system may leave two that yield to each other on one core.
     pub(crate) fn bind(&self) -> Result<()> {
-        let allowed = sched_getaffinity(None)?;
-        let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
         // MPI's processes are bound by their launcher.
-        if allowed.count() >= self.nodes
-            && matches!(self.transport, Medium::Shm | Medium::Tcp)
-            && let Some(core) = cores.nth(self.node as usize)
-        {
-            let mut own = CpuSet::new();
-            own.set(core);
-            sched_setaffinity(None, &own).context("this process cannot be bound to a core")?;
+        if matches!(self.transport, Medium::Shm | Medium::Tcp) {
+            bind_to_core_of(self.node, self.nodes)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// This process's end, and where it listens if others have to know.
