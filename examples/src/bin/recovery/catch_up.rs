@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use kronfleet_core::cluster::{Incarnation, Occurrence, Record};
 use kronfleet_core::transport::NodeId;
 use kronfleet_examples::run::events::{Entry, clock};
-use kronfleet_examples::trial::{Network, Observed};
+use kronfleet_examples::trial::{Network, Observed, loss_of};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -40,7 +40,8 @@ pub(crate) fn measure(network: &Network, budget: Duration) -> Result<Line> {
     let victim = &nodes[VICTIM as usize];
     let together = victim.commit(&[0, 1, 2], 0)?;
     victim.signal(VICTIM, Signal::KILL)?;
-    nodes[0].commit(&[0, 1], together)?;
+    // It may be back before the others have come to another average without it.
+    nodes[0].wait("its loss", together, loss_of(VICTIM))?;
     let again = |record: &Record| record.incarnation > Incarnation(1) && record.node == NodeId(VICTIM);
     let wait = |what, wanted: fn(&Occurrence) -> bool| {
         victim.wait(what, together, move |record| again(record) && wanted(&record.what))
