@@ -13,7 +13,6 @@
 //! | [`kaisa`](Placement::kaisa) | averaged everywhere | the owner | a share of the members |
 //! | [`owner_reduce`](Placement::owner_reduce) | averaged at the owner | the owner | the owner |
 //! | [`dp_kfac`](Placement::dp_kfac) | of the owner's batch alone | the owner | the owner |
-//!
 //! | [`of_gradient`](Placement::of_gradient) | of the mean gradient, by the owner | the owner | a share of the members |
 //!
 //! Gradients are averaged everywhere in each of them. The last one is for methods that look at nothing else

@@ -365,8 +365,8 @@ impl<S: Scalar> Process for Node<S> {
     }
 
     fn patience(&self) -> Duration {
-        // The others have gone on without this node by then.
-        self.links.budget.down()
+        // The detector's shortest: all peers may seem to be down by then, and the others have gone on without this node.
+        6 * self.links.budget.heartbeat()
     }
 
     fn poll(&mut self, now: Instant, max_frame: usize) -> Option<(NodeId, usize)> {

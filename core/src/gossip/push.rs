@@ -61,11 +61,12 @@ impl<S: Scalar> Edge<S> {
 /// Every node has a mass `(x, w)`, at first its model and 1, and its model is `z = x/w`. It gives parts of its mass away,
 /// and takes what others give: whoever gives need not be given by the same node, and columns of the mixing matrix add up
 /// to 1, rows need not. What is given to a receiver is `a·γ·w·(ẑ; 1)` with `a = 1/(1 + receivers)` and the copy `ẑ` that
-/// the receiver has by compressed differences; with nothing lost in compression and `γ = 1` it is `a·(x; w)`.
+/// the receiver has by compressed differences; with nothing lost in compression and `γ = 1` it is `a·(x; w)`. Of a weight
+/// below a half the part given shrinks with it.
 ///
 /// - `Σx` and `Σw` over nodes and what is under way stay as they are, whatever is lost: both ends of a direction keep the
 ///   sum of all that went along it, and a [`whole`](Self::whole) message brings the difference.
-/// - Memory is four times the model in double precision, and twice 12 bytes (`f32`) for each value and direction.
+/// - Memory for each value: 8 bytes and the model's own, and for each way 8 bytes and the model's own at either end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Push<S> {
     step: f64,
@@ -115,13 +116,17 @@ impl<S: Scalar> Push<S> {
 
     /// Training has made this of the last [`model`](Self::model): `x += z − z_last`.
     ///
+    /// That moves the model by `1/w` of the step. Who has given for long and was given nothing has a small `w`; below a half
+    /// the step counts in proportion, so that no step is more than doubled.
+    ///
     /// # Panics
     /// If it does not have the expected length.
     #[track_caller]
     pub fn learn(&mut self, model: &[S]) {
         assert_eq!(model.len(), self.model.len(), "values of a model that is pushed");
+        let counts = (self.mass.weight / LEAST).min(1.0);
         for ((x, new), old) in self.mass.values.iter_mut().zip(model).zip(&mut self.model) {
-            *x += new.wide() - old.wide();
+            *x += counts * (new.wide() - old.wide());
             *old = *new;
         }
     }
@@ -146,8 +151,9 @@ impl<S: Scalar> Push<S> {
     ) -> Result<Vec<(NodeId, Vec<u8>)>, CompressError> {
         let len = self.model.len();
         let share = 1.0 / (1 + to.len()) as f64;
-        let given = self.step * self.mass.weight;
         let weight = self.mass.weight;
+        // Nobody gives until nothing is left.
+        let given = self.step * weight * (weight / LEAST).min(1.0);
         let z: Vec<S> = self.mass.values.iter().map(|x| S::of(x / weight)).collect();
         let mut messages = Vec::with_capacity(to.len());
         let mut copies = Vec::with_capacity(to.len());
@@ -244,6 +250,9 @@ impl<S: Scalar> Push<S> {
         let mut numbers = numbers.iter().map(|bytes| f64::from_le_bytes(*bytes));
         let weight = numbers.next().unwrap_or_default();
         let sum = Mass { values: numbers.collect(), weight };
+        if !(weight >= 0.0 && weight.is_finite()) {
+            return Err(CompressError::Field("what was given"));
+        }
         if let Some(index) = sum.values.iter().position(|value| !value.is_finite()) {
             return Err(CompressError::NotFinite { index, value: sum.values[index] });
         }
@@ -292,6 +301,9 @@ impl<S: Scalar> Push<S> {
         (mass.values.len() == len).then_some(Self { step, mass, model, outgoing, incoming })
     }
 }
+
+/// The weight below which less is given and learnt.
+const LEAST: f64 = 0.5;
 
 /// Bytes of a message before what is compressed.
 pub(crate) const HEAD: usize = 16;

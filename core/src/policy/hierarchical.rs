@@ -190,9 +190,11 @@ impl Hierarchical {
         usize::try_from(exchange % site.len().max(1) as u64).expect("there are so many")
     }
 
-    /// Whether it is this node's turn.
+    /// Whether it is this node's turn, or it comes next of the members that are left: as whoever sends to the site reckons.
     fn is_turn(&self, begun: u64) -> bool {
-        self.members.get(self.turn(begun, &self.members)) == Some(&self.node)
+        let site = &self.options.sites[self.own];
+        let (before, after) = site.split_at(self.turn(begun, site));
+        after.iter().chain(before).find(|node| self.members.contains(node)) == Some(&self.node)
     }
 
     fn step(&mut self, iteration: u64, loss: f64) {
@@ -344,8 +346,14 @@ impl Hierarchical {
         let of_site = certificate.members.iter().map(|member| member.node).filter(|node| own.contains(node));
         self.members = if with_others { of_site.collect() } else { vec![self.node] };
         let cycle = self.options.cycle;
-        if let [ended, loss, skip, wait, best, bad] = core::mem::take(&mut self.averaged)[..] {
-            self.cycle = Cycle::of([skip, wait, best, bad]);
+        if let [ended, loss, known, skip, wait, best, bad] = core::mem::take(&mut self.averaged)[..] {
+            if known > 0.0 {
+                self.cycle = Cycle::of([skip, wait, best, bad].map(|number| number / known));
+            }
+            if ended >= 0.5 {
+                // Another round may follow at the same iteration, and is not to count the epoch again.
+                self.losses = (0.0, 0);
+            }
             let furthest = certificate.members.iter().map(|member| member.iteration).max().unwrap_or(0);
             if ended >= 0.5 && furthest > cycle.warm_up.saturating_mul(cycle.epoch) {
                 self.cycle.conclude(loss / ended, &cycle);
@@ -418,8 +426,10 @@ impl AveragingPolicy for Hierarchical {
     fn numbers(&self) -> Vec<f64> {
         let ends = self.iteration.is_multiple_of(self.options.cycle.epoch) && self.losses.1 > 0;
         let loss = if ends { self.losses.0 / self.losses.1 as f64 } else { 0.0 };
-        let [skip, wait, best, bad] = self.cycle.numbers();
-        vec![f64::from(u8::from(ends)), loss, skip, wait, best, bad]
+        // Whoever knows no loss yet, having begun anew, has nothing to say of the schedule.
+        let known = f64::from(u8::from(self.cycle.best > 0.0));
+        let [skip, wait, best, bad] = self.cycle.numbers().map(|number| known * number);
+        vec![f64::from(u8::from(ends)), loss, known, skip, wait, best, bad]
     }
 
     fn save(&self) -> Vec<u64> {

@@ -124,7 +124,7 @@ fn a_stopped_process_is_ended_by_its_successor_through_shared_memory() {
     let mut says = String::new();
     early.complaints.read_to_string(&mut says).expect("text");
     let pid = former.child.id();
-    assert!(says.contains(&format!("is process {pid}, which lives: end it first (kill {pid})")), "{says}");
+    assert!(says.contains(&format!("is process {pid}, which lives: end it first (kill -9 {pid})")), "{says}");
     let before = wait("a commit of all", before.max(events::clock()), &commit_of(&[0, 1, 2]));
 
     kill_process(Pid::from_child(&former.child), Signal::STOP).expect("ours");

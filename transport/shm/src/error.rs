@@ -55,7 +55,7 @@ pub enum OpenError {
     },
     /// The node is there already, in a process that lives, and, where [`fence_after`](crate::Options::fence_after) is set,
     /// has looked for frames since.
-    #[error("{node} of {path} is process {pid}, which lives: end it first (kill {pid}), or be another node", pid = process.pid)]
+    #[error("{node} of {path} is process {pid}, which lives: end it first (kill -9 {pid}), or be another node", pid = process.pid)]
     Taken {
         /// Where it is.
         path: PathBuf,

@@ -230,7 +230,9 @@ impl Segment {
                     } else {
                         unlock(&segment.file);
                         if !segment.stands_still(node, sign, patience) {
-                            return Err(taken());
+                            // Another successor may have been faster.
+                            let process = segment.slot(node.0).process();
+                            return Err(OpenError::Taken { path, node, process });
                         }
                         still = Some(sign);
                     }

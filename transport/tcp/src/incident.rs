@@ -27,6 +27,8 @@ pub enum Closure {
     Ended,
     /// The other end has left the run.
     Left,
+    /// Another machine's address, while there are no certificates.
+    Exposed,
     /// Nothing was heard for this long.
     Silent(Duration),
     /// The ends did not come to terms within this time.
@@ -53,6 +55,10 @@ impl fmt::Display for Closure {
             Self::System(error) => f.write_str(error),
             Self::Ended => f.write_str("closed by the other end"),
             Self::Left => f.write_str("the node has left"),
+            Self::Exposed => f.write_str(
+                "not dialled: it is not of this machine alone, and there are no certificates; make certificates with \
+                 `kronfleet-tcp certificates`, or allow it with `--insecure`",
+            ),
             Self::Silent(span) => write!(f, "nothing heard for {span:?}"),
             Self::Slow(span) => write!(f, "no terms within {span:?}"),
             Self::Replaced => f.write_str("replaced by a later connection"),
@@ -73,7 +79,9 @@ impl Closure {
             | Self::Refused(Refusal::Crossed)
             | Self::RefusedBy(Refusal::Crossed) => Level::DEBUG,
             Self::System(_) | Self::Ended | Self::Silent(_) | Self::Slow(_) => Level::INFO,
-            Self::Frame(_) | Self::Refused(_) | Self::RefusedBy(_) | Self::Tls(_) | Self::Crowded => Level::WARN,
+            Self::Frame(_) | Self::Refused(_) | Self::RefusedBy(_) | Self::Tls(_) | Self::Exposed | Self::Crowded => {
+                Level::WARN
+            }
         }
     }
 }

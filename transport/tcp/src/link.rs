@@ -61,6 +61,8 @@ pub(crate) struct Seed {
     pub(crate) dialling: bool,
     pub(crate) address: usize,
     pub(crate) backoff: Backoff,
+    /// Attempts, lookups among them, until somebody was met.
+    pub(crate) attempts: u32,
 }
 
 impl Seed {
@@ -74,6 +76,7 @@ impl Seed {
             dialling: false,
             address: 0,
             backoff: Backoff::default(),
+            attempts: 0,
         }
     }
 

@@ -97,7 +97,8 @@ impl Options {
     /// Refuses what would let strangers in or secrets out; [`TcpEndpoint::open`](crate::TcpEndpoint::open) does so itself.
     ///
     /// # Errors
-    /// If the node would talk to other machines without certificates and without [`insecure`](Self::insecure).
+    /// If the node would talk to other machines without certificates and without [`insecure`](Self::insecure). Names are
+    /// not looked up here; what they resolve to is checked before it is dialled.
     pub fn check(&self) -> Result<(), TransportError> {
         if self.insecure || self.identity.is_some() {
             return Ok(());

@@ -72,7 +72,8 @@ impl Terms {
     pub fn judge(&self, role: Role, header: &Header, body: &[u8]) -> Result<Greeting, Rejection> {
         match header.kind {
             Kind::Hello => {}
-            Kind::Refuse => return Ok(Greeting::Refused(Refusal::read(body)?)),
+            // Whoever dials says hello; a stranger who begins with a refusal is not heard.
+            Kind::Refuse if matches!(role, Role::Dialled(_)) => return Ok(Greeting::Refused(Refusal::read(body)?)),
             kind => return Err(FrameError::Kind { found: kind as u8 }.into()),
         }
         let hello = Hello::read(body)?;

@@ -216,6 +216,24 @@ fn compressed_models_meet_in_the_mean_on_graphs_that_change() {
 }
 
 #[test]
+fn whoever_gives_for_ever_and_is_given_nothing_trains_on() {
+    let mut compressor = compressor(0);
+    let mut random = Seed(1).random();
+    let mut node = Push::new(1.0, &[0.0_f64; LEN]);
+    let mut last = 0.0;
+    for exchange in 0..3000 {
+        node.give(&[NodeId(1)], &mut *compressor, &mut random).expect("a finite model");
+        let before = node.model()[0];
+        assert!((before - last).abs() < 1e-9, "{exchange}: giving moves the model from {last} to {before}");
+        node.learn(&[before + 1.0; LEN]);
+        last = node.model()[0];
+        let moved = last - before;
+        assert!((1.0 - 1e-9..2.0 + 1e-9).contains(&moved), "{exchange}: a step of 1 moves the model by {moved}");
+    }
+    assert!(node.mass().weight > 0.0);
+}
+
+#[test]
 fn who_sends_and_who_receives_is_said_alike() {
     let law = |graph: Directed| {
         for phase in 0..graph.phases() {

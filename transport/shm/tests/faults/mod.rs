@@ -155,7 +155,7 @@ fn a_node_that_lives_is_not_replaced() {
     let peer = Remote::start(&folder.options(2, 1));
     peer.stop();
     let error = ShmEndpoint::open(&folder.options(2, 1)).expect_err("it lives, though it is stopped").to_string();
-    assert!(error.contains("n1 of ") && error.contains("which lives: end it first (kill "), "{error}");
+    assert!(error.contains("n1 of ") && error.contains("which lives: end it first (kill -9 "), "{error}");
     peer.go_on();
 }
 
@@ -213,7 +213,7 @@ fn a_process_that_shows_a_sign_of_life_keeps_its_place() {
         std::thread::yield_now();
     }
     let error = refused();
-    assert!(error.contains("n1 of ") && error.contains("which lives: end it first (kill "), "{error}");
+    assert!(error.contains("n1 of ") && error.contains("which lives: end it first (kill -9 "), "{error}");
     // One that goes on before its time is over keeps it, too.
     peer.stop();
     std::thread::scope(|scope| {

@@ -20,6 +20,8 @@ use tracing::Level;
 
 /// How long accepting pauses when the system has no room for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Attempts to reach a seed, some seconds all in all, after which the user is told that nobody is there.
+const UNANSWERED: u32 = 8;
 /// Attempts to reach a node by its own addresses before it is looked for at the seed where it was met.
 const HOPE: u32 = 3;
 
@@ -333,6 +335,11 @@ impl TcpEndpoint {
                 next = next.min(seed.backoff.next);
                 continue;
             }
+            seed.attempts += u32::from(seed.node.is_none() && seed.attempts <= UNANSWERED);
+            if seed.attempts == UNANSWERED {
+                let node = self.options.node;
+                tracing::warn!(%node, seed = %seed.host, "nobody of this run has answered there so far; is it right?");
+            }
             let tried_all = seed.backoff.failures() as usize % (seed.addresses.len() + 1) == seed.addresses.len();
             if seed.addresses.is_empty() || (seed.is_name() && tried_all && seed.backoff.failures() > 0) {
                 seed.resolving = true;
@@ -356,8 +363,7 @@ impl TcpEndpoint {
     fn may_talk_to(&mut self, address: SocketAddr) -> bool {
         let may = self.options.insecure || self.options.identity.is_some() || address.ip().is_loopback();
         if !may {
-            let what = "not of this machine alone, and there are no certificates".to_string();
-            self.note(None, address, Closure::System(what));
+            self.note(None, address, Closure::Exposed);
         }
         may
     }

@@ -63,7 +63,9 @@ impl TcpEndpoint {
         };
         let (peer, hello, version) = match greeting {
             Greeting::Refused(refusal) => {
-                self.heed(header.origin, body);
+                if self.is_named(connection, header.origin) {
+                    self.heed(header.origin, body);
+                }
                 // An address of its own that answers so is dialled again and again for nothing.
                 if refusal == Refusal::Node
                     && let Some(Goal::Seed(seed)) = connection.goal
@@ -76,9 +78,7 @@ impl TcpEndpoint {
             Greeting::Hello { peer, hello, version } => (peer, hello, version),
         };
         connection.peer = Some(peer);
-        let certificate = connection.channel.certificate();
-        let named = certificate.is_some_and(|certificate| tls::names(certificate, self.options.run, peer));
-        if self.options.identity.is_some() && !named {
+        if !self.is_named(connection, peer) {
             return Err(Closure::Refused(Refusal::Certificate));
         }
         let stay = match connection.role {
@@ -105,6 +105,13 @@ impl TcpEndpoint {
         connection.generation = generation;
         self.learn(peer, Entry { incarnation: generation.incarnation, addresses }, Some(peer));
         Ok(())
+    }
+
+    /// Whether the other end's certificate is that of the node it says it is; without certificates, anybody's word counts.
+    fn is_named(&self, connection: &Connection, peer: NodeId) -> bool {
+        let certificate = connection.channel.certificate();
+        self.options.identity.is_none()
+            || certificate.is_some_and(|certificate| tls::names(certificate, self.options.run, peer))
     }
 
     /// Whether a hello of this node's own number is its own.

@@ -127,6 +127,21 @@ fn damaged_frames_are_noticed() {
 }
 
 #[test]
+fn a_stranger_who_begins_with_a_refusal_ends_no_node() {
+    // Stale, and the latest start there can be.
+    let mut body = vec![Refusal::ALL.iter().position(|&refusal| refusal == Refusal::Stale).expect("one of all") as u8];
+    body.extend(u64::MAX.to_le_bytes());
+    assert_eq!(Refusal::newest(&body), Some(Incarnation(u64::MAX)));
+    let mut end = TcpEndpoint::open(Fleet::new(Security::Plain).options(0, &[])).unwrap();
+    let mut stranger = TcpStream::connect(end.address().unwrap()).unwrap();
+    stranger.write_all(&framed(Kind::Refuse, ANYBODY, &body)).unwrap();
+    let closure = incident(&mut end).closure;
+    assert_eq!(closure, Closure::Frame(FrameError::Kind { found: Kind::Refuse as u8 }));
+    let now = end.now();
+    end.recv(now, &mut |event| panic!("{event:?}")).expect("nobody has taken its place");
+}
+
+#[test]
 fn forged_origins_are_refused() {
     let mut bytes = said(&hello());
     let mut forged = vec![0; HEADER];
