@@ -221,6 +221,12 @@ impl ShmEndpoint {
         self.woken.load(Ordering::Acquire) || self.links.iter().any(news)
     }
 
+    /// Shows peers that this process looks for frames.
+    fn beat(&mut self) {
+        self.beats += 1;
+        self.segment.slot(self.node.0).beats().store(self.beats, Ordering::Relaxed);
+    }
+
     /// Looks for news for a while; answers whether there are any.
     fn look(&self) -> bool {
         for spin in 1..=self.spins {
@@ -393,9 +399,8 @@ impl Transport for ShmEndpoint {
     }
 
     fn recv(&mut self, deadline: Instant, sink: &mut dyn FnMut(Event<'_>)) -> Result<bool, TransportError> {
+        self.beat();
         loop {
-            self.beats += 1;
-            self.segment.slot(self.node.0).beats().store(self.beats, Ordering::Relaxed);
             if self.poll(sink) {
                 return Ok(true);
             }
@@ -415,6 +420,8 @@ impl Transport for ShmEndpoint {
             let began = self.now();
             let span = deadline.since(began).min(WATCH);
             self.segment.slot(self.node.0).bell().sleep(span, || self.news());
+            // Not while it spins: peers read words beside this one, and would fetch them anew each time.
+            self.beat();
             let nap = self.news() && self.now().since(began) < NAP;
             self.spins = if nap { self.spins * 2 } else { self.spins / 2 }.clamp(FEWEST_SPINS, MOST_SPINS);
         }
