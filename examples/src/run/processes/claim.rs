@@ -206,9 +206,12 @@ mod tests {
     fn nobody_claims_in_the_middle_of_a_write() {
         let folder = tempfile::tempdir().expect("a writable temporary folder");
         let first = Claim::make(folder.path(), "n1", 1).expect("nobody was there");
-        let path = path(folder.path(), "n1");
+        let path = folder.path().join("n1.claim");
         // What a claim needs first, for whoever opens the file anew.
-        let lock = || flock(File::open(&path)?, FlockOperation::NonBlockingLockExclusive);
+        let lock = || {
+            let file = File::open(&path).expect("the claim has made it");
+            flock(file, FlockOperation::NonBlockingLockExclusive)
+        };
         let locked = first.write(|| Ok(lock()));
         assert_eq!(locked.expect("it is the latest"), Err(Errno::WOULDBLOCK), "not before the write is over");
         assert_eq!(lock(), Ok(()));
