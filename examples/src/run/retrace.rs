@@ -79,7 +79,8 @@ impl Fleet<'_> {
         let display = Display::new(nodes, self.task.iterations, self.output.quiet);
         let replay = "lossy --replay with the same folder";
         let mut watch = Watch::new(story, evaluator, display, Arc::clone(&self.stop), replay)
-            .waiting(self.averaging.min_members.is_some());
+            .waiting(self.averaging.min_members.is_some())
+            .stopping(self.output.stop_at_accuracy);
         let options = NetworkOptions {
             link: LinkOptions { latency: LATENCY, ..LinkOptions::default() },
             // Sockets and segments tell of a death at once.

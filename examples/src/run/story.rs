@@ -64,6 +64,17 @@ pub struct Kept {
     pub failure: Option<String>,
 }
 
+/// What had been exchanged when the averaged model was evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// The iteration at which models were taken.
+    pub iteration: u64,
+    /// Bytes that all nodes had sent.
+    pub bytes: u64,
+    /// Rounds that a node had taken part in, at most.
+    pub rounds: u64,
+}
+
 /// A device that was lost; its node went on without it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceLoss {
@@ -121,6 +132,8 @@ pub struct Story {
     pub trace_hash: Option<String>,
     /// Accuracy of the average of all nodes' models.
     pub averaged: Vec<(u64, f64)>,
+    /// What had been exchanged at each of these evaluations, where anything is.
+    pub traffic: Vec<Traffic>,
     /// Mean accuracy of the nodes' own models.
     pub own_mean: Vec<(u64, f64)>,
     /// The averaged model's accuracy in the run without outages.
@@ -227,6 +240,12 @@ impl Story {
         curve.iter().find(|point| point.1 >= self.target).map(|point| point.0)
     }
 
+    /// What had been exchanged when the averaged model had first reached the target.
+    pub fn traffic_to_target(&self) -> Option<Traffic> {
+        let iteration = self.reached(&self.averaged)?;
+        self.traffic.iter().find(|traffic| traffic.iteration == iteration).copied()
+    }
+
     /// The line for machines.
     pub fn json(&self) -> String {
         let own = self.own();
@@ -237,7 +256,7 @@ impl Story {
             "retracted": retracted,
             "unpreconditioned": unpreconditioned,
         });
-        serde_json::json!({
+        let mut line = serde_json::json!({
             "accuracy": self.accuracy(),
             "accuracy_own_mean": own.map(|own| own.0),
             "accuracy_own_worst": own.map(|own| own.1),
@@ -279,8 +298,11 @@ impl Story {
             "checkpoint_bytes": self.kept.bytes,
             "checkpoint_seconds": self.kept.seconds,
             "failure": self.failure,
-        })
-        .to_string()
+        });
+        let traffic = self.traffic_to_target();
+        line["bytes_to_target"] = traffic.map(|traffic| traffic.bytes).into();
+        line["rounds_to_target"] = traffic.map(|traffic| traffic.rounds).into();
+        line.to_string()
     }
 
     /// The tables shown at the end and in the report.

@@ -3,7 +3,7 @@
 use super::audit::Audit;
 use super::display::Display;
 use super::evaluation::{Evaluator, EvaluatorState, Judge, Model};
-use super::story::{DeviceLoss, Kept, Metric, NodeStory, Story};
+use super::story::{DeviceLoss, Kept, Metric, NodeStory, Story, Traffic};
 use super::witness::Witness;
 use anyhow::{Result, anyhow};
 use kronfleet_conformance::invariants::Checker;
@@ -43,6 +43,8 @@ pub struct Watch<J> {
     finished: Vec<bool>,
     /// Whether nodes wait where too few are left.
     waits: bool,
+    /// The accuracy at which there is nothing more to be seen.
+    stop_at: Option<f64>,
     /// Samples each node has trained on, and its iteration, as last seen.
     samples: Vec<u64>,
     iterations: Vec<u64>,
@@ -70,6 +72,7 @@ impl<J: Judge> Watch<J> {
         Self {
             finished: vec![false; story.nodes.len()],
             waits: false,
+            stop_at: None,
             samples: vec![0; story.nodes.len()],
             iterations: vec![0; story.nodes.len()],
             starts: vec![(Incarnation(1), 0); story.nodes.len()],
@@ -87,6 +90,12 @@ impl<J: Judge> Watch<J> {
     /// The same, of nodes that wait where too few are left, and say so.
     pub fn waiting(mut self, waits: bool) -> Self {
         self.waits = waits;
+        self
+    }
+
+    /// The same, of a run that is over once its averaged model has this accuracy.
+    pub fn stopping(mut self, at: Option<f64>) -> Self {
+        self.stop_at = at;
         self
     }
 
@@ -153,9 +162,12 @@ impl<J: Judge> Watch<J> {
         self.failure.is_some()
     }
 
-    /// Whether there is nothing more to be seen: all nodes are finished, the user wants to stop, or something failed.
+    /// Whether there is nothing more to be seen: all nodes are finished, the accuracy to stop at is reached, the user wants
+    /// to stop, or something failed.
     pub fn is_over(&self) -> bool {
-        self.has_failed() || self.story.interrupted || self.finished.iter().all(|&finished| finished)
+        let last = self.evaluator.averaged.last();
+        let reached = self.stop_at.zip(last).is_some_and(|(at, point)| point.accuracy >= at);
+        self.has_failed() || self.story.interrupted || reached || self.finished.iter().all(|&finished| finished)
     }
 
     /// Tells the user something.
@@ -303,6 +315,9 @@ impl<J: Judge> Watch<J> {
         let Model { parameters, running } = witness.trainer.model().map_err(|error| anyhow!("{node}: {error}"))?;
         if let Some(point) = self.evaluator.take(node.0, iteration, parameters, running)? {
             self.display.accuracy(point.iteration, point.accuracy);
+            let rounds = self.story.nodes.iter().map(|node| node.rounds).max().unwrap_or(0);
+            let bytes = self.story.bytes_sent();
+            self.story.traffic.push(Traffic { iteration: point.iteration, bytes, rounds });
         }
         Ok(())
     }

@@ -88,6 +88,9 @@ impl With for Zeros<'_> {
             if evaluator.wants(iteration) {
                 model.judge(&mut evaluator, iteration)?;
             }
+            if fleet.output.stop_at_accuracy.is_some_and(|at| evaluator.reached(at).is_some()) {
+                break;
+            }
         }
         story.averaged = Story::curve(&evaluator.averaged);
         story.own_mean.clone_from(&story.averaged);

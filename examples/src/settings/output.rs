@@ -26,6 +26,10 @@ pub struct OutputSettings {
     /// The test accuracy whose first reach is reported
     #[arg(long, default_value = "0.85", value_name = "SHARE", value_parser = super::fraction)]
     pub target_accuracy: f64,
+    /// End the run at the first evaluation of the averaged model with this test accuracy, which may be another than the
+    /// target; what happened until then is reported. Of runs on lossy links and `--policy zeros`
+    #[arg(long, value_name = "SHARE", value_parser = super::fraction)]
+    pub stop_at_accuracy: Option<f64>,
     /// Do not repeat the run without outages for comparison
     #[arg(long)]
     pub no_reference: bool,

