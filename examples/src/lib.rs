@@ -8,5 +8,6 @@ pub mod report;
 pub mod run;
 pub mod settings;
 pub mod speed;
+pub mod study;
 pub mod sweep;
 pub mod trial;

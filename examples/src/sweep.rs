@@ -11,6 +11,7 @@
 //! # For implementers
 //! Runs are independent and single-threaded; as many go on at once as there are cores.
 
+mod cell;
 mod conduct;
 mod estimate;
 mod grid;
@@ -19,6 +20,7 @@ mod settings;
 mod statistics;
 mod summary;
 
+pub use cell::Cell;
 pub use grid::{Grid, Group, Run};
 pub use ledger::{Ledger, Outcome};
 pub use settings::SweepSettings;
@@ -31,12 +33,59 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Runs what a sweep's folder does not hold yet, and writes its tables and plots.
+/// A sweep that is done: its grid and what every run gave.
+#[derive(Clone, Debug)]
+pub struct Swept {
+    /// What was run.
+    pub grid: Grid,
+    /// What came out.
+    pub ledger: Ledger,
+    /// Where it is kept.
+    pub folder: Folder,
+}
+
+impl Swept {
+    /// What came out of a group, by its name; nothing if there is no such group.
+    ///
+    /// # Errors
+    /// If the group cannot be read.
+    pub fn cells(&self, group: &str) -> Result<Vec<Cell>> {
+        let group = self.grid.groups.iter().find(|candidate| candidate.name == group);
+        group.map_or(Ok(Vec::new()), |group| Cell::all(&self.grid, group, &self.ledger))
+    }
+
+    /// The outcomes of its runs.
+    ///
+    /// # Errors
+    /// If the grid cannot be read.
+    pub fn outcomes(&self) -> Result<Vec<&Outcome>> {
+        Ok(self.grid.runs()?.iter().filter_map(|run| self.ledger.find(run)).collect())
+    }
+
+    /// What is missing or has failed, a paragraph each.
+    ///
+    /// # Errors
+    /// If the grid cannot be read.
+    pub fn missing(&self) -> Result<String> {
+        let mut text = String::new();
+        for run in self.grid.runs()? {
+            let what = match self.ledger.find(&run) {
+                None => "has not been made yet",
+                Some(Outcome { failure: Some(failure), .. }) => &format!("failed: {failure}"),
+                Some(_) => continue,
+            };
+            text += &format!("\nThe run of seed {} {} {what}\n", run.seed, run.name());
+        }
+        Ok(text)
+    }
+}
+
+/// Runs what a sweep's folder does not hold yet, and writes its tables and plots; `None` after a dry run.
 ///
 /// # Errors
 /// If the grid or a setting in it is wrong, which is found out before anything runs; or the folder cannot be written. A
 /// run that fails is a line of the result.
-pub fn sweep(settings: &SweepSettings, stop: &Arc<AtomicBool>) -> Result<()> {
+pub fn sweep(settings: &SweepSettings, stop: &Arc<AtomicBool>) -> Result<Option<Swept>> {
     let (name, grid) = settings.grid()?;
     let runs = grid.runs()?;
     let output = settings.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("sweep-{name}")));
@@ -55,7 +104,7 @@ pub fn sweep(settings: &SweepSettings, stop: &Arc<AtomicBool>) -> Result<()> {
             for run in &todo {
                 println!("  seed {} {}", run.seed, run.name());
             }
-            return Ok(());
+            return Ok(None);
         }
         conduct::conduct(&todo, &costs, jobs, &mut ledger, &folder, stop)?;
     }
@@ -69,5 +118,5 @@ pub fn sweep(settings: &SweepSettings, stop: &Arc<AtomicBool>) -> Result<()> {
         let left = runs.iter().filter(|run| ledger.find(run).is_none()).count();
         bail!("stopped with {left} runs left; the same command goes on with them");
     }
-    Ok(())
+    Ok(if settings.dry_run { None } else { Some(Swept { grid, ledger, folder }) })
 }

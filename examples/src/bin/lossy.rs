@@ -15,7 +15,7 @@ fn main() -> Result<()> {
     let mut words = std::env::args_os();
     if words.nth(1).is_some_and(|argument| argument == "sweep") {
         let program = std::iter::once("lossy sweep".into());
-        return sweep::sweep(&SweepSettings::parse_from(program.chain(words)), &stop_on_signal()?);
+        return sweep::sweep(&SweepSettings::parse_from(program.chain(words)), &stop_on_signal()?).map(drop);
     }
     let Order { settings, text, again } = Order::of(std::env::args_os())?;
     if settings.network.driver == Driver::Threads && (again.is_some() || settings.network.trace.is_some()) {

@@ -6,19 +6,20 @@ use plotters::prelude::*;
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// Points `(megabytes, accuracy)` of every curve, joined in their order, over a logarithmic scale.
+/// Points `(megabytes, accuracy)` of every curve, joined in their order, over a logarithmic scale; `whose` accuracy says the
+/// axis.
 ///
 /// Returns the SVG text; without a point, axes alone.
 ///
 /// # Errors
 /// If the plot cannot be drawn.
-pub fn accuracy_over_bytes(title: &str, curves: &[Curve]) -> Result<String> {
+pub fn accuracy_over_bytes(title: &str, whose: &str, curves: &[Curve]) -> Result<String> {
     let mut svg = String::new();
-    draw(&mut svg, title, curves).map_err(|error| anyhow!("cannot draw: {error}"))?;
+    draw(&mut svg, title, whose, curves).map_err(|error| anyhow!("cannot draw: {error}"))?;
     Ok(svg)
 }
 
-fn draw(svg: &mut String, title: &str, curves: &[Curve]) -> Drawn {
+fn draw(svg: &mut String, title: &str, whose: &str, curves: &[Curve]) -> Drawn {
     let root = SVGBackend::with_string(svg, (900, 480)).into_drawing_area();
     root.fill(&WHITE)?;
     let points = || curves.iter().flat_map(|curve| &curve.points);
@@ -35,7 +36,7 @@ fn draw(svg: &mut String, title: &str, curves: &[Curve]) -> Drawn {
     chart
         .configure_mesh()
         .x_desc("MB sent by all nodes")
-        .y_desc("test accuracy of the nodes' own models, mean")
+        .y_desc(format!("test accuracy, {whose}"))
         .x_label_formatter(&|value| format!("{value:.0}"))
         .y_label_formatter(&|value| format!("{value:.2}"))
         .light_line_style(WHITE)
@@ -65,12 +66,12 @@ mod tests {
     fn every_point_is_drawn_and_none_is_no_error() {
         let curve = |name: &str, points: &[(f64, f64)]| Curve { name: name.into(), points: points.to_vec() };
         let curves = [curve("average", &[(468.0, 0.87), (342.0, 0.86)]), curve("alone", &[(161.0, 0.73)])];
-        let svg = accuracy_over_bytes("policies", &curves).expect("drawn");
+        let svg = accuracy_over_bytes("policies", "own models", &curves).expect("drawn");
         for name in ["policies", "average", "alone"] {
             assert!(svg.contains(name), "{name} in {svg}");
         }
         // Three points and two legends.
         assert_eq!(svg.matches("<circle").count(), 5, "{svg}");
-        assert!(accuracy_over_bytes("nothing", &[]).expect("drawn").contains("nothing"));
+        assert!(accuracy_over_bytes("nothing", "own models", &[]).expect("drawn").contains("nothing"));
     }
 }

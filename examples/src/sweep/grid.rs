@@ -7,6 +7,9 @@ use clap::Parser;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What stands between the values of a list, where commas have another meaning.
+const LIST: &str = ";";
+
 /// The key whose values name [`Grid::methods`].
 const METHOD: &str = "method";
 
@@ -15,7 +18,7 @@ const METHOD: &str = "method";
 /// ```toml
 /// seeds = [1, 2, 3]
 ///
-/// [base]                          # settings of all runs: flags of `lossy`
+/// [base]                          # settings of all runs: flags of `lossy`; milestones = [100, 150] is a list
 /// max-offline = "P-1"
 ///
 /// [methods.sgd]                   # what `method = sgd` stands for
@@ -154,7 +157,11 @@ fn text(key: &str, value: &toml::Value) -> Result<String> {
     let text = match value {
         toml::Value::String(text) => text.clone(),
         toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => value.to_string(),
-        _ => bail!("{key} = {value}: a setting of a grid is a text, a number or a truth value"),
+        toml::Value::Array(values) => {
+            let values: Vec<String> = values.iter().map(|value| text(key, value)).collect::<Result<_>>()?;
+            return Ok(values.join(LIST));
+        }
+        _ => bail!("{key} = {value}: a setting of a grid is a text, a number, a truth value, or a list of these"),
     };
     // 0.40 and .4 are one setting.
     let text = match text.parse::<f64>() {
@@ -186,7 +193,7 @@ impl Run {
         let mut table = toml::Table::new();
         for (key, value) in &self.settings {
             let truth = value.parse::<bool>().map(toml::Value::from);
-            table.insert(key.clone(), truth.unwrap_or_else(|_| toml::Value::from(value.as_str())));
+            table.insert(key.clone(), truth.unwrap_or_else(|_| toml::Value::from(value.replace(LIST, ","))));
         }
         table.insert("seed".into(), toml::Value::from(self.seed.to_string()));
         table.insert("quiet".into(), true.into());

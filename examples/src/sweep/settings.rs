@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "lossy sweep", version)]
 pub struct SweepSettings {
-    /// unstable or gossip (the studies of docs/unstable.md and gossip.md), choosing (every policy at every share of the
-    /// time offline), outer (outer optimisers), fda (averages when models have drifted apart, on MNIST: --set data=DIR),
-    /// smoke (seconds), or a TOML file
+    /// unstable (the study of docs/unstable.md), gossip (that of docs/reproduce/gossip.md; gossip-search: what its rates were
+    /// chosen by), choosing (every policy at every share of the time offline), outer (outer optimisers), fda (averages when
+    /// models have drifted apart, on MNIST: --set data=DIR), fda-full and gossip-full (as published), smoke (seconds), or a
+    /// TOML file
     #[arg(default_value = "unstable", value_name = "NAME|FILE")]
     pub grid: String,
     /// Instead of the grid's groups: vary a setting, such as `offline-fraction=0,0.4,0.8`; several are crossed, the last
@@ -45,12 +46,15 @@ pub struct SweepSettings {
 }
 
 /// Grids that come with the program.
-const KNOWN: [(&str, &str); 6] = [
+const KNOWN: [(&str, &str); 9] = [
     ("unstable", include_str!("../../sweeps/unstable.toml")),
     ("gossip", include_str!("../../sweeps/gossip.toml")),
+    ("gossip-search", include_str!("../../sweeps/gossip-search.toml")),
+    ("gossip-full", include_str!("../../sweeps/gossip-full.toml")),
     ("choosing", include_str!("../../sweeps/choosing.toml")),
     ("outer", include_str!("../../sweeps/outer.toml")),
     ("fda", include_str!("../../sweeps/fda.toml")),
+    ("fda-full", include_str!("../../sweeps/fda-full.toml")),
     ("smoke", include_str!("../../sweeps/smoke.toml")),
 ];
 
@@ -103,6 +107,19 @@ impl SweepSettings {
         match self.jobs {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             jobs => jobs,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_grid_that_is_known_has_settings_that_trainers_take() {
+        for (name, _) in KNOWN {
+            let (_, grid) = SweepSettings::parse_from(["sweep", name]).grid().expect(name);
+            assert!(!grid.runs().expect(name).is_empty(), "{name}");
         }
     }
 }

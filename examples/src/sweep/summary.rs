@@ -1,6 +1,7 @@
 //! Tables and plots of a sweep: mean and spread over seeds.
 
-use super::grid::{Combination, Grid, Group, Run};
+use super::cell::Cell;
+use super::grid::{Grid, Group};
 use super::ledger::{Ledger, Outcome};
 use super::statistics::Spread;
 use crate::report::{Align, Curve, Folder, HeatCell, HeatMap, Panel, Table, accuracy_over_bytes, heat_maps};
@@ -22,34 +23,6 @@ struct Shown {
     cells: Vec<Cell>,
 }
 
-/// A combination of settings and what its runs gave, one per seed that is done.
-#[derive(Clone, Debug)]
-struct Cell {
-    values: Vec<String>,
-    outcomes: Vec<Outcome>,
-}
-
-impl Cell {
-    fn spread(&self, value: impl Fn(&Outcome) -> Option<f64>) -> Option<Spread> {
-        Spread::of(&self.outcomes.iter().filter_map(value).collect::<Vec<_>>())
-    }
-
-    fn show(&self, digits: usize, value: impl Fn(&Outcome) -> Option<f64>) -> String {
-        self.spread(value).map_or("–".to_owned(), |spread| format!("{spread:.digits$}"))
-    }
-
-    /// Iterations to the target: of the seeds that reached it, and how many did if not all.
-    fn reached(&self, value: impl Fn(&Outcome) -> Option<u64>) -> String {
-        let all = self.outcomes.len();
-        match self.spread(|outcome| value(outcome).map(|iterations| iterations as f64)) {
-            None if all == 0 => "–".to_owned(),
-            None => "not reached".to_owned(),
-            Some(spread) if spread.count == all => format!("{spread:.0}"),
-            Some(spread) => format!("{spread:.0} ({} of {all})", spread.count),
-        }
-    }
-}
-
 impl Summary {
     /// What the ledger holds of the grid's runs.
     ///
@@ -57,15 +30,10 @@ impl Summary {
     /// If the grid's groups cannot be read.
     pub fn new(grid: &Grid, ledger: &Ledger) -> Result<Self> {
         let shown = |group: &Group| -> Result<Shown> {
-            let cell = |Combination { values, settings }: Combination| {
-                let run = |&seed: &u64| Run { seed, settings: settings.clone() };
-                let outcomes = grid.seeds.iter().map(run).filter_map(|run| ledger.find(&run).cloned()).collect();
-                Cell { values, outcomes }
-            };
             let key = |axis: &String| axis.split('=').next().unwrap_or_default().to_owned();
             Ok(Shown {
                 axes: group.vary.iter().map(key).collect(),
-                cells: grid.combinations(group)?.into_iter().map(cell).collect(),
+                cells: Cell::all(grid, group, ledger)?,
                 group: group.clone(),
             })
         };
@@ -79,7 +47,7 @@ impl Summary {
     pub fn write(&self, folder: &Folder) -> Result<()> {
         for shown in &self.groups {
             folder.write(&format!("{}.svg", shown.group.name), &shown.plot()?)?;
-            let plot = accuracy_over_bytes(&shown.group.title, &shown.traffic())?;
+            let plot = accuracy_over_bytes(&shown.group.title, "own models, mean", &shown.traffic())?;
             folder.write(&format!("{}-bytes.svg", shown.group.name), &plot)?;
         }
         folder.write("summary.csv", &self.csv())?;
@@ -155,8 +123,8 @@ impl Shown {
                 cell.show(3, |outcome| outcome.accuracy_early),
                 cell.show(4, |outcome| outcome.own_mean),
                 cell.show(4, |outcome| outcome.own_worst),
-                cell.reached(|outcome| outcome.iterations),
-                cell.reached(|outcome| outcome.iterations_own),
+                cell.reached(0, |outcome| outcome.iterations.map(|iterations| iterations as f64)),
+                cell.reached(0, |outcome| outcome.iterations_own.map(|iterations| iterations as f64)),
                 cell.show(3, |outcome| Some(outcome.offline_fraction)),
                 cell.show(1, |outcome| Some(outcome.rounds_per_node)),
                 cell.show(0, |outcome| Some(outcome.samples_lost as f64)),

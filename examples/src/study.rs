@@ -1,0 +1,59 @@
+//! The studies of the documentation: `reproduce`.
+//!
+//! # For users
+//! A [`Study`] computes figures, which [`reproduce`] puts into the page of its name, with the command that gives them. What
+//! stands outside of that part of the page is left alone: words are written by hand.
+//!
+//! # For implementers
+//! A further study is a function and a line of [`STUDIES`]. Most are grids of runs, for which there is [`Call::sweep`].
+
+mod call;
+mod command;
+mod fda;
+mod gossip;
+mod page;
+mod scatter;
+
+pub use call::Call;
+pub use command::{Settings, reproduce};
+pub use page::{Figures, compose};
+pub use scatter::{Mark, Scatter};
+
+use anyhow::Result;
+
+/// Something that is shown by running it.
+#[derive(Clone, Copy)]
+pub struct Study {
+    /// Its name on the command line, and that of its page.
+    pub name: &'static str,
+    /// What it shows, in a line.
+    pub about: &'static str,
+    /// Whether it cannot do without `--data`.
+    pub needs_data: bool,
+    /// Runs it; nothing comes out of a dry run.
+    pub run: fn(&Call<'_>) -> Result<Option<Figures>>,
+}
+
+/// All studies, in the order in which `all` runs them.
+pub const STUDIES: [Study; 5] = [
+    Study {
+        name: "fda",
+        about: "Averages when models have drifted apart, to an accuracy: LeNet-5 on the whole of MNIST (--data)",
+        needs_data: true,
+        run: fda::run,
+    },
+    Study {
+        name: "gossip",
+        about: "Neighbours instead of averages: the whole of Fashion-MNIST",
+        needs_data: false,
+        run: gossip::run,
+    },
+    tables("outer", "Outer optimisers beside plain averages"),
+    tables("unstable", "Nodes that come and go"),
+    tables("choosing", "Every policy at every share of the time offline"),
+];
+
+/// A study that is a grid of the same name, shown as it is.
+const fn tables(name: &'static str, about: &'static str) -> Study {
+    Study { name, about, needs_data: false, run: |call| call.tables(call.name) }
+}

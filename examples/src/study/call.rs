@@ -1,0 +1,87 @@
+//! How a study is asked for.
+
+use super::command::Settings;
+use super::page::Figures;
+use crate::sweep::{self, SweepSettings, Swept};
+use anyhow::{Context, Result};
+use clap::Parser;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// What a quick run of a grid is made of.
+const QUICK: [&str; 4] = ["iterations=60", "batch=8", "evaluate-every=20", "evaluate-own-every=60"];
+
+/// How a study is asked for.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What the user wants.
+    pub settings: &'a Settings,
+    /// Where it keeps what it has done.
+    pub output: PathBuf,
+    /// Raised when the user wants to stop.
+    pub stop: &'a Arc<AtomicBool>,
+}
+
+impl Call<'_> {
+    /// Runs a grid by its name, as far as that has not been done; `None` after a dry run.
+    ///
+    /// `more` are settings of all runs, which the user's win over.
+    ///
+    /// # Errors
+    /// If the grid or a setting is wrong, the folder cannot be written, or the user stopped it.
+    pub fn sweep(&self, grid: &str, more: &[String]) -> Result<Option<Swept>> {
+        let Settings { seeds, set, only, quick, dry_run, jobs, .. } = self.settings;
+        let mut words = vec!["reproduce".to_owned(), grid.to_owned(), "--quiet".to_owned()];
+        words.extend(more.iter().map(|set| format!("--set={set}")));
+        if *quick {
+            words.extend(QUICK.map(|set| format!("--set={set}")));
+            words.extend(seeds.is_empty().then(|| "--seeds=1".to_owned()));
+        }
+        words.extend([format!("--output={}", self.output.display()), format!("--jobs={jobs}")]);
+        words.extend(set.iter().map(|set| format!("--set={set}")));
+        words.extend(only.iter().map(|only| format!("--only={only}")));
+        words.extend(seeds.iter().map(|seed| format!("--seeds={seed}")));
+        words.extend(dry_run.then(|| "--dry-run".to_owned()));
+        sweep::sweep(&SweepSettings::try_parse_from(&words)?, self.stop)
+    }
+
+    /// Runs a grid and shows its tables and plots as they are.
+    ///
+    /// # Errors
+    /// As [`sweep`](Self::sweep).
+    pub fn tables(&self, grid: &str) -> Result<Option<Figures>> {
+        let Some(swept) = self.sweep(grid, &[])? else { return Ok(None) };
+        let Swept { grid, ledger, folder } = &swept;
+        let summary = sweep::Summary::new(grid, ledger)?;
+        let mut plots = Vec::new();
+        let mut text = summary.to_string();
+        for group in &grid.groups {
+            let name = format!("{}.svg", group.name);
+            let path = folder.path().join(&name);
+            let svg = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            // Pages of several studies lie side by side.
+            let own = format!("{}-{name}", self.name);
+            text = text.replace(&format!("({name})"), &format!("({own})"));
+            plots.push((own, svg));
+        }
+        Ok(Some(Figures { text: text + &effort(&swept)?, plots }))
+    }
+}
+
+/// The machine, and the time that all runs took.
+pub(super) fn effort(swept: &Swept) -> Result<String> {
+    let outcomes = swept.outcomes()?;
+    let minutes = outcomes.iter().map(|outcome| outcome.seconds).sum::<f64>() / 60.0;
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("an unknown processor", |rest| rest.trim_matches([' ', '\t', ':']));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(format!(
+        "\n{} runs of one thread each, {minutes:.0} minutes by the clock in sum, on {cores} cores of {model}.\n",
+        outcomes.len()
+    ))
+}
