@@ -280,6 +280,41 @@ pub trait Backend: Sized + 'static {
         Ok(target)
     }
 
+    /// Shows `work` what lies in `ranges` of `source`, one after another. **Waits**, unless overridden.
+    ///
+    /// The default copies the ranges, and what is between them where that is less than they are. A backend in host memory
+    /// overrides it with plain calls, so that nothing is copied.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If a range does not lie inside the buffer.
+    fn read(
+        &mut self,
+        source: &Self::Buffer,
+        ranges: impl Iterator<Item = Range<usize>> + Clone,
+        mut work: impl FnMut(&[Self::Scalar]),
+    ) -> Result<(), Self::Error> {
+        let wanted: usize = ranges.clone().map(|range| range.len()).sum();
+        let first = ranges.clone().map(|range| range.start).min().unwrap_or(0);
+        let end = ranges.clone().map(|range| range.end).max().unwrap_or(0);
+        if wanted == 0 || end - first < 2 * wanted {
+            let all = self.fetch(source, first..end)?;
+            ranges.for_each(|range| work(&all[range.start - first..range.end - first]));
+            return Ok(());
+        }
+        // All of them are asked for before the first is waited for.
+        let tickets = ranges.clone().map(|range| self.download(source, range)).collect::<Result<Vec<_>, _>>()?;
+        let mut content = Vec::new();
+        for (range, ticket) in ranges.zip(tickets) {
+            content.resize(range.len(), Self::Scalar::default());
+            self.finish(ticket, &mut content)?;
+            work(&content);
+        }
+        Ok(())
+    }
+
     /// `out[region] ← value`.
     ///
     /// # Errors

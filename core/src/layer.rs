@@ -43,7 +43,6 @@ pub enum Mode {
 }
 
 /// What a forward pass works with.
-#[derive(Debug)]
 pub struct Forward<'a, B: Backend> {
     /// The device.
     pub backend: &'a mut B,
@@ -57,11 +56,26 @@ pub struct Forward<'a, B: Backend> {
     pub running: &'a mut B::Buffer,
     /// Where input statistics `Σ a aᵀ / N` are *added*, if they are wanted now.
     pub statistics: Option<&'a mut B::Buffer>,
+    /// Who is shown each block's statistics as soon as they are there.
+    pub observer: Option<&'a mut dyn Observer<B>>,
     /// Memory of unspecified content, as long as the longest [`Layer::scratch`].
     pub scratch: &'a mut B::Buffer,
     /// A stack of [`Layer::spares`] buffers of unspecified content, each [`Layer::widest`] scalars per sample: who
     /// takes one puts it back. Empty for a layer that asks for none.
     pub spare: &'a mut Vec<B::Buffer>,
+}
+
+impl<B: Backend> Forward<'_, B> {
+    /// Shows the observer what block `block` has added to the statistics, if they are wanted.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn entered(&mut self, block: usize) -> Result<(), B::Error> {
+        match (&mut self.observer, &self.statistics) {
+            (Some(observer), Some(statistics)) => observer.entered(self.backend, block, statistics),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What a backward pass works with.

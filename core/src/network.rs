@@ -190,6 +190,25 @@ impl<B: Backend> Network<B> {
         mode: Mode,
         statistics: Option<&mut B::Buffer>,
     ) -> Result<(), B::Error> {
+        self.forward_observed(backend, batch, mode, statistics, None)
+    }
+
+    /// The same, and the `observer`, if there is one, is shown every block's `Ω` as soon as it is there.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If the batch is larger than reserved or the statistics do not fit.
+    #[track_caller]
+    pub fn forward_observed(
+        &mut self,
+        backend: &mut B,
+        batch: usize,
+        mode: Mode,
+        statistics: Option<&mut B::Buffer>,
+        observer: Option<&mut dyn Observer<B>>,
+    ) -> Result<(), B::Error> {
         self.check_batch(batch);
         self.check_statistics(statistics.as_deref());
         let mut pass = Forward {
@@ -199,6 +218,8 @@ impl<B: Backend> Network<B> {
             parameters: &self.parameters,
             running: &mut self.running,
             statistics,
+            // The cast shortens the object's own lifetime.
+            observer: observer.map(|observer| observer as &mut dyn Observer<B>),
             scratch: &mut self.scratch,
             spare: &mut self.spare,
         };

@@ -131,6 +131,12 @@ impl Placement {
         if of_gradient && self.overlapped {
             return Err("statistics of the mean gradient do not travel during passes: choose overlapped = false");
         }
+        if of_gradient && self.decomposers == Decomposers::Cheaper {
+            return Err(
+                "both factors of a layer are made of one gradient, by one member or by all who hold it: choose \
+                        Decomposers::Owner or Everybody",
+            );
+        }
         if !of_gradient && self.decomposers == Decomposers::Nobody {
             return Err("statistics are there to be decomposed by somebody: choose Decomposers::Owner");
         }

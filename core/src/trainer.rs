@@ -26,7 +26,7 @@ pub use source::{Batches, Examples};
 use self::sharing::Sharing;
 use crate::backend::{Backend, Map, MapJob};
 use crate::error::{Error, ErrorKind};
-use crate::layer::{Capture, CaptureKind, Mode, ParameterKind};
+use crate::layer::{Capture, CaptureKind, Mode, Observer, ParameterKind};
 use crate::matrix::Region;
 use crate::network::Network;
 use crate::optimiser::Optimiser;
@@ -338,12 +338,18 @@ impl<B: Backend> Trainer<B> {
         let Self { backend, network, preconditioner, options, random, .. } = self;
         let (batch, smoothing) = (options.batch, options.smoothing);
         let fisher = preconditioner.fisher();
-        let Some(Taps { mut statistics, observer }) = preconditioner.taps() else {
+        let Some(Taps { mut statistics, mut observer }) = preconditioner.taps() else {
             network.forward(backend, batch, Mode::Train, None)?;
             network.loss(backend, batch, smoothing)?;
             return network.backward(backend, batch, None, None);
         };
-        network.forward(backend, batch, Mode::Train, statistics.as_deref_mut())?;
+        network.forward_observed(
+            backend,
+            batch,
+            Mode::Train,
+            statistics.as_deref_mut(),
+            observer.as_deref_mut().map(|observer| observer as &mut dyn Observer<B>),
+        )?;
         match fisher {
             Fisher::Empirical => {
                 network.loss(backend, batch, smoothing)?;

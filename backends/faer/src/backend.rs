@@ -202,6 +202,16 @@ impl<S: Real> Backend for Faer<S> {
         Ok(())
     }
 
+    fn read(
+        &mut self,
+        source: &Buffer<S>,
+        ranges: impl Iterator<Item = Range<usize>> + Clone,
+        work: impl FnMut(&[S]),
+    ) -> Result<(), OutOfMemory> {
+        ranges.map(|range| &source[range]).for_each(work);
+        Ok(())
+    }
+
     fn symmetric_product(&mut self, jobs: &[Outer<S>], x: &Buffer<S>, c: &mut Buffer<S>) -> Result<(), OutOfMemory> {
         product::symmetric(&self.pool, jobs, x, c);
         self.counters.flops += jobs.iter().map(Outer::flops).sum::<u64>();

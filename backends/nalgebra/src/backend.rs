@@ -151,6 +151,16 @@ impl<S: Scalar + RealField> Backend for Nalgebra<S> {
         Ok(())
     }
 
+    fn read(
+        &mut self,
+        source: &Vec<S>,
+        ranges: impl Iterator<Item = Range<usize>> + Clone,
+        work: impl FnMut(&[S]),
+    ) -> Result<(), OutOfMemory> {
+        ranges.map(|range| &source[range]).for_each(work);
+        Ok(())
+    }
+
     fn symmetric_product(&mut self, jobs: &[Outer<S>], x: &Vec<S>, c: &mut Vec<S>) -> Result<(), OutOfMemory> {
         for job in jobs {
             product::symmetric_product(job, x, c);

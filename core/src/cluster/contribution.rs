@@ -3,6 +3,7 @@
 use crate::cluster::digest::{Digest, Digester};
 use crate::scalar::Scalar;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 
 /// Named values that are averaged together, and what they count.
@@ -45,6 +46,18 @@ impl<S> Contribution<S> {
     /// The segments, in order.
     pub fn segments(&self) -> &[Segment<S>] {
         &self.segments[..self.used]
+    }
+}
+
+impl<S> Contribution<S> {
+    /// One segment of these values.
+    pub(crate) fn of(name: &str, values: Vec<S>, weight: f64) -> Self {
+        Self { iteration: 0, segments: vec![Segment { name: String::from(name), values, weight }], used: 1 }
+    }
+
+    /// The values of its first segment.
+    pub(crate) fn into_values(self) -> Vec<S> {
+        self.segments.into_iter().next().map_or_else(Vec::new, |segment| segment.values)
     }
 }
 

@@ -95,7 +95,8 @@ impl<B: Backend> Layer<B> for ConvolutionLayer {
             scale: B::Scalar::of(1.0 / pass.batch.max(1) as f64),
         });
         let weights = (pass.parameters, self.block.parameters);
-        pass.backend.convolution_forward(&self.shape, pass.batch, weights, x, y, statistic, pass.scratch)
+        pass.backend.convolution_forward(&self.shape, pass.batch, weights, x, y, statistic, pass.scratch)?;
+        pass.entered(self.number)
     }
 
     fn backward(

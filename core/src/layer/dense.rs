@@ -100,7 +100,8 @@ impl<B: Backend> Layer<B> for Dense<B> {
             let job = MapJob { x: bias, y: bias, out: output };
             pass.backend.map(Map::Axpby(one, one), &[job], Some(pass.parameters), None, y)?;
         }
-        self.observe_input(pass, x)
+        self.observe_input(pass, x)?;
+        pass.entered(self.number)
     }
 
     fn backward(

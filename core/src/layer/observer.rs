@@ -42,6 +42,16 @@ pub trait Observer<B: Backend> {
         capture: &Capture<'_, B>,
     ) -> Result<(), B::Error>;
 
+    /// Looks at the statistics of its inputs that block `block` has added, observed or not; blocks come in the order of the
+    /// forward pass. Not called by a pass without statistics.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn entered(&mut self, backend: &mut B, block: usize, statistics: &B::Buffer) -> Result<(), B::Error> {
+        let _ = (backend, block, statistics);
+        Ok(())
+    }
+
     /// Looks at what block `block` has written, observed or not, once its gradient is there and, where they were wanted, its
     /// statistics; blocks come in the order of the backward pass. Not called by a pass without gradient.
     ///

@@ -120,10 +120,11 @@ impl<S: Scalar> Running<S> {
         }
     }
 
-    /// Writes the mean where it is one.
-    fn read(&self, values: &mut [S]) {
-        if let Part::Mean(mean) = &self.part {
-            values.copy_from_slice(&mean.result().segments()[0].values);
+    /// The values that came of it.
+    fn result(self) -> Vec<S> {
+        match self.part {
+            Part::Mean(mean) => mean.finish().into_values(),
+            Part::Hand(hand) => hand.finish(),
         }
     }
 
@@ -234,11 +235,10 @@ impl Group {
     }
 
     /// This member's part in a mean that everybody gets.
-    fn averaging<S: Scalar>(&mut self, values: &[S]) -> Result<Running<S>, TransportError> {
+    fn averaging<S: Scalar>(&mut self, values: Vec<S>) -> Result<Running<S>, TransportError> {
         let (me, members) = (self.me(), self.weights.len());
-        let mut own = Contribution::default();
-        own.segment("values", values.len(), 1.0).copy_from_slice(values);
         let plan = Plan::direct(self.chunk::<S>(values.len(), members));
+        let own = Contribution::of("values", values, 1.0);
         let weights = self.weights.iter().map(|&weight| vec![weight]).collect();
         let mean = Reduction::new(plan, me, weights, Arc::new(own), Contribution::default());
         let mean = mean.map_err(|_| not_finite(me))?;
@@ -376,9 +376,10 @@ impl<S: Scalar> Wire<S> for Group {
         let (me, members) = (self.me(), self.weights.len());
         let everybody: Vec<usize> = (0..members).collect();
         let Some(to) = to else {
-            let mut parts = [self.averaging(values)?];
+            let mut parts = [self.averaging(values.to_vec())?];
             self.run(&mut parts)?;
-            parts[0].read(values);
+            let [mean] = parts;
+            values.copy_from_slice(&mean.result());
             return Ok(());
         };
         let chunk = self.chunk::<S>(values.len(), 1);
@@ -401,9 +402,9 @@ impl<S: Scalar> Wire<S> for Group {
             let mut add = |values: &[S]| {
                 sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value.wide());
             };
-            match (member == me, if member == me { None } else { parts.next() }) {
-                (false, Some(Running { part: Part::Hand(hand), .. })) => add(&hand.finish()),
-                _ => add(values),
+            match if member == me { None } else { parts.next() } {
+                Some(part) => add(&part.result()),
+                None => add(values),
             }
         }
         values.iter_mut().zip(sums).for_each(|(value, sum)| *value = S::of(sum / total));
@@ -418,10 +419,8 @@ impl<S: Scalar> Wire<S> for Group {
         let part = Broadcast::new(0, place, members.len(), values.to_vec(), chunk, Encoding::Full);
         let mut parts = [self.running(Part::Hand(part), members)];
         self.run(&mut parts)?;
-        let [Running { part, .. }] = parts;
-        if let Part::Hand(hand) = part {
-            values.copy_from_slice(&hand.finish());
-        }
+        let [part] = parts;
+        values.copy_from_slice(&part.result());
         Ok(())
     }
 }

@@ -59,4 +59,7 @@ pub trait Wire<S>: Send {
     fn settle(&mut self) -> Result<Letters<S>, TransportError> {
         Ok(Letters::new())
     }
+
+    /// Forgets all that was started and not settled: the step it belongs to comes to nothing.
+    fn give_up(&mut self) {}
 }

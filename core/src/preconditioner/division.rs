@@ -1,7 +1,7 @@
 //! A member's part in a plan: what it sends, what it gets, and when.
 
-use super::overlap::Overlap;
-use super::{gaps, state};
+use super::gaps;
+use super::overlap::{Left, Overlap};
 use crate::backend::Backend;
 use crate::layer::{Block, Capture, Observer};
 use crate::matrix::Region;
@@ -200,11 +200,23 @@ impl<B: Backend> Division<B> {
         self.overlap.is_some() && self.plan.members() > 1
     }
 
-    /// Begins a step.
+    /// Begins a step: nothing of the one before is under way, however it ended.
     pub(super) fn begin(&mut self) {
         if let Some(overlap) = &mut self.overlap {
             overlap.begin();
         }
+        if let Some(wire) = &mut self.wire {
+            wire.give_up();
+        }
+    }
+
+    /// Sends what a layer has written, if means are under way while the passes go on.
+    fn leave(&mut self, backend: &mut B, block: usize, left: Left<'_, B>) -> Result<(), B::Error> {
+        let (Some(overlap), Some(wire), None) = (&mut self.overlap, &mut self.wire, &self.failure) else {
+            return Ok(());
+        };
+        self.failure = overlap.add(backend, &mut **wire, (block, &self.blocks), left)?.err();
+        Ok(())
     }
 
     /// Waits for what was sent during the passes; answers whether anything was.
@@ -224,7 +236,7 @@ impl<B: Backend> Division<B> {
         backend: &mut B,
         statistics: &mut B::Buffer,
     ) -> Result<bool, B::Error> {
-        let Some(overlap) = &self.overlap else { return Ok(false) };
+        let Some(overlap) = &mut self.overlap else { return Ok(false) };
         Ok(self.failure.is_some() || overlap.take(backend, true, statistics)?)
     }
 
@@ -238,13 +250,13 @@ impl<B: Backend> Division<B> {
         let taken: Vec<Region> = self.blocks.iter().map(|block| block.parameters).collect();
         let rest = gaps(self.parameters, &taken).into_iter();
         let matrices: Vec<Packed> = rest.map(|region| Packed { region, triangle: false }).collect();
-        let values = gather(backend, own, &matrices)?;
+        let values = gathered(backend, own, &matrices)?;
         let mut bundle = Bundle::empty();
         bundle.add(Route::Mean { to: None }, values, Content { matrices, spectra: Vec::new() });
         self.carry(&mut bundle);
         let ([letter], [content]) = (&bundle.letters[..], &bundle.contents[..]) else { unreachable!("one letter") };
-        scatter(backend, mean, &content.matrices, &letter.values)?;
-        match &self.overlap {
+        scatter(backend, mean, &content.matrices, &letter.values, &mut Vec::new())?;
+        match &mut self.overlap {
             Some(overlap) => overlap.take(backend, false, mean).map(|_| ()),
             None => Ok(()),
         }
@@ -252,7 +264,8 @@ impl<B: Backend> Division<B> {
 
     /// Everybody's gradient, that of plain parameters included.
     pub(super) fn gradients(&self, backend: &mut B, own: &B::Buffer) -> Result<Bundle<B::Scalar>, B::Error> {
-        let values = backend.fetch(own, 0..self.parameters)?;
+        let mut values = Vec::with_capacity(self.parameters);
+        backend.read(own, core::iter::once(0..self.parameters), |own| values.extend_from_slice(own))?;
         let mut bundle = Bundle::empty();
         bundle.add(Route::Mean { to: None }, values, Content::default());
         Ok(bundle)
@@ -285,7 +298,7 @@ impl<B: Backend> Division<B> {
             });
             let regions = sides.filter(|(owner, _)| to.is_none_or(|to| to == *owner)).map(|(_, of)| of);
             let matrices: Vec<_> = regions.map(|region| Packed { region, triangle }).collect();
-            let values = gather(backend, statistics, &matrices)?;
+            let values = gathered(backend, statistics, &matrices)?;
             bundle.add(Route::Mean { to }, values, Content { matrices, spectra: Vec::new() });
         }
         Ok(bundle)
@@ -304,10 +317,10 @@ impl<B: Backend> Division<B> {
                 continue;
             }
             if mutant!(ReducedTwice) {
-                let own = gather(backend, statistics, &content.matrices)?;
+                let own = gathered(backend, statistics, &content.matrices)?;
                 values.iter_mut().zip(own).for_each(|(value, own)| *value += own);
             }
-            scatter(backend, statistics, &content.matrices, &values)?;
+            scatter(backend, statistics, &content.matrices, &values, &mut Vec::new())?;
         }
         Ok(())
     }
@@ -334,11 +347,11 @@ impl<B: Backend> Division<B> {
                 continue;
             }
             let mut content = Content { matrices: factors.iter().map(matrix).collect(), spectra: Vec::new() };
-            let mut values = gather(backend, matrices, &content.matrices)?;
+            let mut values = gathered(backend, matrices, &content.matrices)?;
             if let Some((buffer, spectra)) = eigenvalues {
                 let lengths = factors.iter().map(|(layer, side)| spectra[side * count + layer]);
                 content.spectra = lengths.map(|region| Packed { region, triangle: false }).collect();
-                values.extend(gather(backend, buffer, &content.spectra)?);
+                gather(backend, buffer, &content.spectra, &mut values)?;
             }
             bundle.add(route, values, content);
         }
@@ -359,9 +372,9 @@ impl<B: Backend> Division<B> {
                 continue;
             }
             let len: usize = content.matrices.iter().map(Packed::len).sum();
-            scatter(backend, matrices, &content.matrices, &letter.values[..len])?;
+            scatter(backend, matrices, &content.matrices, &letter.values[..len], &mut Vec::new())?;
             if let Some(buffer) = &mut eigenvalues {
-                scatter(backend, buffer, &content.spectra, &letter.values[len..])?;
+                scatter(backend, buffer, &content.spectra, &letter.values[len..], &mut Vec::new())?;
             }
         }
         Ok(())
@@ -418,7 +431,7 @@ impl<B: Backend> Division<B> {
         for (from, to, matrices) in turns {
             let route = Route::Broadcast { from, to };
             let part = route.includes(self.me);
-            let values = if part { gather(backend, v, &matrices)? } else { Vec::new() };
+            let values = if part { gathered(backend, v, &matrices)? } else { Vec::new() };
             bundle.add(route, values, Content { matrices, spectra: Vec::new() });
         }
         Ok(bundle)
@@ -440,6 +453,10 @@ impl<B: Backend> Observer<B> for Division<B> {
         Ok(())
     }
 
+    fn entered(&mut self, backend: &mut B, block: usize, statistics: &B::Buffer) -> Result<(), B::Error> {
+        self.leave(backend, block, Left::Forward(statistics))
+    }
+
     fn passed(
         &mut self,
         backend: &mut B,
@@ -447,12 +464,7 @@ impl<B: Backend> Observer<B> for Division<B> {
         gradient: &B::Buffer,
         statistics: Option<&B::Buffer>,
     ) -> Result<(), B::Error> {
-        let (Some(overlap), Some(wire), None) = (&mut self.overlap, &mut self.wire, &self.failure) else {
-            return Ok(());
-        };
-        let sent = overlap.add(backend, &mut **wire, (block, &self.blocks), (gradient, statistics))?;
-        self.failure = sent.err();
-        Ok(())
+        self.leave(backend, block, Left::Backward(gradient, statistics))
     }
 }
 
@@ -478,31 +490,41 @@ impl Packed {
     }
 }
 
+/// What lies in `parts` of a buffer, one after another, behind `values`.
 pub(super) fn gather<B: Backend>(
     backend: &mut B,
     buffer: &B::Buffer,
     parts: &[Packed],
-) -> Result<Vec<B::Scalar>, B::Error> {
-    let mut values = Vec::with_capacity(parts.iter().map(Packed::len).sum());
-    let fetched = state::fetch(backend, buffer, parts.iter().map(|part| part.region))?;
-    for (part, matrix) in parts.iter().zip(fetched) {
-        if part.triangle {
-            let rows = part.region.rows;
-            (0..rows).for_each(|column| values.extend_from_slice(&matrix[column * rows + column..(column + 1) * rows]));
-        } else {
-            values.extend(matrix);
+    values: &mut Vec<B::Scalar>,
+) -> Result<(), B::Error> {
+    values.reserve(parts.iter().map(Packed::len).sum());
+    let ranges = parts.iter().map(|part| part.region.offset..part.region.end());
+    let mut parts = parts.iter();
+    backend.read(buffer, ranges, |matrix| {
+        let part = parts.next().expect("as many as were asked for");
+        if !part.triangle {
+            return values.extend_from_slice(matrix);
         }
-    }
+        let rows = part.region.rows;
+        (0..rows).for_each(|column| values.extend_from_slice(&matrix[column * rows + column..(column + 1) * rows]));
+    })
+}
+
+/// The same by itself.
+fn gathered<B: Backend>(backend: &mut B, buffer: &B::Buffer, parts: &[Packed]) -> Result<Vec<B::Scalar>, B::Error> {
+    let mut values = Vec::new();
+    gather(backend, buffer, parts, &mut values)?;
     Ok(values)
 }
 
+/// Writes values to `parts` of a buffer, one after another; `mirrored` is memory.
 pub(super) fn scatter<B: Backend>(
     backend: &mut B,
     buffer: &mut B::Buffer,
     parts: &[Packed],
     mut values: &[B::Scalar],
+    mirrored: &mut Vec<B::Scalar>,
 ) -> Result<(), B::Error> {
-    let mut mirrored = Vec::new();
     for part in parts {
         let (own, rest) = values.split_at(part.len());
         values = rest;
@@ -521,7 +543,7 @@ pub(super) fn scatter<B: Backend>(
                 next += 1;
             }
         }
-        backend.upload(&mirrored, buffer, part.region.offset)?;
+        backend.upload(mirrored, buffer, part.region.offset)?;
     }
     Ok(())
 }

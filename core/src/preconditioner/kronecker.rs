@@ -153,9 +153,10 @@ impl<B: Backend> Kronecker<B> {
         Self::build(backend, blocks, [statistics, parameters], options, Some(member.into()))
     }
 
-    /// The same where the means of a [`divided`](Self::divided) step are under way while its backward pass goes on: a layer's
-    /// gradient is sent as soon as it is there and, where everybody averages them, its statistics with it (Shi et al. 2021,
-    /// arXiv 2107.06533), several layers at a time. The directions are the same, to the bit.
+    /// The same where the means of a [`divided`](Self::divided) step are under way while its passes go on: where everybody
+    /// averages statistics, those of a layer's inputs are sent during the forward pass and those of its outputs during the
+    /// backward pass (Shi et al. 2021, arXiv 2107.06533), with its gradient, several layers at a time. The directions are
+    /// the same, to the bit.
     ///
     /// For steps of one micro-batch each, over a wire that carries letters while others compute, such as
     /// [`Pipeline`](crate::placement::Pipeline).
@@ -319,11 +320,11 @@ where
     B::Verdict: Send,
 {
     fn begin(&mut self, backend: &mut B) -> Result<(), B::Error> {
-        self.finish_refresh(backend)?;
-        self.finish_tickets(backend)?;
         if let Some(division) = &mut self.division {
             division.begin();
         }
+        self.finish_refresh(backend)?;
+        self.finish_tickets(backend)?;
         if self.takes() {
             self.factors.means().open(backend)?;
             if let Solver::Eigen(eigen) = &mut self.solver

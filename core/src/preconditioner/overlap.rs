@@ -12,10 +12,10 @@ use alloc::vec::Vec;
 /// enough that the first is gone long before the last layer is done.
 const BUCKET: usize = 64 << 10;
 
-/// What is sent as soon as the backward pass has left a layer: its gradient and, where everybody averages them, its
-/// statistics.
+/// What is sent as soon as the passes have left a layer: after the forward pass the statistics of its inputs, where everybody
+/// averages them; after the backward pass its gradient, and the statistics of its outputs.
 ///
-/// Layers go into one bucket until it is full, as all of it goes the same way.
+/// Layers go into one bucket until it is full, as all of it goes the same way; the end of a pass empties none.
 pub(super) struct Overlap<S> {
     /// The division's number of the network's blocks.
     layers: Vec<Option<usize>>,
@@ -29,6 +29,8 @@ pub(super) struct Overlap<S> {
     answered: Letters<S>,
     /// Whether this step's gradients went this way.
     is_gone: bool,
+    /// Memory of a matrix that came as a triangle.
+    mirrored: Vec<S>,
 }
 
 /// A part of a bucket.
@@ -38,13 +40,30 @@ struct Piece {
     packed: Packed,
 }
 
+/// What a layer has written, to be sent.
+pub(super) enum Left<'a, B: Backend> {
+    /// By the forward pass: statistics.
+    Forward(&'a B::Buffer),
+    /// By the backward pass: the gradient and, if they were wanted, statistics.
+    Backward(&'a B::Buffer, Option<&'a B::Buffer>),
+}
+
 impl<S: crate::scalar::Scalar> Overlap<S> {
     /// For the blocks of a network, of which `members` are divided.
     pub(super) fn new(members: &[usize], statistics: bool, triangle: bool) -> Self {
         let mut layers = alloc::vec![None; members.last().map_or(0, |last| last + 1)];
         members.iter().enumerate().for_each(|(layer, &number)| layers[number] = Some(layer));
-        let (values, open, sent, answered) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { layers, statistics, triangle, values, open, sent, answered, is_gone: false }
+        Self {
+            layers,
+            statistics,
+            triangle,
+            values: Vec::new(),
+            open: Vec::new(),
+            sent: Vec::new(),
+            answered: Letters::new(),
+            is_gone: false,
+            mirrored: Vec::new(),
+        }
     }
 
     /// Begins a step.
@@ -62,20 +81,25 @@ impl<S: crate::scalar::Scalar> Overlap<S> {
         backend: &mut B,
         wire: &mut dyn Wire<S>,
         (number, blocks): (usize, &[Block]),
-        (gradient, statistics): (&B::Buffer, Option<&B::Buffer>),
+        left: Left<'_, B>,
     ) -> Result<Result<(), TransportError>, B::Error> {
         self.is_gone = true;
         let Some(&Some(layer)) = self.layers.get(number) else { return Ok(wire.advance()) };
         let block = &blocks[layer];
-        let whole = |region: Region| Packed { region, triangle: false };
         let side = |region: Region| Packed { region, triangle: self.triangle };
-        let of_gradient = [whole(block.parameters)];
-        self.values.extend(gather(backend, gradient, &of_gradient)?);
-        self.open.extend(of_gradient.map(|packed| Piece { of_statistics: false, packed }));
-        if let (Some(statistics), true) = (statistics, self.statistics) {
-            let sides = [side(block.a), side(block.g)];
-            self.values.extend(gather(backend, statistics, &sides)?);
-            self.open.extend(sides.map(|packed| Piece { of_statistics: true, packed }));
+        let (gradient, statistics) = match left {
+            Left::Forward(statistics) => (None, Some((statistics, side(block.a)))),
+            Left::Backward(gradient, statistics) => {
+                let whole = Packed { region: block.parameters, triangle: false };
+                (Some((gradient, whole)), statistics.map(|statistics| (statistics, side(block.g))))
+            }
+        };
+        let statistics = statistics.filter(|_| self.statistics);
+        for (of_statistics, part) in [(false, gradient), (true, statistics)] {
+            if let Some((buffer, packed)) = part {
+                gather(backend, buffer, &[packed], &mut self.values)?;
+                self.open.push(Piece { of_statistics, packed });
+            }
         }
         Ok(if self.values.len() >= BUCKET { self.send(wire) } else { wire.advance() })
     }
@@ -102,7 +126,7 @@ impl<S: crate::scalar::Scalar> Overlap<S> {
 
     /// Writes the means of statistics, or of gradients, where they belong; answers whether any were sent.
     pub(super) fn take<B: Backend<Scalar = S>>(
-        &self,
+        &mut self,
         backend: &mut B,
         of_statistics: bool,
         target: &mut B::Buffer,
@@ -114,7 +138,7 @@ impl<S: crate::scalar::Scalar> Overlap<S> {
                 let (own, rest) = values.split_at(piece.packed.len());
                 values = rest;
                 if piece.of_statistics == of_statistics {
-                    scatter(backend, target, &[piece.packed], own)?;
+                    scatter(backend, target, &[piece.packed], own, &mut self.mirrored)?;
                     any = true;
                 }
             }

@@ -76,8 +76,11 @@ pub(super) fn fetch<B: Backend>(
     buffer: &B::Buffer,
     regions: impl Iterator<Item = Region>,
 ) -> Result<Vec<Vec<B::Scalar>>, B::Error> {
-    let all = backend.fetch(buffer, 0..buffer.len())?;
-    Ok(regions.map(|region| all[region.offset..region.end()].to_vec()).collect())
+    let regions: Vec<Region> = regions.collect();
+    let mut parts = Vec::with_capacity(regions.len());
+    let ranges = regions.iter().map(|region| region.offset..region.end());
+    backend.read(buffer, ranges, |part| parts.push(part.to_vec()))?;
+    Ok(parts)
 }
 
 /// Writes `parts` to their regions, and 0 between them.

@@ -18,9 +18,9 @@ use kronfleet_lossy::endpoint::LossyNetwork;
 use kronfleet_lossy::link::LinkOptions;
 use kronfleet_lossy::network::NetworkOptions;
 use proptest::prelude::*;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// Channels from and to every member, and letters by the messages of a [`Mail`]; counts the values it sends.
@@ -374,6 +374,92 @@ fn overlapping_passes_and_exchanges_changes_no_bit() {
     // The statistics of one layer fill a bucket, so that it is sent while the layer before it is still to come.
     let large = case(Placement::spd(), 300);
     assert_eq!(Case { overlapped: true, ..large.clone() }.over_groups(), large.over_groups());
+}
+
+/// A wire to one other member who has the same: it answers letters as they are, those that were started when they are
+/// settled.
+struct Echo {
+    under_way: Vec<Letter<f64>>,
+    /// The letter at which it fails, counted from the first that was started.
+    fails_at: Option<usize>,
+    /// Values of the letters that were started, and letters that were settled together.
+    seen: Arc<Mutex<(Vec<usize>, Vec<usize>)>>,
+}
+
+impl Wire<f64> for Echo {
+    fn mean(&mut self, _: Option<usize>, _: &mut [f64]) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    fn broadcast(&mut self, _: usize, _: &[usize], _: &mut [f64]) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    fn start(&mut self, letter: Letter<f64>) -> Result<Option<Letter<f64>>, TransportError> {
+        let mut seen = self.seen.lock().expect("no panic");
+        seen.0.push(letter.values.len());
+        if self.fails_at == Some(seen.0.len()) {
+            return Err(lost(1));
+        }
+        self.under_way.push(letter);
+        Ok(None)
+    }
+
+    fn settle(&mut self) -> Result<Vec<Letter<f64>>, TransportError> {
+        self.seen.lock().expect("no panic").1.push(self.under_way.len());
+        Ok(core::mem::take(&mut self.under_way))
+    }
+
+    fn give_up(&mut self) {
+        self.under_way.clear();
+    }
+}
+
+/// What an [`Echo`] sees of a step of two members, or of several, of which the first fails.
+fn echoed(placement: Placement, hidden: usize, fails_at: Option<usize>) -> (Vec<usize>, Vec<usize>) {
+    let case = Case {
+        batches: vec![3; 2],
+        placement,
+        options: Options::default(),
+        hidden,
+        machine: Machine::default(),
+        overlapped: true,
+    };
+    let seen = Arc::default();
+    let wire = Echo { under_way: Vec::new(), fails_at, seen: Arc::clone(&seen) };
+    let mut trainer = case.member(Some((0, Box::new(wire))));
+    if fails_at.is_some() {
+        let error = trainer.step().expect_err("a letter that fails");
+        assert!(error.reason.contains("abandoned"), "{error}");
+    }
+    trainer.step().expect("letters arrive");
+    drop(trainer);
+    Arc::into_inner(seen).expect("the trainer is gone").into_inner().expect("no panic")
+}
+
+/// Statistics of inputs leave during the forward pass, before there is any gradient; everything leaves once.
+#[test]
+fn statistics_of_inputs_leave_with_the_forward_pass() {
+    let hidden = 400;
+    let triangle = |rows: usize| rows * (rows + 1) / 2;
+    let (sent, settled) = echoed(Placement::spd(), hidden, None);
+    // The second layer's fill a bucket. What is left of the statistics follows with the gradients.
+    assert_eq!(sent[0], triangle(INPUTS + 1) + triangle(hidden + 1));
+    let classes = CLASSES as usize;
+    let of_outputs = [hidden, 6, classes].map(triangle).iter().sum::<usize>();
+    let gradients = hidden * (INPUTS + 1) + 6 * (hidden + 1) + classes * 7;
+    assert_eq!(sent.iter().sum::<usize>(), sent[0] + triangle(7) + of_outputs + gradients);
+    assert_eq!(settled, [sent.len()]);
+}
+
+/// Letters of a step that fails are no part of the next one.
+#[test]
+fn a_failed_step_leaves_no_letters_under_way() {
+    let (_, undisturbed) = echoed(Placement::spd(), 400, None);
+    for letter in 1..=undisturbed[0] {
+        let (_, settled) = echoed(Placement::spd(), 400, Some(letter));
+        assert_eq!(settled, undisturbed, "after letter {letter} has failed");
+    }
 }
 
 /// DP-KFAC by its own definition: every layer preconditions the mean gradient by its owner's batches.

@@ -8,7 +8,7 @@ use kronfleet_core::matrix::Region;
 use kronfleet_core::scalar::Scalar;
 use proptest::prelude::*;
 
-/// New buffers hold zeros; what is uploaded anywhere comes back to the bit, from any range, with its surroundings.
+/// New buffers hold zeros; what is uploaded anywhere comes back to the bit, from any range or several, with its surroundings.
 pub fn uploads_come_back<B: Backend>(make: &dyn Fn() -> B, check: &Check) -> Result<(), Broken> {
     let cases = (0..40_usize, 0..40_usize, 0..40_usize)
         .prop_flat_map(|(before, len, after)| (Just(before), values(len), Just(after), 0..=before, 0..=after));
@@ -24,7 +24,16 @@ pub fn uploads_come_back<B: Backend>(make: &dyn Fn() -> B, check: &Check) -> Res
         expected[before..before + source.len()].copy_from_slice(&source);
         let range = first..before + source.len() + last;
         let seen = done(backend.fetch(&buffer, range.clone()));
-        same_bits("what was uploaded and what came back", &[expected[range].to_vec()], &[seen])
+        same_bits("what was uploaded and what came back", &[expected[range.clone()].to_vec()], &[seen])?;
+        // Neighbours, and what lies far apart, in any order.
+        let all = expected.len();
+        for ranges in [vec![range, 0..all], vec![all.saturating_sub(1)..all, 0..1.min(all)]] {
+            let mut seen = Vec::new();
+            done(backend.read(&buffer, ranges.iter().cloned(), |part| seen.push(part.to_vec())));
+            let expected: Vec<_> = ranges.into_iter().map(|range| expected[range].to_vec()).collect();
+            same_bits("what was uploaded and what was read", &expected, &seen)?;
+        }
+        Ok(())
     })
 }
 

@@ -22,6 +22,19 @@ impl<S: Scalar> Pipeline<S> {
         Self { group, letters: Letters::new(), parts: Vec::new() }
     }
 
+    /// Sends and receives what can be without waiting.
+    fn go_on(&mut self) -> Result<(), TransportError> {
+        let Self { group, parts, .. } = self;
+        if parts.is_empty() {
+            return Ok(());
+        }
+        group.take_early(parts)?;
+        group.pump(parts)?;
+        let now = group.transport.now();
+        while group.hear(parts, now)? {}
+        group.pump(parts).map(|_| ())
+    }
+
     /// The group.
     pub fn group(&self) -> &Group {
         &self.group
@@ -42,28 +55,27 @@ impl<S: Scalar> Wire<S> for Pipeline<S> {
             self.carry(&mut letter)?;
             return Ok(Some(letter));
         }
-        self.parts.push(self.group.averaging(&letter.values)?);
+        let values = core::mem::take(&mut letter.values);
+        let part = self.group.averaging(values).inspect_err(|_| self.give_up())?;
+        self.parts.push(part);
         self.letters.push(letter);
         self.advance().map(|()| None)
     }
 
     fn advance(&mut self) -> Result<(), TransportError> {
-        let Self { group, parts, .. } = self;
-        if parts.is_empty() {
-            return Ok(());
-        }
-        group.take_early(parts)?;
-        group.pump(parts)?;
-        let now = group.transport.now();
-        while group.hear(parts, now)? {}
-        group.pump(parts).map(|_| ())
+        self.go_on().inspect_err(|_| self.give_up())
     }
 
     fn settle(&mut self) -> Result<Letters<S>, TransportError> {
         let mut parts = core::mem::take(&mut self.parts);
         let mut letters = core::mem::take(&mut self.letters);
         self.group.run(&mut parts)?;
-        letters.iter_mut().zip(&parts).for_each(|(letter, part)| part.read(&mut letter.values));
+        letters.iter_mut().zip(parts).for_each(|(letter, part)| letter.values = part.result());
         Ok(letters)
+    }
+
+    fn give_up(&mut self) {
+        self.parts.clear();
+        self.letters.clear();
     }
 }

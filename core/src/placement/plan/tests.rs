@@ -163,3 +163,15 @@ fn small_factors_are_decomposed_everywhere_where_links_are_slow() {
     assert!(everywhere(plan(1e15, 0.0)).all(|everywhere| !everywhere));
     assert!(everywhere(plan(1.25e9, 1e-4)).eq([true, false, false, true]));
 }
+
+#[test]
+fn parts_that_do_not_fit_each_other_are_refused_with_the_remedy() {
+    let cheaper = Placement { decomposers: Decomposers::Cheaper, ..Placement::of_gradient(1.0) };
+    let reason = cheaper.check().expect_err("one factor of a gradient here, the other one there");
+    assert!(reason.contains("Decomposers::Owner"), "{reason}");
+    for fits in [Decomposers::Owner, Decomposers::Everybody, Decomposers::Nobody] {
+        assert_eq!(Placement { decomposers: fits, ..cheaper }.check(), Ok(()));
+    }
+    let alone = Placement { decomposers: Decomposers::Cheaper, ..Placement::dp_kfac() };
+    assert!(alone.check().is_err_and(|reason| reason.contains("Decomposers::Owner")));
+}

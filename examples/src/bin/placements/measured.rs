@@ -89,6 +89,10 @@ impl Wire<f32> for Counted {
     fn settle(&mut self) -> Result<Letters<f32>, TransportError> {
         self.count(Wire::settle)
     }
+
+    fn give_up(&mut self) {
+        self.group.give_up();
+    }
 }
 
 /// What one member saw: seconds on the wall, of the processor and in exchanges, bytes sent, and the loss at the end.
