@@ -2,13 +2,17 @@
 //!
 //! Everything written here was counted or measured by the run; nothing is estimated.
 
+mod bars;
 mod heat;
 mod plot;
+mod scaling;
 mod table;
 mod traffic;
 
+pub use bars::{BarPanel, stacked_bars};
 pub use heat::{HeatCell, HeatMap, Panel, heat_maps};
 pub use plot::{Curve, Outage, accuracy_over_iterations};
+pub use scaling::{CurvePanel, scaling};
 pub use table::{Align, Table};
 pub use traffic::accuracy_over_bytes;
 

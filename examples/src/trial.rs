@@ -1,11 +1,13 @@
 //! Fleets of real processes under trial: started, watched by their event logs, and harmed.
 //!
-//! For tests, and for the benchmark `recovery`: nothing here is part of a trainer. Whoever waits has a deadline.
+//! For tests, and for the programs `recovery`, `allreduce` and `placements`: nothing here is part of a trainer. Whoever waits has a deadline.
 
 mod line;
 mod network;
 mod observed;
+mod worker;
 
 pub use line::{fetch, serve};
 pub use network::Network;
 pub use observed::{Observed, commit_of, loss_of, until};
+pub use worker::{Lines, Worker};

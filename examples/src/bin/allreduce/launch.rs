@@ -8,15 +8,15 @@ use crate::member::{Message, measure};
 use crate::place::{Place, RUN, Task, Training};
 use crate::report::Floors;
 use crate::{Arguments, Medium};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::transport::NodeId;
+use kronfleet_examples::trial::Worker;
 use kronfleet_lossy::endpoint::LossyNetwork;
 use kronfleet_lossy::network::NetworkOptions;
 use kronfleet_tcp::certificates::Authority;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 
@@ -120,58 +120,23 @@ fn threads(nodes: u32, task: &Task) -> Result<Vec<Vec<Message>>> {
     })
 }
 
-/// What a process says, read on a thread of its own, so that no process waits for another's lines to be read.
-struct Lines(mpsc::Receiver<std::io::Result<String>>);
-
-impl Lines {
-    fn read(from: impl Read + Send + 'static) -> Self {
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || BufReader::new(from).lines().try_for_each(|line| sender.send(line)));
-        Self(lines)
-    }
-
-    fn next(&self) -> Result<Message> {
-        let line = self.0.recv().context("a process has ended early; see above")??;
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    /// All it says before it is done.
-    fn all(&self) -> Result<Vec<Message>> {
-        let mut messages = Vec::new();
-        loop {
-            match self.next()? {
-                Message::Done => return Ok(messages),
-                message => messages.push(message),
-            }
+/// All that a process says before it is done.
+fn all(mut next: impl FnMut() -> Result<Message>) -> Result<Vec<Message>> {
+    let mut messages = Vec::new();
+    loop {
+        match next()? {
+            Message::Done => return Ok(messages),
+            message => messages.push(message),
         }
     }
 }
 
-/// A process of ours; it does not outlive this value.
-struct Served {
-    child: Child,
-    lines: Lines,
-}
-
-impl Served {
-    fn start(place: &Place) -> Result<Self> {
-        let medium = if place.transport == Medium::Shm { "shm" } else { "tcp" };
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["--transport", medium, "--place", &serde_json::to_string(place)?])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("this program cannot be started again")?;
-        let lines = Lines::read(child.stdout.take().expect("piped above"));
-        Ok(Self { child, lines })
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Starts one of ours.
+fn start(place: &Place) -> Result<Worker<Message>> {
+    let medium = if place.transport == Medium::Shm { "shm" } else { "tcp" };
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--transport", medium, "--place", &serde_json::to_string(place)?]);
+    Worker::start(command)
 }
 
 /// Nodes as processes.
@@ -195,22 +160,17 @@ fn processes(arguments: &Arguments, tls: bool, task: &Task) -> Result<Vec<Vec<Me
     let mut served = Vec::new();
     for node in 0..arguments.processes {
         place.node = node;
-        let process = Served::start(&place)?;
+        let process = start(&place)?;
         if arguments.transport == Medium::Tcp {
-            let Message::Address(address) = process.lines.next()? else {
+            let Message::Address(address) = process.hear()? else {
                 bail!("a process that does not say where it listens")
             };
             place.seed.get_or_insert(address);
         }
         served.push(process);
     }
-    let told = served.iter().map(|process| process.lines.all()).collect::<Result<_>>()?;
-    for process in &mut served {
-        drop(process.child.stdin.take());
-    }
-    for process in &mut served {
-        let status = process.child.wait()?;
-        anyhow::ensure!(status.success(), "a process ended with {status}");
-    }
+    let told = served.iter().map(|process| all(|| process.hear())).collect::<Result<_>>()?;
+    served.iter_mut().for_each(Worker::release);
+    served.iter_mut().try_for_each(Worker::wait)?;
     Ok(told)
 }

@@ -1,76 +1,120 @@
-//! Who preconditions what: the published ways of dividing K-FAC's work, counted and measured.
+//! Who preconditions what: the published ways of dividing K-FAC's work, counted, measured and trained with.
 
+mod breakdown;
+mod converged;
+mod link;
 mod measured;
+mod member;
 mod modelled;
+mod plots;
+mod rate;
+mod rates;
 mod shapes;
 
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
-use kronfleet_core::backend::{Backend, Gemm, Invert};
-use kronfleet_core::matrix::Region;
-use kronfleet_core::placement::Machine;
+use converged::Trainings;
 use kronfleet_examples::report::Folder;
+use kronfleet_examples::run::stop_on_signal;
 use kronfleet_examples::settings::{fraction_or_one, positive};
-use kronfleet_faer::Faer;
-use measured::Course;
+use link::Link;
+use measured::{Course, Measured};
+use modelled::Counted;
+use rate::Rate;
+use rates::Rates;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Divide the work of one preconditioned step among members, in every published way.
 ///
-/// Without --measure, operations, bytes and memory of one update (statistics, decompositions, directions) are counted, and
-/// times follow from rates that are measured on this machine first and from a link's figures. With --measure, members in
-/// threads of this process train on random data over a transport.
+/// Counted: operations, bytes and memory of one update (statistics, decompositions, directions); times follow from rates that
+/// are measured on this machine first and from the figures of links. Measured: members as processes of this machine train on
+/// random data over a transport. Without --count, --measure, --converge, --models and --members, both: the first of the five
+/// large networks among 8, 16 and 64 members behind each link, the second resnet20 and resnet32 among 2 and 4 processes over
+/// shared memory and over TCP at 1gbit; some minutes.
 #[derive(Parser)]
 #[command(
     version,
     after_help = "\
 Examples:
-  placements --models resnet50 --members 8,16,64 --link 100gb
-  placements --measure shm --models resnet20 --members 2 --batch 32"
+  placements
+  placements --count --models resnet50 --members 64 --link 100gb
+  placements --measure shm,tcp --rate 1gbit --models resnet20 --members 2,4 --batch 16
+  placements --converge --data fashion-mnist --epochs 3 --output kept"
 )]
 struct Arguments {
+    /// Count only
+    #[arg(long, conflicts_with_all = ["measure", "converge"])]
+    count: bool,
+    /// Measure only, over these transports
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "converge")]
+    measure: Vec<Medium>,
+    /// Train instead, in the simulator and for equal epochs: a network under every placement, and with an owner killed now and
+    /// then. What is done is kept in --output, and the same command goes on
+    #[arg(long)]
+    converge: bool,
     /// Networks: resnet50, resnet152, densenet201, vgg16, transformer by their shapes, or models of the trainers
-    #[arg(long, value_delimiter = ',', default_value = "resnet50,resnet152,densenet201,vgg16,transformer")]
+    /// [default: counted all of these; measured resnet20,resnet32; trained examples/models/small_resnet.toml]
+    #[arg(long, value_delimiter = ',')]
     models: Vec<String>,
-    /// Numbers of members [default: 8,16,64; measured 2]
+    /// Numbers of members [default: counted 8,16,64; measured 2,4; trained 4]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=4096))]
     members: Vec<u16>,
-    /// Samples of each member's batch
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
-    batch: u32,
-    /// The link of each member
-    #[arg(long, value_enum, default_value_t = Link::TenGigabit)]
-    link: Link,
+    /// Samples of each member's batch [default: 32; measured 16; trained 64]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: Option<u32>,
+    /// Counted: the links of each member
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "10gbe,100gb,wan")]
+    link: Vec<Link>,
     /// KAISA's share of members that hold a layer's decompositions
     #[arg(long, default_value_t = 0.5, value_parser = fraction_or_one, value_name = "SHARE")]
     share: f64,
     /// Operations per second of products [default: measured]
     #[arg(long, value_parser = positive, value_name = "RATE")]
     products: Option<f64>,
-    /// Operations per second of inversions [default: measured]
+    /// Operations per second of inversions, n³ each [default: measured]
     #[arg(long, value_parser = positive, value_name = "RATE")]
     decompositions: Option<f64>,
-    /// Measure over this transport instead
-    #[arg(long, value_enum)]
-    measure: Option<Medium>,
+    /// Operations per second of eigenvectors, 9·n³ each [default: measured]
+    #[arg(long, value_parser = positive, value_name = "RATE")]
+    eigenvectors: Option<f64>,
+    /// Measured over tcp: hold every member's line to this, in network namespaces of their own: as root, with ip and tc
+    #[arg(long, value_name = "RATE", requires = "measure")]
+    rate: Option<Rate>,
     /// Measured: steps between refreshes of decompositions
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     inverse_every: u64,
-    /// Measured: whole periods to time
+    /// Measured: whole periods to time, after one that is not timed
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     periods: u64,
+    /// Trained: embedded (10,000 + 2,000 images of Fashion-MNIST) or fashion-mnist (all of it, where it is installed)
+    #[arg(long, default_value = "embedded", value_name = "NAME")]
+    data: String,
+    /// Trained: passes over all samples
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    epochs: u64,
+    /// Trained: the seeds
+    #[arg(long, default_value = "1,2", value_delimiter = ',', value_name = "A,B")]
+    seeds: Vec<u64>,
+    /// Trained: steps from one death of an owner to the next
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(11..))]
+    killed_every: u64,
     /// Print one line of JSON for every placement instead of tables
     #[arg(long)]
     json: bool,
-    /// The folder for placements.md [default: runs/KIND-TIME]
+    /// The folder for placements.md, files of all figures and plots [default: runs/placements-TIME]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// What a process started by this program is told
+    #[arg(long, hide = true, value_name = "JSON")]
+    member: Option<String>,
 }
 
 /// What members talk through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 enum Medium {
     /// Shared memory
     Shm,
@@ -78,147 +122,205 @@ enum Medium {
     Tcp,
 }
 
-/// A link between two members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Link {
-    /// 10 Gb/s, 20 us
-    #[value(name = "10gbe")]
-    TenGigabit,
-    /// 100 Gb/s, 2 us
-    #[value(name = "100gb")]
-    HundredGigabit,
-    /// 100 Mb/s, 30 ms
-    Wan,
-}
-
-impl Link {
-    /// Bytes per second, and seconds of latency.
-    fn figures(self) -> (f64, f64) {
-        match self {
-            Self::TenGigabit => (1.25e9, 20e-6),
-            Self::HundredGigabit => (12.5e9, 2e-6),
-            Self::Wan => (12.5e6, 30e-3),
-        }
-    }
-}
-
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let (products, decompositions) = match (arguments.products, arguments.decompositions) {
-        (Some(products), Some(decompositions)) => (products, decompositions),
-        (products, decompositions) => {
-            let measured = rates()?;
-            (products.unwrap_or(measured.0), decompositions.unwrap_or(measured.1))
+    if let Some(place) = &arguments.member {
+        return member::serve(&serde_json::from_str(place)?);
+    }
+    let stop = stop_on_signal()?;
+    let folder = Folder::create(arguments.output.as_deref(), "placements")?;
+    let text = if arguments.converge {
+        arguments.converge(&folder, &stop)?
+    } else {
+        let rates = arguments.rates()?;
+        let whole = arguments.models.is_empty() && arguments.members.is_empty();
+        let (count, measure) = match (arguments.count, arguments.measure.as_slice()) {
+            (false, []) if whole => {
+                (true, vec![(Medium::Shm, None), (Medium::Tcp, Some("1gbit".parse().expect("a rate")))])
+            }
+            (_, []) => (true, Vec::new()),
+            (_, media) => (false, media.iter().map(|&medium| (medium, arguments.rate)).collect()),
+        };
+        let mut text = String::new();
+        if count {
+            text += &arguments.count(rates, &folder)?;
         }
+        if !measure.is_empty() {
+            text += &arguments.measure(&measure, rates, &folder, &stop)?;
+        }
+        text
     };
-    let (bandwidth, latency) = arguments.link.figures();
-    let machine = Machine { products, decompositions, bandwidth, latency, value: 4.0 };
-    let text = match arguments.measure {
-        Some(medium) => measured(&arguments, medium, machine)?,
-        None => modelled(&arguments, machine)?,
-    };
+    folder.write("placements.md", &text)?;
     if !arguments.json {
-        let folder = Folder::create(arguments.output.as_deref(), "placements")?;
-        folder.write("placements.md", &text)?;
         println!("report: {}", folder.path().display());
     }
     Ok(())
 }
 
-fn modelled(arguments: &Arguments, machine: Machine) -> Result<String> {
-    let members = if arguments.members.is_empty() { &[8, 16, 64][..] } else { &arguments.members };
-    let mut text = format!(
-        "Products {:.1} GFLOP/s, inversions {:.1} GFLOP/s, links {:.2} Gb/s and {:.0} us, batches of {}; one update.\n",
-        machine.products / 1e9,
-        machine.decompositions / 1e9,
-        machine.bandwidth * 8e-9,
-        machine.latency * 1e6,
-        arguments.batch
-    );
-    show(arguments, &text);
-    for model in &arguments.models {
-        for &members in members {
-            let members = usize::from(members);
-            let lines = modelled::lines(model, members, arguments.batch as usize, arguments.share, machine)?;
-            let table = modelled::table(model, members, &lines)?;
-            show(arguments, &table);
-            writeln!(text, "\n{table}")?;
-            if arguments.json {
-                for line in &lines {
-                    println!("{}", serde_json::to_string(line)?);
+fn or<T: Clone>(given: &[T], default: impl IntoIterator<Item = T>) -> Vec<T> {
+    if given.is_empty() { default.into_iter().collect() } else { given.to_vec() }
+}
+
+impl Arguments {
+    fn say(&self, text: &str) {
+        if !self.json {
+            println!("{text}");
+        }
+    }
+
+    fn rates(&self) -> Result<Rates> {
+        let given = [self.products, self.decompositions, self.eigenvectors];
+        let measured = match given {
+            [Some(products), Some(inversions), Some(eigenvectors)] => Rates { products, inversions, eigenvectors },
+            _ => Rates::measure()?,
+        };
+        Ok(Rates {
+            products: self.products.unwrap_or(measured.products),
+            inversions: self.decompositions.unwrap_or(measured.inversions),
+            eigenvectors: self.eigenvectors.unwrap_or(measured.eigenvectors),
+        })
+    }
+
+    /// Counts; answers the page.
+    fn count(&self, rates: Rates, folder: &Folder) -> Result<String> {
+        let models = or(&self.models, shapes::NAMES.map(String::from));
+        let members = or(&self.members, [8, 16, 64]);
+        let batch = self.batch.unwrap_or(32);
+        let mut counted = Vec::new();
+        for &link in &self.link {
+            for model in &models {
+                for &count in &members {
+                    counted.push(Counted::new(model, count.into(), batch as usize, self.share, link, rates)?);
                 }
             }
         }
-    }
-    Ok(text)
-}
-
-fn measured(arguments: &Arguments, medium: Medium, machine: Machine) -> Result<String> {
-    let members = if arguments.members.is_empty() { &[2][..] } else { &arguments.members };
-    let mut text = String::new();
-    for model in &arguments.models {
-        for &members in members {
-            if members > 64 {
-                bail!(
-                    "--members {members}: 64 threads are the most that can be measured; leave out --measure to count"
-                );
+        if self.json {
+            for line in counted.iter().flat_map(|counted| &counted.lines) {
+                println!("{}", serde_json::to_string(line)?);
             }
-            let course = Course {
-                medium,
-                model: model.clone(),
-                members: members.into(),
-                batch: arguments.batch as usize,
-                inverse_every: arguments.inverse_every,
-                periods: arguments.periods,
-                machine,
-            };
-            let shown = |line: &measured::Measured| {
-                if arguments.json {
-                    println!("{}", serde_json::to_string(line).expect("numbers and names"));
-                } else {
-                    eprintln!("{model}, {members} members, {}: {:.1} ms", line.placement, line.milliseconds);
-                }
-            };
-            let lines = measured::measure(&course, arguments.share, shown)?;
-            let title = format!("{model}, {members} members, {medium:?}, batches of {}", arguments.batch);
-            let table = format!("{title}\n\n{}", measured::table(&lines));
-            show(arguments, &table);
-            writeln!(text, "\n{table}")?;
         }
+        let mut text = format!("One core: {rates}. Batches of {batch}; one update.\n\n");
+        let most = usize::from(members.iter().copied().max().unwrap_or(1));
+        for &link in &self.link {
+            let all: Vec<&Counted> = counted.iter().filter(|counted| counted.link == link).collect();
+            let widest: Vec<&Counted> = all.iter().filter(|counted| counted.members == most).copied().collect();
+            let times = modelled::times(&widest);
+            writeln!(
+                text,
+                "Seconds of an update, computation + communication, {most} members, links of {}:\n\n{times}",
+                link.words()
+            )?;
+            let name = link.name();
+            folder.write(&format!("placements-{name}.svg"), &plots::shares(&widest, link, most)?)?;
+            folder.write(&format!("placements-{name}-members.svg"), &plots::over_members(&all, &models, link)?)?;
+        }
+        writeln!(
+            text,
+            "DP-KFAC against the fastest before it, how many times less:\n\n{}",
+            modelled::ratios(&counted)
+        )?;
+        if breakdown::covers(&models, &members) {
+            writeln!(text, "{}", breakdown::breakdown(Link::HundredGigabit, rates, self.share)?)?;
+        }
+        folder.write("counted.csv", &modelled::csv(&counted))?;
+        // All of them would be too much to read in a terminal.
+        let details = counted.iter().map(Counted::table).collect::<Result<Vec<_>>>()?.join("\n");
+        self.say(&text);
+        if let [_] = counted.as_slice() {
+            self.say(&details);
+        }
+        Ok(text + &details)
     }
-    Ok(text)
-}
 
-fn show(arguments: &Arguments, text: &str) {
-    if !arguments.json {
-        println!("{text}");
+    /// Measures; answers the page.
+    fn measure(
+        &self,
+        media: &[(Medium, Option<Rate>)],
+        rates: Rates,
+        folder: &Folder,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<String> {
+        let models = or(&self.models, ["resnet20", "resnet32"].map(String::from));
+        let members = or(&self.members, [2, 4]);
+        if let Some(&count) = members.iter().find(|&&count| count > 64) {
+            bail!("--members {count}: 64 processes are the most that can be measured; leave out --measure to count");
+        }
+        let mut text = String::new();
+        let mut all: Vec<(String, Vec<Measured>)> = Vec::new();
+        for &(medium, rate) in media {
+            let rate = rate.filter(|_| medium == Medium::Tcp);
+            for &count in &members {
+                let network = match rate.map(|rate| measured::network(count.into(), rate)) {
+                    Some(Err(error)) => {
+                        let skipped = format!(
+                            "skipped: lines of {} for {count} processes over TCP: {error:#}. They take root, ip and tc \
+                             (Debian: iproute2), then: placements --measure tcp --rate {}",
+                            rate.expect("asked for"),
+                            rate.expect("asked for")
+                        );
+                        self.say(&skipped);
+                        writeln!(text, "{skipped}\n")?;
+                        continue;
+                    }
+                    Some(Ok(network)) => Some(network),
+                    None => None,
+                };
+                for model in &models {
+                    let course = Course {
+                        medium,
+                        rate,
+                        model: model.clone(),
+                        members: count.into(),
+                        batch: self.batch.unwrap_or(16) as usize,
+                        share: self.share,
+                        inverse_every: self.inverse_every,
+                        periods: self.periods,
+                        rates,
+                    };
+                    let title = course.title();
+                    let lines = course.measure(network.as_ref(), |line| {
+                        if self.json {
+                            println!("{}", serde_json::to_string(line).expect("numbers and names"));
+                        } else {
+                            eprintln!("{title}, {}: {:.1} ms", line.placement, line.milliseconds);
+                        }
+                        !stop.load(Ordering::Relaxed)
+                    })?;
+                    let table = format!(
+                        "{title}, batches of {}, inverses at every {}th step\n\n{}",
+                        course.batch,
+                        self.inverse_every,
+                        measured::table(&lines)
+                    );
+                    self.say(&table);
+                    writeln!(text, "{table}")?;
+                    all.push((title, lines));
+                    folder.write("measured.csv", &measured::csv(all.iter().flat_map(|(_, lines)| lines)))?;
+                    folder.write("placements-measured.svg", &plots::steps(&all)?)?;
+                }
+            }
+        }
+        Ok(text)
     }
-}
 
-/// Edge of the matrices whose product and inverse say what this machine can do.
-const EDGE: usize = 512;
-
-/// Operations per second of products, and of inversions by Cholesky counted as `n³`, on one thread: the best of several.
-fn rates() -> Result<(f64, f64)> {
-    let mut backend = Faer::<f32>::new(1);
-    let all = Region::matrix(0, EDGE, EDGE);
-    let product = Gemm::product(all, all, all);
-    let (mut a, mut b) = (backend.allocate(EDGE * EDGE)?, backend.allocate(EDGE * EDGE)?);
-    let mut c = backend.allocate(EDGE * EDGE)?;
-    backend.fill(0.25, all, &mut b)?;
-    let (mut products, mut inversions) = (f64::INFINITY, f64::INFINITY);
-    for _ in 0..10 {
-        let start = Instant::now();
-        backend.gemm(&[product], &b, &b, &mut c)?;
-        products = products.min(start.elapsed().as_secs_f64());
-        backend.fill(0.0, all, &mut a)?;
-        backend.fill(2.0, all.diagonal(), &mut a)?;
-        let start = Instant::now();
-        let verdict = backend.cholesky(&[all], &mut a)?;
-        backend.cholesky_invert(&[Invert { factor: all, out: all }], &a, &mut c)?;
-        backend.verdict(verdict, &mut [false])?;
-        inversions = inversions.min(start.elapsed().as_secs_f64());
+    /// Trains; answers the page.
+    fn converge(&self, folder: &Folder, stop: &Arc<AtomicBool>) -> Result<String> {
+        let models = or(&self.models, ["examples/models/small_resnet.toml".to_owned()]);
+        let members = or(&self.members, [4]);
+        let ([model], [nodes]) = (models.as_slice(), members.as_slice()) else {
+            bail!("--converge trains one network among one number of members: give one of each");
+        };
+        let trainings = Trainings {
+            model: model.clone(),
+            data: self.data.clone(),
+            epochs: self.epochs,
+            batch: self.batch.unwrap_or(64).into(),
+            nodes: (*nodes).into(),
+            seeds: self.seeds.clone(),
+            killed_every: self.killed_every,
+        };
+        let text = trainings.run(folder, stop)?;
+        self.say(&text);
+        Ok(text)
     }
-    let cube = (EDGE as f64).powi(3);
-    Ok((product.flops() as f64 / products, cube / inversions))
 }

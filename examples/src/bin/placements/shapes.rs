@@ -8,7 +8,7 @@ use kronfleet_examples::model::Model;
 use kronfleet_faer::Faer;
 
 /// What [`shapes`] knows beside the trainers' own models.
-pub(crate) const NAMES: &str = "resnet50, resnet152, densenet201, vgg16, transformer";
+pub(crate) const NAMES: [&str; 5] = ["resnet50", "resnet152", "densenet201", "vgg16", "transformer"];
 
 /// The layers of a network, in order, images having 224 pixels a side: one of [`NAMES`] or a model of the trainers.
 ///
@@ -36,7 +36,7 @@ pub(crate) fn trained(name: &str) -> Result<Model> {
         _ => Extent::new(1, 28, 28),
     };
     let model = Model::choose(name, input, 10);
-    model.or_else(|error| bail!("{error:#}; known beside these, by their shapes alone, are {NAMES}"))
+    model.or_else(|error| bail!("{error:#}; known beside these, by their shapes alone, are {}", NAMES.join(", ")))
 }
 
 fn convolution(inputs: usize, outputs: usize, kernel: usize, side: usize) -> Load {
@@ -117,6 +117,13 @@ fn transformer() -> Vec<Load> {
         }
     }
     layers
+}
+
+/// Values that every member of a training holds, whatever the placement: weights, gradients and momentum, and the outputs of
+/// all layers for a batch twice, as they leave a layer and as they leave what is behind it.
+pub(crate) fn held(layers: &[Load], batch: usize) -> usize {
+    let outputs = layers.iter().map(|load| load.rows * load.positions * batch).sum::<usize>();
+    3 * layers.iter().map(Load::parameters).sum::<usize>() + 2 * outputs
 }
 
 /// Parameters with factors, and elements of all factors: whole, and as triangles.

@@ -1,10 +1,11 @@
 //! Nodes as the processes of an MPI job.
 
-use super::Lines;
+use super::all;
 use crate::Medium;
 use crate::member::Message;
 use crate::place::{Place, Task};
 use anyhow::{Context, Result, ensure};
+use kronfleet_examples::trial::Lines;
 use std::net::Shutdown;
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command};
@@ -59,7 +60,7 @@ pub(super) fn run(nodes: u32, task: &Task) -> Result<Vec<Vec<Message>>> {
         }
     }
     let lines = streams.iter().map(|stream| Ok(Lines::read(stream.try_clone()?))).collect::<Result<Vec<_>>>()?;
-    let told = lines.iter().map(Lines::all).collect::<Result<_>>()?;
+    let told = lines.iter().map(|lines: &Lines<Message>| all(|| lines.hear())).collect::<Result<_>>()?;
     for stream in streams {
         stream.shutdown(Shutdown::Write)?;
     }
