@@ -99,7 +99,7 @@ mod tests {
         // Three points of a and b in the first panel, of which the one at 0 is left out, and one in the second.
         assert_eq!(svg.matches("<circle").count(), 4, "{svg}");
         let colors: Vec<&str> =
-            svg.split("<circle").skip(1).filter_map(|circle| circle.split("fill=").nth(1)).collect();
+            svg.split("<circle").skip(1).filter_map(|circle| circle.split("stroke=").nth(1)).collect();
         let colors: Vec<&str> = colors.iter().map(|color| &color[..9]).collect();
         assert_eq!((colors[0] == colors[1], colors[2] == colors[3], colors[0] == colors[2]), (true, true, false));
         assert!(scaling("nothing", ["", ""], &[]).expect("drawn").contains("nothing"));
