@@ -95,7 +95,7 @@ impl Trainings {
                 words.extend([format!("--inner={inner}"), format!("--form={form}")]);
                 runs.push(Run { kind: Kind::Placement { inner, form }, words });
             }
-            for model in ["lenet5", self.model.as_str()] {
+            for model in self.disturbed() {
                 for killed in [false, true] {
                     let mut words = self.words(model, seed)?;
                     words.extend(["--inner=dp-kfac".to_owned(), "--form=inverse".to_owned()]);
@@ -107,6 +107,13 @@ impl Trainings {
             }
         }
         Ok(runs)
+    }
+
+    /// The networks that are trained while owners are killed.
+    fn disturbed(&self) -> Vec<&str> {
+        let mut models = vec!["lenet5", self.model.as_str()];
+        models.dedup();
+        models
     }
 
     fn words(&self, model: &str, seed: u64) -> Result<Vec<String>> {
@@ -181,7 +188,7 @@ impl Trainings {
     fn page(&self, runs: &[Run], ledger: &Ledger) -> String {
         let seeds = self.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
         let mut text = format!(
-            "## Trained\n\n{} epochs of {}, {} nodes with batches of {}, K-FAC; seeds {seeds}. Accuracy on all test images; loss \
+            "## Trained\n\nEpochs: {} of {}; {} nodes with batches of {}, K-FAC; seeds {seeds}. Accuracy on all test images; loss \
              is the mean of the last tenth of steps.\n\n### {} under every placement\n\n",
             self.epochs, self.data, self.nodes, self.batch, self.model
         );
@@ -211,7 +218,7 @@ impl Trainings {
             ("deaths", Align::Right),
             ("abandoned steps", Align::Right),
         ]);
-        for model in ["lenet5", self.model.as_str()] {
+        for model in self.disturbed() {
             let of = |killed| results(runs, ledger, &Kind::Killed { model: model.to_owned(), killed });
             let (calm, killed) = (of(false), of(true));
             let sum =
