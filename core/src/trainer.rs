@@ -17,12 +17,15 @@
 
 mod averaging;
 mod checkpoint;
+mod drift;
 mod sharing;
 mod source;
 
 pub use checkpoint::{Checkpoint, Course};
+pub use drift::Counts;
 pub use source::{Batches, Examples};
 
+use self::drift::Drift;
 use self::sharing::Sharing;
 use crate::backend::{Backend, Map, MapJob};
 use crate::error::{Error, ErrorKind};
@@ -62,6 +65,12 @@ pub struct TrainerOptions {
     pub observe_every: u64,
     /// Whence labels are drawn for the true Fisher.
     pub seed: Seed,
+    /// μ of `FedProx` (arXiv 1812.06127): gradients are those of the loss and `μ/2 ‖w − w_t‖²`, `w_t` being the model that was
+    /// last taken over from others. 0 leaves it out; not for steps that are shared.
+    pub proximal: f64,
+    /// SCAFFOLD (arXiv 1910.06378): gradients are corrected by what those of all differ from the node's own. Twice the
+    /// values travel; not for steps that are shared.
+    pub variates: bool,
 }
 
 impl TrainerOptions {
@@ -76,6 +85,8 @@ impl TrainerOptions {
             adaptive: None,
             observe_every: 10,
             seed: Seed(0),
+            proximal: 0.0,
+            variates: false,
         }
     }
 }
@@ -142,6 +153,8 @@ pub struct Trainer<B: Backend> {
     failure: Option<TrainingError>,
     /// Where a step is that is shared with members that come and go.
     sharing: Option<Sharing<B>>,
+    /// What is added to gradients.
+    drift: Option<Drift<B>>,
 }
 
 /// Memory for reading the quadratic model.
@@ -212,7 +225,8 @@ impl<B: Backend> Trainer<B> {
     /// If memory runs out.
     ///
     /// # Panics
-    /// If the network has no memory for such a batch, or the batch or the number of micro-batches is 0.
+    /// If the network has no memory for such a batch, the batch or the number of micro-batches is 0, or gradients of shared
+    /// steps are to be corrected.
     #[track_caller]
     pub fn new(
         mut backend: B,
@@ -229,6 +243,8 @@ impl<B: Backend> Trainer<B> {
         observe(&mut network, &mut *preconditioner);
         let sharing =
             if preconditioner.is_shared() { Some(Sharing::new(&mut backend, len, &*optimiser)?) } else { None };
+        let drift = Drift::new(&mut backend, &options, &network.parameters)?;
+        assert!(sharing.is_none() || drift.is_none(), "members that share their steps do not drift apart");
         let model = match options.adaptive {
             Some(rule) => Some(ModelReading {
                 rule,
@@ -254,6 +270,7 @@ impl<B: Backend> Trainer<B> {
             window: Window::default(),
             failure: None,
             sharing,
+            drift,
             backend,
             network,
             preconditioner,
@@ -302,8 +319,13 @@ impl<B: Backend> Trainer<B> {
             self.before_reading()?;
         }
         let passes = Passes { network: &self.network, kinds: &self.kinds, batch: self.options.batch };
-        let unreduced: Option<&dyn Captures<B>> = if count > 1 { None } else { Some(&passes) };
-        let gradient = self.accumulated.as_ref().unwrap_or(&self.network.gradient);
+        let mut gradient = self.accumulated.as_ref().unwrap_or(&self.network.gradient);
+        let mut unreduced: Option<&dyn Captures<B>> = if count > 1 { None } else { Some(&passes) };
+        if let Some(drift) = &mut self.drift {
+            gradient = drift.correct(&mut self.backend, gradient, &self.network.parameters)?;
+            // It is no longer that of the passes alone.
+            unreduced = None;
+        }
         self.preconditioner.precondition(&mut self.backend, rate, gradient, unreduced, &mut self.direction)?;
         if let Some(error) = self.preconditioner.abandoned() {
             return Ok(Some(error));

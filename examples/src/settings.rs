@@ -5,6 +5,7 @@
 
 mod averaging;
 mod checkpoint;
+mod drift;
 mod faults;
 mod file;
 mod gossip;
@@ -25,6 +26,7 @@ mod tcp;
 
 pub use averaging::{AveragingSettings, Policy};
 pub use checkpoint::CheckpointSettings;
+pub use drift::DriftSettings;
 pub use faults::{LinkCut, LinkPartition};
 pub use file::{arguments, describe, flags};
 pub use gossip::{Code, ConsensusStep, GossipSettings, Graph};

@@ -6,6 +6,7 @@
 //! | `running` | running statistics of normalisation layers, if there are any |
 //! | `factors` | running values of the Kronecker factors, then one weight for each block |
 //! | `optimiser/i` | the i-th flat buffer of the optimiser's state |
+//! | `variate` | with SCAFFOLD, the mean of the node's gradients since the last average |
 //! | `factor/i` | in place of `factors` where steps are shared: A, G and the weight of block i |
 //!
 //! Values and weights of the factors travel side by side and are averaged with the same coefficients: the mean of a
@@ -42,7 +43,7 @@ impl<B: Backend> Trainer<B> {
         request: &Request,
         contribution: &mut Contribution<B::Scalar>,
     ) -> Result<(), B::Error> {
-        let Self { backend, network, preconditioner, optimiser, progress, .. } = self;
+        let Self { backend, network, preconditioner, optimiser, progress, drift, .. } = self;
         contribution.iteration = progress.iteration;
         let mut outcome = Ok(());
         let mut put = |name: &str, buffer: &B::Buffer, len: usize| {
@@ -60,6 +61,9 @@ impl<B: Backend> Trainer<B> {
             for (name, buffer) in OPTIMISER.iter().zip(optimiser.state()) {
                 put(name, buffer, buffer.len());
             }
+        }
+        if let (Ok(()), Some(drift)) = (&outcome, drift) {
+            outcome = drift.contribute(backend, request.weight, contribution);
         }
         if shared {
             return self.contribute_blocks(request, contribution);
@@ -106,7 +110,7 @@ impl<B: Backend> Trainer<B> {
     }
 
     fn try_adopt(&mut self, average: &Contribution<B::Scalar>, healed: bool) -> Result<(), B::Error> {
-        let Self { backend, network, preconditioner, optimiser, progress, .. } = self;
+        let Self { backend, network, preconditioner, optimiser, progress, drift, .. } = self;
         let mut state_came = false;
         for segment in average.segments().iter().filter(|segment| segment.weight > 0.0) {
             let values = &segment.values[..];
@@ -141,6 +145,9 @@ impl<B: Backend> Trainer<B> {
                     state_came = true;
                 }
             }
+        }
+        if let Some(drift) = drift {
+            drift.adopt(backend, average, healed, &network.parameters)?;
         }
         if healed {
             progress.iteration = average.iteration;
@@ -189,6 +196,18 @@ where
                 segment.weight = 0.0;
                 segment.values.fill(B::Scalar::of(0.0));
             }
+        }
+        self.note(result);
+    }
+
+    fn show(&mut self, contribution: &mut Contribution<B::Scalar>) {
+        let len = self.network.parameters_len();
+        contribution.iteration = self.progress.iteration;
+        let target = contribution.segment("parameters", len, 1.0);
+        let ticket = self.backend.download(&self.network.parameters, 0..len);
+        let result = ticket.and_then(|ticket| self.backend.finish(ticket, target));
+        if result.is_err() {
+            target.fill(B::Scalar::of(0.0));
         }
         self.note(result);
     }

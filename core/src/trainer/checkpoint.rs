@@ -1,6 +1,6 @@
 //! A trainer's state in host memory.
 
-use super::{Trainer, Window, failed};
+use super::{Counts, Trainer, Window, failed};
 use crate::backend::{Backend, Buffer as _};
 use crate::participant::TrainingError;
 use crate::preconditioner::State;
@@ -40,6 +40,8 @@ pub struct Checkpoint<S> {
     pub random: [u64; 4],
     /// Where the stream of batches is.
     pub position: u64,
+    /// What corrections of gradients go on with: flat buffers in the layout of the parameters, and what was counted.
+    pub drift: (Vec<Vec<S>>, Counts),
 }
 
 /// How far a trainer has come, of which its device knows nothing.
@@ -109,7 +111,7 @@ impl<B: Backend> Trainer<B> {
 
     fn copy_state(&mut self) -> Result<Checkpoint<B::Scalar>, B::Error> {
         let course = self.course();
-        let Self { backend, network, preconditioner, optimiser, .. } = self;
+        let Self { backend, network, preconditioner, optimiser, drift, .. } = self;
         let mut state = Vec::new();
         for buffer in optimiser.state() {
             state.push(backend.fetch(buffer, 0..buffer.len())?);
@@ -121,6 +123,10 @@ impl<B: Backend> Trainer<B> {
                 [backend.fetch(values, 0..values.len())?, backend.fetch(weights, 0..weights.len())?]
             }
             None => [Vec::new(), Vec::new()],
+        };
+        let drift = match drift {
+            Some(drift) => (drift.save(backend)?, drift.counts()),
+            None => Default::default(),
         };
         Ok(Checkpoint {
             iteration: course.iteration,
@@ -136,6 +142,7 @@ impl<B: Backend> Trainer<B> {
             window: course.window,
             random: course.random,
             position: course.position,
+            drift,
         })
     }
 
@@ -148,7 +155,7 @@ impl<B: Backend> Trainer<B> {
     /// If the lengths do not fit.
     #[track_caller]
     pub fn restore(&mut self, checkpoint: &Checkpoint<B::Scalar>) -> Result<(), B::Error> {
-        let Self { backend, network, preconditioner, optimiser, .. } = self;
+        let Self { backend, network, preconditioner, optimiser, drift, .. } = self;
         let fits = |what: &str, len: usize, own: usize| assert_eq!(len, own, "scalars of {what} in the checkpoint");
         fits("parameters", checkpoint.parameters.len(), network.parameters_len());
         fits("running statistics", checkpoint.running.len(), network.running_len());
@@ -166,6 +173,15 @@ impl<B: Backend> Trainer<B> {
             fits("factor weights", of_weights.len(), weights.len());
             backend.upload(of_values, values, 0)?;
             backend.upload(of_weights, weights, 0)?;
+        }
+        let (buffers, counts) = &checkpoint.drift;
+        fits("corrections", buffers.len(), drift.as_ref().map_or(0, |drift| drift.state().count()));
+        if let Some(drift) = drift {
+            for (values, buffer) in buffers.iter().zip(drift.state_mut()) {
+                fits("a correction", values.len(), buffer.len());
+                backend.upload(values, buffer, 0)?;
+            }
+            drift.resume(*counts);
         }
         (self.loss_ticket, self.model_ticket, self.failure) = (None, None, None);
         optimiser.resume(checkpoint.optimiser_steps);

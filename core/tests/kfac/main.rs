@@ -2,6 +2,7 @@
 
 mod dense;
 mod division;
+mod drift;
 mod ekfac;
 mod elastic;
 mod factor;

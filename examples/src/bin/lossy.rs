@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     }
     let folder = prepare(output, "lossy")?;
     let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, output.load.as_deref())?;
-    let workshop = workshop.sharing(&averaging.sharing)?;
+    let workshop = workshop.sharing(&averaging.sharing)?.correcting(&averaging.drift);
     if averaging.sharing.inner.is_some() && (checkpoints.checkpoint.is_some() || checkpoints.resume.is_some()) {
         bail!("steps that are shared have no checkpoints: leave out --inner, or --checkpoint and --resume");
     }

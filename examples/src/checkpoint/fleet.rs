@@ -13,7 +13,7 @@ use kronfleet_core::participant::{ParticipantState, Summary, TrainingError};
 use kronfleet_core::preconditioner::Report;
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::schedule::Schedule;
-use kronfleet_core::trainer::{Checkpoint, Window};
+use kronfleet_core::trainer::{Checkpoint, Counts, Window};
 use kronfleet_lossy::simulation::Snapshot;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,7 @@ pub struct TrainerState {
     window: Window,
     random: [u64; 4],
     position: u64,
+    drift: Counts,
 }
 
 impl TrainerState {
@@ -62,6 +63,7 @@ impl TrainerState {
             window: state.window,
             random: state.random,
             position: state.position,
+            drift: state.drift.1,
         }
     }
 
@@ -74,7 +76,7 @@ impl TrainerState {
         (memory.damping, memory.refresh_due) = (self.damping, self.refresh_due);
         (memory.report, memory.updates, memory.clip) = (self.report, self.updates, S::of(self.clip));
         (state.schedules, state.window) = (self.schedules, self.window);
-        (state.random, state.position) = (self.random, self.position);
+        (state.random, state.position, state.drift.1) = (self.random, self.position, self.drift);
     }
 }
 

@@ -80,9 +80,11 @@ impl Layers {
         for statistic in of(&self.running, layer) {
             add(split(&statistic.name).1.into(), extract(statistic, &state.running));
         }
-        for (index, buffer) in state.preconditioner.buffers.iter().enumerate() {
-            for parameter in of(&self.parameters, layer) {
-                add(format!("memory/{index}/{}", split(&parameter.name).1), extract(parameter, buffer));
+        for (what, buffers) in [("memory", &state.preconditioner.buffers), ("drift", &state.drift.0)] {
+            for (index, buffer) in buffers.iter().enumerate() {
+                for parameter in of(&self.parameters, layer) {
+                    add(format!("{what}/{index}/{}", split(&parameter.name).1), extract(parameter, buffer));
+                }
             }
         }
         let Some((index, block)) = self.block(layer) else { return };
@@ -175,10 +177,9 @@ impl Layers {
             let name = format!("{who}/{}", split(&statistic.name).1);
             insert(statistic, find(tensors, &name, &layout::shape(statistic))?, &mut state.running);
         }
-        for (index, buffer) in state.preconditioner.buffers.iter_mut().enumerate() {
-            for parameter in of(&self.parameters, layer) {
-                let name = format!("{who}/memory/{index}/{}", split(&parameter.name).1);
-                insert(parameter, find(tensors, &name, &layout::shape(parameter))?, buffer);
+        for (what, buffers) in [("memory", &mut state.preconditioner.buffers), ("drift", &mut state.drift.0)] {
+            for (index, buffer) in buffers.iter_mut().enumerate() {
+                self.take_parameters(layer, &format!("{who}/{what}/{index}"), tensors, buffer)?;
             }
         }
         let Some((index, block)) = self.block(layer) else { return Ok(()) };

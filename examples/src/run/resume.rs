@@ -9,12 +9,12 @@ use crate::model::tensors::Tensors;
 use anyhow::{Context, Result, anyhow, bail};
 use kronfleet_conformance::invariants::Checker;
 use kronfleet_core::backend::Extent;
-use kronfleet_core::cluster::Node;
+use kronfleet_core::cluster::{Contribution, Node};
 use kronfleet_core::network::{Network, Spec};
-use kronfleet_core::participant::{Participant, Step};
+use kronfleet_core::participant::{Participant, Step, Training as _};
 use kronfleet_core::preconditioner as memory;
 use kronfleet_core::schedule::Schedule;
-use kronfleet_core::trainer::{Checkpoint, Window};
+use kronfleet_core::trainer::{Checkpoint, Counts, Window};
 use kronfleet_core::transport::NodeId;
 use kronfleet_lossy::simulation::{Parts, Snapshot};
 use kronfleet_nalgebra::Nalgebra;
@@ -84,8 +84,12 @@ impl Fleet<'_> {
         for node in (0..self.averaging.nodes).map(NodeId) {
             let mut trainer = backends.trainer(self.workshop, node.0)?;
             let (_, own) = trainer.save()?;
-            let state = Checkpoint { random: own.random, ..state.clone() };
+            let state = Checkpoint { random: own.random, drift: own.drift, ..state.clone() };
             trainer.restore(&state)?;
+            // What is common is what every node takes over now.
+            let mut common = Contribution::default();
+            trainer.show(&mut common);
+            trainer.adopt(&common, false);
             participants.insert(node, self.participant(trainer, node)?);
         }
         Ok((participants, state.iteration))
@@ -181,6 +185,7 @@ fn small() -> (Layers, Checkpoint<f32>) {
         window: Window::default(),
         random: [1; 4],
         position: 0,
+        drift: (Vec::new(), Counts::default()),
     };
     (layers, state)
 }

@@ -94,6 +94,7 @@ fn run(folder: &Folder, flags: &[&str], keep: Keep<'_>) -> Ending {
         Flags::from_arg_matches(&matches).expect("flags that exist");
     let text = describe(&Flags::command(), &matches);
     let workshop = Workshop::open(&task, &kfac, &optimiser, averaging.nodes, None).expect("settings that fit");
+    let workshop = workshop.correcting(&averaging.drift);
     let stop = Arc::default();
     let fleet = Fleet {
         workshop: &workshop,
@@ -137,6 +138,7 @@ fn any_flags() -> impl Strategy<Value = Vec<&'static str>> {
         vec!["--preconditioner=shampoo", "--inverse-every=3", "--average-factors"],
         vec!["--preconditioner=soap", "--inverse-every=4"],
         vec!["--preconditioner=muon"],
+        vec!["--prox=0.1", "--inverse-every=3"],
     ]);
     let rejoin = prop::sample::select(vec!["--rejoin=full", "--rejoin=progress", "--rejoin=heal"]);
     let link = prop::sample::select(vec![
@@ -195,7 +197,9 @@ proptest! {
 #[test]
 fn what_policies_keep_is_in_a_checkpoint() {
     for kept in [
-        &["--outer-optimiser=diloco"][..],
+        &["--scaffold", "--prox=0.1"][..],
+        &["--scaffold", "--preconditioner=none", "--outer-optimiser=fedadam", "--outer-rate=0.01"],
+        &["--outer-optimiser=diloco"],
         &["--outer-optimiser=fedadam"],
         &["--policy=gossip:push", "--topology=one-peer", "--local-statistics"],
         &["--policy=daso", "--daso-epoch=5", "--daso-warm-up=0", "--daso-cool-down=0", "--daso-skip=2"],

@@ -11,7 +11,8 @@ use crate::data::source::Data;
 use crate::model::tensors::{Precision, Tensors};
 use crate::model::{self, state};
 use crate::settings::{
-    Fisher, Inner, KfacSettings, Method, Optimiser as OptimiserKind, OptimiserSettings, SharingSettings, TaskSettings,
+    DriftSettings, Fisher, Inner, KfacSettings, Method, Optimiser as OptimiserKind, OptimiserSettings, SharingSettings,
+    TaskSettings,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use kronfleet_core::backend::{Backend, Extent};
@@ -48,6 +49,7 @@ pub struct Workshop {
     optimiser: OptimiserSettings,
     /// How steps are shared, if they are.
     inner: Option<Inner>,
+    drift: DriftSettings,
 }
 
 impl Workshop {
@@ -107,7 +109,14 @@ impl Workshop {
             kfac: kfac.clone(),
             optimiser: optimiser.clone(),
             inner: None,
+            drift: DriftSettings::default(),
         })
+    }
+
+    /// The same for nodes that are kept together in this way.
+    #[must_use]
+    pub fn correcting(self, drift: &DriftSettings) -> Self {
+        Self { drift: drift.clone(), ..self }
     }
 
     /// The same for nodes that share their steps, if these settings say so.
@@ -187,6 +196,8 @@ impl Workshop {
             rate: self.rate(),
             adaptive: self.kfac.adaptive_damping.then(LevenbergMarquardt::default),
             seed: self.node_seed(node).derive("labels", 0),
+            proximal: self.drift.prox,
+            variates: self.drift.scaffold,
             ..TrainerOptions::new(batch, self.optimiser.learning_rate)
         };
         Trainer::new(backend, network, preconditioner, optimiser, batches, options)

@@ -1,5 +1,6 @@
 //! Who trains, and how nodes stay together.
 
+use super::drift::DriftSettings;
 use super::gossip::{Code, ConsensusStep, GossipSettings};
 use super::hierarchical::HierarchicalSettings;
 use super::outer::OuterSettings;
@@ -119,6 +120,9 @@ pub struct AveragingSettings {
     /// What is made of averages.
     #[command(flatten)]
     pub outer: OuterSettings,
+    /// What keeps nodes together while they train apart.
+    #[command(flatten)]
+    pub drift: DriftSettings,
     /// How sites and slow lines between them average.
     #[command(flatten)]
     pub hierarchical: HierarchicalSettings,

@@ -195,7 +195,7 @@ fn node(settings: &Common, rank: u32, open: &dyn Fn(&Place) -> Result<Connection
     let share = (cores / averaging.nodes as usize).max(1);
     set_threads(if task.threads == 0 { share } else { task.threads })?;
     let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, output.load.as_deref())?;
-    let workshop = workshop.sharing(&averaging.sharing)?;
+    let workshop = workshop.sharing(&averaging.sharing)?.correcting(&averaging.drift);
     let place = Place {
         run: RunId(task.seed),
         session: processes.session.clone().unwrap_or_default(),
@@ -243,7 +243,7 @@ fn train(
         announce(timeouts.trim_end());
     }
     let workshop = Workshop::open(task, kfac, optimiser, first.nodes, output.load.as_deref())?;
-    let workshop = workshop.sharing(&averaging.sharing)?;
+    let workshop = workshop.sharing(&averaging.sharing)?.correcting(&averaging.drift);
     let kind = first.number.map_or(kind.to_owned(), |number| format!("{kind}-n{number}"));
     let folder = begin(output, &kind)?;
     let text = &with_nodes(text, first.nodes);
