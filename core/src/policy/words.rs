@@ -51,8 +51,10 @@ impl<'a> Saved<'a> {
         usize::try_from(self.word()?).ok().filter(|&count| count <= self.0.len())
     }
 
+    /// Nothing but 0 and 1 is a flag.
     pub(crate) fn flag(&mut self) -> Option<bool> {
-        Some(self.word()? == 1)
+        let word = self.word()?;
+        (word <= 1).then_some(word == 1)
     }
 
     pub(crate) fn node(&mut self) -> Option<NodeId> {

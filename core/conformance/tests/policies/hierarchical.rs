@@ -1,19 +1,19 @@
 //! Hierarchical averaging: its formulas, its schedule, and fleets of sites against what they do by definition.
 
+mod definition;
+mod fleet;
+
+use definition::{Event, Turn, by_definition, next_that_is_there};
+use fleet::Fleet;
 use kronfleet_conformance::check::{Broken, Check};
-use kronfleet_core::cluster::{
-    Algorithm, Attempt, Certificate, CertificateId, Digest, Incarnation, Member as Contributor, Round,
-};
 use kronfleet_core::participant::Summary;
 use kronfleet_core::policy::{
     AveragingPolicy, Cycle, CycleOptions, Hierarchical, HierarchicalOptions, Merge, PolicyAction, PolicyInput,
 };
-use kronfleet_core::scalar::Values;
-use kronfleet_core::seed::{Random, Seed};
+use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, VecDeque};
 
 const PATIENCE: Duration = Duration::from_millis(10);
 
@@ -97,259 +97,6 @@ fn all_average_at_first_at_last_and_after_every_epoch() {
     assert_eq!(blocking(u64::MAX), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 25, 30], "nobody knows the end");
 }
 
-/// A node whose site makes the same steps.
-struct Member {
-    policy: Hierarchical,
-    model: Vec<f64>,
-    iteration: u64,
-    paused: bool,
-    contributes: bool,
-}
-
-/// Sites whose members make the same steps, in an order drawn at random as far as these allow it.
-struct Fleet {
-    options: HierarchicalOptions,
-    iterations: u64,
-    members: Vec<Member>,
-    mail: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
-    random: Random,
-    now: Instant,
-    round: u64,
-    /// Whoever does something is put into words and read again.
-    interrupted: bool,
-    /// From this site nothing arrives elsewhere.
-    cut_off: Option<usize>,
-}
-
-/// What a step of a site adds.
-fn step(seed: u64, site: usize, iteration: u64, len: usize) -> Vec<f64> {
-    let mut random = Seed(seed).derive("step", 1000 * site as u64 + iteration).random();
-    (0..len).map(|_| 0.1 * random.normal()).collect()
-}
-
-impl Fleet {
-    fn new(options: &HierarchicalOptions, iterations: u64, len: usize, seed: u64) -> Self {
-        let nodes = options.sites.iter().flatten().count() as u32;
-        let member = |node| Member {
-            policy: Hierarchical::new(options.clone(), NodeId(node)),
-            model: vec![0.0; len],
-            iteration: 0,
-            paused: false,
-            contributes: false,
-        };
-        let mut fleet = Self {
-            options: options.clone(),
-            iterations,
-            members: (0..nodes).map(member).collect(),
-            mail: BTreeMap::new(),
-            random: Seed(seed).derive("order", 0).random(),
-            now: Instant::ORIGIN,
-            round: 0,
-            interrupted: false,
-            cut_off: None,
-        };
-        for node in 0..nodes as usize {
-            fleet.tell(node, PolicyInput::Began { iterations });
-        }
-        // The round by which members of a site know of each other.
-        fleet.average();
-        fleet
-    }
-
-    fn site(&self, node: usize) -> usize {
-        let node = NodeId(node as u32);
-        self.options.sites.iter().position(|site| site.contains(&node)).expect("every node has a site")
-    }
-
-    fn tell(&mut self, node: usize, input: PolicyInput<'_>) {
-        let (now, others) = (self.now, 0..self.members.len());
-        let peers: Vec<NodeId> = others.filter(|&other| other != node).map(|other| NodeId(other as u32)).collect();
-        let member = &mut self.members[node];
-        member.policy.handle(now, input);
-        self.act(node, &peers);
-    }
-
-    fn act(&mut self, node: usize, peers: &[NodeId]) {
-        let now = self.now;
-        let member = &mut self.members[node];
-        while let Some(action) = member.policy.poll() {
-            match action {
-                PolicyAction::Observe => {
-                    let model = member.model.clone();
-                    member.policy.handle(now, PolicyInput::Observed { parameters: Values::Double(&model), peers });
-                }
-                PolicyAction::Tell { to, bytes } => {
-                    assert!(bytes.len() <= 60 << 10, "a note of {} bytes", bytes.len());
-                    self.mail.entry((node, to.0 as usize)).or_default().push_back(bytes);
-                }
-                PolicyAction::Pause => member.paused = true,
-                PolicyAction::Proceed => member.paused = false,
-                PolicyAction::Adopt(model) => member.model = model,
-                PolicyAction::Contribute(_) => member.contributes = true,
-                other => panic!("hierarchical averaging does not {other:?}"),
-            }
-        }
-        if self.interrupted {
-            let words = member.policy.save();
-            member.policy = Hierarchical::new(self.options.clone(), NodeId(node as u32));
-            member.policy.restore(&words);
-            assert_eq!(member.policy.save(), words, "what is read is what was written");
-        }
-    }
-
-    /// All have contributed: everybody takes the mean.
-    fn average(&mut self) {
-        self.round += 1;
-        let count = self.members.len() as f64;
-        let mean = |rows: Vec<Vec<f64>>| -> Vec<f64> {
-            (0..rows[0].len()).map(|place| rows.iter().map(|row| row[place]).sum::<f64>() / count).collect()
-        };
-        let model = mean(self.members.iter().map(|member| member.model.clone()).collect());
-        let numbers = mean(self.members.iter().map(|member| member.policy.numbers()).collect());
-        let members = self.members.iter().enumerate().map(|(node, member)| Contributor {
-            node: NodeId(node as u32),
-            incarnation: Incarnation(1),
-            turn: self.round,
-            iteration: member.iteration,
-            samples: (0, 0),
-            contribution: Digest::default(),
-            parent: CertificateId::default(),
-            weights: vec![1.0],
-        });
-        let certificate = Certificate {
-            attempt: Attempt::default(),
-            round: Round(self.round),
-            members: members.collect(),
-            algorithm: Algorithm::Direct,
-            wire: "f64".into(),
-            result: Digest::default(),
-            parents: Vec::new(),
-        };
-        for node in 0..self.members.len() {
-            self.members[node].model.clone_from(&model);
-            self.members[node].contributes = false;
-            self.tell(node, PolicyInput::Averaged(&numbers));
-            self.tell(node, PolicyInput::Committed(&certificate));
-        }
-    }
-
-    /// Something happens that can; answers whether anything did.
-    fn happen(&mut self, seed: u64) -> bool {
-        self.mail.retain(|_, queue| !queue.is_empty());
-        if self.members.iter().all(|member| member.contributes) {
-            self.average();
-            return true;
-        }
-        // A step takes all of a site, and nobody is more than a step ahead of anybody.
-        let done = |member: &Member| member.iteration - u64::from(member.paused);
-        let slowest = self.members.iter().map(done).min().unwrap_or(0);
-        let able = |member: &Member| {
-            let behind = member.iteration <= slowest && member.iteration < self.iterations;
-            behind && !member.paused && !member.contributes
-        };
-        let ready: Vec<usize> = (0..self.members.len()).filter(|&node| able(&self.members[node])).collect();
-        let arrives = |&&(from, to): &&(usize, usize)| {
-            let [from, to] = [self.site(from), self.site(to)];
-            from == to || self.cut_off != Some(from)
-        };
-        let ways: Vec<(usize, usize)> = self.mail.keys().filter(arrives).copied().collect();
-        let choices = ready.len() + ways.len();
-        if choices == 0 {
-            let next = self.members.iter().map(|member| member.policy.timeout()).min().unwrap_or(Instant::FAR);
-            if next == Instant::FAR {
-                return false;
-            }
-            self.now = self.now.max(next);
-            for node in 0..self.members.len() {
-                self.members[node].policy.wake(self.now);
-                self.act(node, &[]);
-            }
-            return true;
-        }
-        let choice = self.random.below(choices as u64) as usize;
-        if let Some(&node) = ready.get(choice) {
-            let site = self.site(node);
-            let member = &mut self.members[node];
-            member.iteration += 1;
-            let iteration = member.iteration;
-            let moved = step(seed, site, iteration, member.model.len());
-            member.model.iter_mut().zip(moved).for_each(|(value, moved)| *value += moved);
-            let summary = Summary { samples: 1, loss: 1.0 };
-            self.tell(node, PolicyInput::Stepped { iteration, summary: &summary });
-        } else {
-            let way @ (from, to) = ways[choice - ready.len()];
-            let bytes = self.mail.get_mut(&way).and_then(VecDeque::pop_front).expect("something is under way");
-            self.tell(to, PolicyInput::Told { from: NodeId(from as u32), bytes: &bytes });
-        }
-        true
-    }
-
-    /// Until all have made all steps; then their models.
-    fn train(&mut self, seed: u64) -> Result<Vec<Vec<f64>>, String> {
-        while self.happen(seed) {
-            for site in &self.options.sites {
-                let models = site.iter().map(|node| &self.members[node.0 as usize]);
-                let same = |a: &Member, b: &Member| {
-                    a.iteration != b.iteration
-                        || a.paused
-                        || b.paused
-                        || a.contributes
-                        || b.contributes
-                        || a.model == b.model
-                };
-                if !models.clone().zip(models.skip(1)).all(|(a, b)| same(a, b)) {
-                    return Err(format!("members of {site:?} differ"));
-                }
-            }
-        }
-        let ends = |member: &Member| member.iteration == self.iterations && !member.paused && !member.contributes;
-        if !self.members.iter().all(ends) {
-            let states = self.members.iter().map(|member| (member.iteration, member.paused, member.contributes));
-            return Err(format!("it stands still at {:?}", states.collect::<Vec<_>>()));
-        }
-        Ok(self.members.iter().map(|member| member.model.clone()).collect())
-    }
-}
-
-/// What sites have in the end where every mean comes in time: one model for each.
-fn by_definition(options: &HierarchicalOptions, iterations: u64, len: usize, seed: u64) -> Vec<Vec<f64>> {
-    let counts: Vec<f64> = options.sites.iter().map(|site| site.len() as f64).collect();
-    let all: f64 = counts.iter().sum();
-    let mean = |models: &[Vec<f64>]| -> Vec<f64> {
-        let at =
-            |place: usize| models.iter().zip(&counts).map(|(model, count)| count * model[place]).sum::<f64>() / all;
-        (0..len).map(at).collect()
-    };
-    let mut models = vec![vec![0.0; len]; counts.len()];
-    let mut cycle = Cycle::new(&options.cycle);
-    let mut flight: Option<(u64, Vec<Vec<f64>>)> = None;
-    for iteration in 1..=iterations {
-        for (site, model) in models.iter_mut().enumerate() {
-            let moved = step(seed, site, iteration, len);
-            model.iter_mut().zip(moved).for_each(|(value, moved)| *value += moved);
-        }
-        if options.cycle.blocks(iteration, iterations) {
-            let mean = mean(&models);
-            models.iter_mut().for_each(|model| model.clone_from(&mean));
-            flight = None;
-            if iteration % options.cycle.epoch == 0 && iteration > options.cycle.warm_up * options.cycle.epoch {
-                cycle.conclude(1.0, &options.cycle);
-            }
-            continue;
-        }
-        if let Some((begun, snapshots)) = flight.take_if(|flight| flight.0 + cycle.wait <= iteration) {
-            let mean: Vec<f32> = mean(&snapshots).iter().map(|&value| value as f32).collect();
-            for (model, snapshot) in models.iter_mut().zip(&snapshots) {
-                options.merge.apply(model, snapshot, &mean, counts.len() as u64, iteration - begun);
-            }
-        }
-        if flight.is_none() && iteration % cycle.skip == 0 {
-            flight = Some((iteration, models.clone()));
-        }
-    }
-    models
-}
-
 fn fleets() -> impl Strategy<Value = (HierarchicalOptions, u64, usize, u64)> {
     let sizes = prop::collection::vec(1_usize..4, 2..5);
     let cycle = (3_u64..20, 0_u64..2, 0_u64..2, prop::sample::select(vec![2_u64, 4]));
@@ -372,7 +119,7 @@ fn fleets() -> impl Strategy<Value = (HierarchicalOptions, u64, usize, u64)> {
 fn as_defined(mistaken: impl Fn(Merge) -> Merge) -> Result<(), Broken> {
     let law = |(options, iterations, len, seed): (HierarchicalOptions, u64, usize, u64)| {
         let of = HierarchicalOptions { merge: mistaken(options.merge), ..options.clone() };
-        let expected = by_definition(&of, iterations, len, seed);
+        let expected = by_definition(&of, (iterations, len, seed), &[], next_that_is_there).models;
         let mut fleet = Fleet::new(&options, iterations, len, seed);
         let models = fleet.train(seed)?;
         for (node, model) in models.iter().enumerate() {
@@ -394,6 +141,126 @@ fn fleets_do_what_the_definition_says_in_whatever_order_things_happen() {
     // The other merge is noticed.
     let other = |merge| if merge == Merge::Stale { Merge::Progress } else { Merge::Stale };
     assert!(as_defined(other).is_err());
+}
+
+/// Fleets of whose nodes one is lost and perhaps comes back, and whose losses say how often sites exchange.
+fn eventful() -> impl Strategy<Value = ((HierarchicalOptions, u64, usize, u64), Vec<Event>)> {
+    let events = (0.0..1.0_f64, 0.0..1.0_f64, any::<prop::sample::Index>(), any::<bool>());
+    (fleets(), 1_u64..4, 40_u64..90, events).prop_map(|((mut options, _, len, seed), bad, iterations, events)| {
+        (options.cycle.bad, options.cycle.epoch) = (bad, 3 + options.cycle.epoch % 6);
+        let (lost, back, node, returns) = events;
+        let node = node.index(options.sites.iter().flatten().count());
+        let after = 1 + (lost * (iterations - 2) as f64) as u64;
+        let later = after + 1 + (back * (iterations - after - 1) as f64) as u64;
+        let mut events = vec![Event { after, node, is_lost: true }];
+        if returns && later < iterations {
+            events.push(Event { after: later, node, is_lost: false });
+        }
+        ((options, iterations, len, seed), events)
+    })
+}
+
+/// With nodes that are lost and come back, fleets exchange when, between whom and with what outcome the definition says, if
+/// its turns are these and the schedule is `mistaken`.
+fn as_defined_with_losses(turn: Turn, mistaken: impl Fn(CycleOptions) -> CycleOptions) -> Result<(), Broken> {
+    let law = |((options, iterations, len, seed), events): ((HierarchicalOptions, u64, usize, u64), Vec<Event>)| {
+        let of = HierarchicalOptions { cycle: mistaken(options.cycle), ..options.clone() };
+        let expected = by_definition(&of, (iterations, len, seed), &events, turn);
+        let mut fleet = Fleet::new(&options, iterations, len, seed);
+        (fleet.in_step, fleet.events) = (true, events.into());
+        let models = fleet.train(seed)?;
+        fleet.exchanges.sort_unstable();
+        let differ = fleet.exchanges.iter().zip(&expected.exchanges).find(|(seen, expected)| seen != expected);
+        if differ.is_some() || fleet.exchanges.len() != expected.exchanges.len() {
+            let counts = [fleet.exchanges.len(), expected.exchanges.len()];
+            return Err(format!("exchanges: {differ:?}, {counts:?} in all"));
+        }
+        for (node, model) in models.iter().enumerate().filter(|(node, _)| fleet.members[*node].is_live) {
+            let (cycle, site) = (fleet.members[node].policy.cycle(), fleet.site(node));
+            // A mean of equal numbers is off by their rounding.
+            let same = (cycle.best - expected.cycle.best).abs() < 1e-12;
+            if !same || (Cycle { best: expected.cycle.best, ..cycle }) != expected.cycle {
+                return Err(format!("n{node} is at {cycle:?} instead of {:?}", expected.cycle));
+            }
+            if !model.iter().zip(&expected.models[site]).all(|(a, b)| (a - b).abs() <= 1e-5) {
+                return Err(format!("n{node} has {model:?} instead of {:?}", expected.models[site]));
+            }
+        }
+        Ok(())
+    };
+    Check::default().hold(eventful(), law)
+}
+
+#[test]
+fn turns_and_schedule_are_as_defined_when_nodes_are_lost_and_come_back() {
+    assert_eq!(as_defined_with_losses(next_that_is_there, |cycle| cycle), Ok(()));
+}
+
+#[test]
+fn other_turns_and_schedules_are_noticed() {
+    // Turns go round those that are there.
+    let of_live: Turn = |exchange, _, live| live[exchange as usize % live.len()];
+    assert!(as_defined_with_losses(of_live, |cycle| cycle).is_err());
+    let always_first: Turn = |_, _, live| live[0];
+    assert!(as_defined_with_losses(always_first, |cycle| cycle).is_err());
+    // One bad epoch more or less.
+    assert!(as_defined_with_losses(next_that_is_there, |cycle| CycleOptions { bad: cycle.bad + 1, ..cycle }).is_err());
+    assert!(as_defined_with_losses(next_that_is_there, |cycle| CycleOptions { progress: 0.9, ..cycle }).is_err());
+}
+
+#[test]
+fn whoever_is_left_goes_on_whatever_was_under_way() {
+    let law = |((options, iterations, len, seed), events): ((HierarchicalOptions, u64, usize, u64), Vec<Event>)| {
+        let mut fleet = Fleet::new(&options, iterations, len, seed);
+        fleet.events = events.into();
+        fleet.train(seed).map(|_| ())
+    };
+    assert_eq!(Check::default().hold(eventful(), law), Ok(()));
+}
+
+#[test]
+fn words_of_something_else_are_refused_whole_and_end_a_pause() {
+    let law = |((options, iterations, len, seed), cut, (at, bit)): (
+        (HierarchicalOptions, u64, usize, u64),
+        u64,
+        (prop::sample::Index, u32),
+    )| {
+        // Somewhere in a run, waiting perhaps.
+        let mut fleet = Fleet::new(&options, iterations, len, seed);
+        fleet.cut_off = Some(0);
+        fleet.stop_after = Some(cut);
+        fleet.train(seed).ok();
+        let fresh = || Hierarchical::new(options.clone(), NodeId(0));
+        let words = fleet.members[0].policy.save();
+        let restored = |words: &[u64]| {
+            let mut policy = fresh();
+            policy.restore(words);
+            let is_going_on = policy.poll() == Some(PolicyAction::Proceed) && policy.timeout() == Instant::FAR;
+            (policy.save(), is_going_on)
+        };
+        let refused = (fresh().save(), true);
+        let mut longer = words.clone();
+        longer.push(0);
+        let (mut other, at) = (words.clone(), at.index(words.len()));
+        other[at] ^= 1 << bit;
+        if restored(&words) != (words.clone(), false) {
+            return Err("its own words are refused".into());
+        }
+        if (0..words.len()).any(|end| restored(&words[..end]) != refused) || restored(&longer) != refused {
+            return Err("words that end early or late are taken".into());
+        }
+        // What differs in a bit is refused, or taken as it is but for the rounding of a value to single precision.
+        let outcome = restored(&other);
+        let (saved, _) = &outcome;
+        let rounded = f64::from(f64::from_bits(other[at]) as f32);
+        other[at] = if saved.get(at) == Some(&rounded.to_bits()) { rounded.to_bits() } else { other[at] };
+        if outcome == refused || outcome == (other.clone(), false) {
+            Ok(())
+        } else {
+            Err(format!("{other:?} has become {saved:?}"))
+        }
+    };
+    assert_eq!(Check::default().hold((fleets(), 0_u64..200, (any::<prop::sample::Index>(), 0_u32..64)), law), Ok(()));
 }
 
 #[test]

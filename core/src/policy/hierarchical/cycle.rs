@@ -84,7 +84,8 @@ impl Cycle {
     /// Of the mean of several: whoever has parted for a time goes on from the middle.
     pub(super) fn of(numbers: [f64; 4]) -> Self {
         let [skip, wait, best, bad] = numbers;
-        let whole = |number: f64, least: f64| libm::round(number).clamp(least, 1e9) as u64;
+        // What is no number is as little as there can be.
+        let whole = |number: f64, least: f64| libm::round(number).max(least).min(1e9) as u64;
         let skip = whole(skip, 1.0);
         Self { skip, wait: whole(wait, 1.0).min(skip), best: best.max(0.0), bad: whole(bad, 0.0) }
     }
