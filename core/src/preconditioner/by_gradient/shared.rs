@@ -123,7 +123,9 @@ impl<B: Backend> Shared<B> {
     /// Goes on with a shared step until the others are needed, or it ends; see
     /// [`Preconditioner::share`](crate::preconditioner::Preconditioner::share).
     ///
-    /// Nothing of an abandoned step is taken into running averages.
+    /// Running averages take a step in at its end, so that nothing of a step that was given up before is in them; one that had
+    /// ended here alone and is [retracted](crate::participant::Training::retract) stays in them. Momentum takes a step in before
+    /// directions are exchanged, and begins anew, as every end of an epoch divides the work anew.
     pub(super) fn go_on(
         &mut self,
         backend: &mut B,
