@@ -106,7 +106,7 @@ impl LossyNetwork {
             max_frame: options.link.max_frame,
             reports: options.reports,
             state: Mutex::new(State {
-                links: Links::new(options.seed, options.link),
+                links: Links::new(options.seed, options.link, options.sites),
                 faults: options.faults.events().into(),
                 connectivity: Connectivity::new(options.faults),
                 inboxes: (0..nodes).map(|_| Inbox::default()).collect(),

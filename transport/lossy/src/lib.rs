@@ -1,7 +1,7 @@
 //! In-process lossy links for kronfleet: a deterministic virtual-time simulator and real threads.
 //!
 //! One model of links ([`link`]), faults ([`fault`], [`outage`]) and the network between nodes
-//! ([`network`]) serves two drivers over the same node code:
+//! ([`network`], [`site`]) serves two drivers over the same node code:
 //!
 //! - [`simulation`]: virtual time. The protocol runs on one thread and is deterministic to the byte; the
 //!   computations of independent nodes run in parallel. Thousands of nodes are feasible.
@@ -18,6 +18,7 @@ pub mod link;
 pub mod network;
 pub mod outage;
 pub mod simulation;
+pub mod site;
 pub mod storage;
 pub mod threads;
 pub mod trace;

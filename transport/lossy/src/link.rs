@@ -182,19 +182,28 @@ impl Link {
     /// A frame that is not refused stays on the link until [`release`](Self::release) is called for it: at
     /// the time of its fate, once, a doubled one with its first copy.
     pub fn offer(&mut self, options: &LinkOptions, now: Instant, len: usize) -> Fate {
+        let mut own = self.busy_until;
+        let fate = self.offer_on(&mut own, options, now, len);
+        self.busy_until = own;
+        fate
+    }
+
+    /// The same over a line that other links share, with the time when everything accepted on it so far has been put on the
+    /// wire.
+    pub fn offer_on(&mut self, busy_until: &mut Instant, options: &LinkOptions, now: Instant, len: usize) -> Fate {
         if self.on_the_way + len > options.capacity {
             return Fate::Full;
         }
         self.on_the_way += len;
-        let start = now.max(self.busy_until);
-        self.busy_until =
+        let start = now.max(*busy_until);
+        *busy_until =
             start + options.bandwidth.map_or(Duration::ZERO, |bytes_per_second| serialisation(len, bytes_per_second));
         let mut draw = || self.random.uniform();
         let (loss, duplicate, reorder) = (draw(), draw(), draw());
         let (jitter, held, held_again) = (draw(), draw(), draw());
-        let earliest = (self.busy_until + options.latency).as_nanos();
+        let earliest = (*busy_until + options.latency).as_nanos();
         let shift = (2.0 * jitter - 1.0) * options.jitter.as_nanos() as f64;
-        let arrival = earliest.saturating_add_signed(shift as i64).max(self.busy_until.as_nanos());
+        let arrival = earliest.saturating_add_signed(shift as i64).max(busy_until.as_nanos());
         let mut arrival = Instant::from_nanos(arrival);
         if loss < options.loss {
             return Fate::Lost(arrival);

@@ -5,6 +5,7 @@
 
 use crate::fault::{Change, Fault, FaultSchedule};
 use crate::link::{Fate, Link, LinkOptions};
+use crate::site::{Lines, Sites};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::Instant;
 use kronfleet_core::transport::NodeId;
@@ -18,8 +19,10 @@ pub struct NetworkOptions {
     pub seed: Seed,
     /// How many nodes there are: `n0` up to `nodes − 1`.
     pub nodes: u32,
-    /// How every link behaves.
+    /// How every link behaves; with sites, those between them.
     pub link: LinkOptions,
+    /// Nodes that are close to each other; without it, all are equally far.
+    pub sites: Option<Sites>,
     /// What goes wrong, and when.
     pub faults: FaultSchedule,
     /// Whether outages and crashes are reported to the nodes as `Down` and `Up`.
@@ -31,7 +34,14 @@ pub struct NetworkOptions {
 impl NetworkOptions {
     /// `nodes` nodes, perfect links, no faults, no reports.
     pub fn new(nodes: u32, seed: Seed) -> Self {
-        Self { seed, nodes, link: LinkOptions::default(), faults: FaultSchedule::default(), reports: false }
+        Self {
+            seed,
+            nodes,
+            link: LinkOptions::default(),
+            sites: None,
+            faults: FaultSchedule::default(),
+            reports: false,
+        }
     }
 }
 
@@ -167,12 +177,13 @@ impl AddAssign for Traffic {
 pub(crate) struct Links {
     seed: Seed,
     options: LinkOptions,
+    lines: Option<Lines>,
     used: BTreeMap<(NodeId, NodeId), Link>,
 }
 
 impl Links {
-    pub(crate) fn new(seed: Seed, options: LinkOptions) -> Self {
-        Self { seed, options, used: BTreeMap::new() }
+    pub(crate) fn new(seed: Seed, options: LinkOptions, sites: Option<Sites>) -> Self {
+        Self { seed, options, lines: sites.map(Lines::new), used: BTreeMap::new() }
     }
 
     pub(crate) fn options(&self) -> &LinkOptions {
@@ -184,8 +195,16 @@ impl Links {
             return Fate::Full;
         }
         let seed = self.seed;
-        let options = network.behaviour(from, to).unwrap_or(&self.options);
-        self.used.entry((from, to)).or_insert_with(|| Link::new(seed, from, to)).offer(options, now, len)
+        let link = self.used.entry((from, to)).or_insert_with(|| Link::new(seed, from, to));
+        let worse = network.behaviour(from, to);
+        if let Some(inside) = self.lines.as_ref().and_then(|lines| lines.inside(from, to)) {
+            return link.offer(worse.unwrap_or(inside), now, len);
+        }
+        let options = worse.unwrap_or(&self.options);
+        match self.lines.as_mut().and_then(|lines| lines.outward(from)) {
+            Some(line) => link.offer_on(line, options, now, len),
+            None => link.offer(options, now, len),
+        }
     }
 
     pub(crate) fn release(&mut self, from: NodeId, to: NodeId, len: usize) {
@@ -241,7 +260,7 @@ mod tests {
             ],
         };
         let mut network = Connectivity::new(faults);
-        let mut links = Links::new(Seed(1), LinkOptions::default());
+        let mut links = Links::new(Seed(1), LinkOptions::default(), None);
         let mut offer = |network: &Connectivity, from, to| links.offer(network, from, to, Instant::ORIGIN, 9);
         network.apply(&Change::Cut(0));
         assert_eq!(offer(&network, A, B), Fate::Full);

@@ -194,7 +194,7 @@ impl<P: Process + Work> Simulation<P> {
         mut trace: Trace,
         start: impl FnMut(NodeId, u32, Option<P>, Instant) -> P + 'static,
     ) -> Self {
-        let NetworkOptions { seed, nodes, link, faults, reports } = options.network;
+        let NetworkOptions { seed, nodes, link, sites, faults, reports } = options.network;
         trace.begin(&faults);
         let slots = (0..nodes).map(|_| Slot {
             process: None,
@@ -215,7 +215,7 @@ impl<P: Process + Work> Simulation<P> {
             writes: BTreeMap::new(),
             random: seed.derive("disks", 0).random(),
             wire: Wire {
-                links: Links::new(seed, link),
+                links: Links::new(seed, link, sites),
                 connectivity: Connectivity::new(faults.clone()),
                 queue: BinaryHeap::new(),
                 scheduled: 0,

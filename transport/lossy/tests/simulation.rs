@@ -11,6 +11,7 @@ use kronfleet_lossy::fault::{Fault, FaultSchedule};
 use kronfleet_lossy::link::LinkOptions;
 use kronfleet_lossy::network::NetworkOptions;
 use kronfleet_lossy::simulation::{Ended, Observation, Simulation, SimulationOptions};
+use kronfleet_lossy::site::Sites;
 use kronfleet_lossy::trace::{Recording, Trace, TraceError, TraceHash};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -61,6 +62,10 @@ fn rough(seed: u64, nodes: u32) -> SimulationOptions {
         "loss=0.1,duplicate=0.1,reorder=0.2,latency=1ms,jitter=500us,bandwidth=200000,capacity=700,max-frame=256"
             .parse()
             .unwrap();
+    if seed.is_multiple_of(2) {
+        let inside = "loss=0.05,latency=50us,bandwidth=9000000,capacity=700,max-frame=256".parse().unwrap();
+        network.sites = Some(Sites { groups: vec![vec![NodeId(0), NodeId(2)], vec![NodeId(1)]], inside });
+    }
     let at = |milliseconds: u64| Instant::ORIGIN + Duration::from_millis(milliseconds);
     network.faults.faults.push(Fault::Outage { node: NodeId(1), from: at(10), until: at(25) });
     network.faults.faults.push(Fault::Crash { node: NodeId(0), at: at(12), restart: at(31) });
