@@ -130,18 +130,17 @@ impl Workshop {
             Method::Kfac => bail!(
                 "--inner {inner} with --adaptive-damping: a member's own loss says too little of the others'; leave one out"
             ),
-            Method::Shampoo | Method::Soap | Method::Muon => {
-                inner.of_gradient(self.kfac.preconditioner != Method::Muon)?;
+            Method::Shampoo | Method::Soap | Method::Muon | Method::None => {
+                inner.of_gradient(self.kfac.preconditioner.has_bases())?;
                 Ok(Self { inner: Some(inner), ..self })
             }
             Method::Ekfac => bail!(
                 "--inner {inner} with --preconditioner ekfac, whose second moments are of single samples: choose kfac with \
                  --form eigen"
             ),
-            Method::None | Method::Eva => bail!(
-                "--inner {inner} divides work on matrices, of which --preconditioner {} has none: choose kfac, shampoo, \
-                 soap or muon",
-                if self.kfac.preconditioner == Method::Eva { "eva" } else { "none" }
+            Method::Eva => bail!(
+                "--inner {inner} divides work on matrices, of which --preconditioner eva has none: choose kfac, shampoo, \
+                 soap, muon, or none for plain gradients"
             ),
         }
     }
@@ -236,12 +235,12 @@ impl Workshop {
         let KfacSettings { damping, ema: ema_old, inverse_every: period, .. } = self.kfac;
         let OptimiserSettings { momentum, beta2, epsilon, .. } = self.optimiser;
         Ok(match self.kfac.preconditioner {
-            Method::None => Box::new(Identity::default()),
+            Method::None if self.inner.is_none() => Box::new(Identity::default()),
             Method::Eva => {
                 let options = EvaOptions { damping, ema_old, clip: self.kfac.clip(), exclude };
                 Box::new(Eva::new(backend, blocks, parameters, &options).map_err(device)?)
             }
-            Method::Shampoo | Method::Soap | Method::Muon => {
+            Method::Shampoo | Method::Soap | Method::Muon | Method::None => {
                 let method = match self.kfac.preconditioner {
                     Method::Shampoo => {
                         GradientMethod::Shampoo(ShampooOptions { ema_old, epsilon: damping, period, exclude })
@@ -250,12 +249,17 @@ impl Workshop {
                         let betas = [momentum, beta2];
                         GradientMethod::Soap(SoapOptions { betas, epsilon, ema_old, period, exclude })
                     }
+                    // Without momentum of its own and with all blocks left out, it is the mean gradient that is followed.
+                    Method::None => {
+                        let exclude = blocks.iter().map(|block| block.name.clone()).collect();
+                        GradientMethod::Muon(MuonOptions { momentum: 0.0, exclude })
+                    }
                     _ => GradientMethod::Muon(MuonOptions { momentum, exclude }),
                 };
                 let lengths = [statistics, parameters];
                 let made = match self.inner {
                     Some(inner) => {
-                        let placement = inner.of_gradient(!matches!(method, GradientMethod::Muon(_)))?;
+                        let placement = inner.of_gradient(self.kfac.preconditioner.has_bases())?;
                         let batch = self.task.batch as usize;
                         let work = Work { form: Form::Eigen, batch, machine: Machine::default() };
                         ByGradient::elastic(backend, blocks, lengths, &method, (placement, work))

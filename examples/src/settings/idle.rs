@@ -65,8 +65,8 @@ const RULES: &[Rule] = &[
     },
     Rule {
         flags: &["sites"],
-        idle: |matches| value(matches, "outer").is_none(),
-        with: "without --outer, by which sites stay together",
+        idle: |matches| value(matches, "outer").is_none() && value(matches, "fast-link").is_none(),
+        with: "without --outer, by which sites stay together, or --fast-link, by which they are near",
         remedy: ", or choose --outer periodic:5",
     },
     Rule {

@@ -27,6 +27,11 @@ impl Method {
     pub fn has_momentum(self) -> bool {
         matches!(self, Self::Soap | Self::Muon)
     }
+
+    /// Whether gradients are looked at in bases that are decomposed now and then.
+    pub fn has_bases(self) -> bool {
+        matches!(self, Self::Shampoo | Self::Soap)
+    }
 }
 
 /// How damping enters.

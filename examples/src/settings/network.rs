@@ -2,12 +2,15 @@
 
 use super::averaging::AveragingSettings;
 use super::faults::{LinkCut, LinkPartition, NodeCrash};
+use super::line::Line;
+use super::sharing::sites;
 use clap::{Args, ValueEnum};
 use kronfleet_core::time::Duration;
 use kronfleet_core::transport::NodeId;
 use kronfleet_lossy::fault::FaultSchedule;
 use kronfleet_lossy::link::LinkOptions;
 use kronfleet_lossy::outage::{OfflineCap, OutageModel, OutageOptions};
+use kronfleet_lossy::site::Sites;
 use std::path::PathBuf;
 
 /// What drives the nodes.
@@ -74,6 +77,13 @@ pub struct NetworkSettings {
     /// Bytes per second of each link; without it there is no bound
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub bandwidth: Option<u64>,
+    /// How fast links within a site are, as what they carry and how long a frame travels: 300Gb/s:5us (bits) or 40GB/s:5us
+    /// (bytes). Each node has a link of its own to each other of its site; how many sites there are is --sites
+    #[arg(long, value_name = "SPEED[:SPAN]", requires = "slow_link", conflicts_with_all = ["bandwidth", "latency"])]
+    pub fast_link: Option<Line>,
+    /// How fast the line of each site to all others is: what its nodes send there goes over it one frame after another
+    #[arg(long, value_name = "SPEED[:SPAN]", requires = "fast_link", conflicts_with_all = ["bandwidth", "latency"])]
+    pub slow_link: Option<Line>,
     /// Groups of nodes do not hear each other for a time: 20s..30s:0,1|2,3; may be given several times
     #[arg(long, value_name = "WHEN:NODES|NODES")]
     pub link_partition: Vec<LinkPartition>,
@@ -93,9 +103,9 @@ pub struct NetworkSettings {
 }
 
 impl NetworkSettings {
-    /// How the links behave.
+    /// How the links behave; with sites, those between them.
     pub fn link(&self) -> LinkOptions {
-        LinkOptions {
+        let link = LinkOptions {
             loss: self.loss,
             duplicate: self.duplicate,
             reorder: self.reorder,
@@ -103,7 +113,14 @@ impl NetworkSettings {
             jitter: self.jitter,
             bandwidth: self.bandwidth,
             ..LinkOptions::default()
-        }
+        };
+        self.slow_link.map_or(link.clone(), |line| line.link(link))
+    }
+
+    /// The sites that so many nodes are divided into, and their links, if these are faster.
+    pub fn sites(&self, nodes: u32, count: u32) -> Option<Sites> {
+        let inside = self.fast_link?.link(self.link());
+        Some(Sites { groups: sites(nodes, count), inside })
     }
 
     /// Adds partitions, cuts and crashes to what goes wrong among so many nodes.
@@ -131,12 +148,18 @@ impl NetworkSettings {
     /// # Errors
     /// If not, with the remedy.
     pub fn check(&self, averaging: &AveragingSettings) -> Result<(), String> {
-        let (longest, budget) = (self.latency + self.jitter, averaging.stall_budget);
+        let travels = self.slow_link.map_or(self.latency, |line| line.latency);
+        let travels = self.fast_link.map_or(travels, |line| travels.max(line.latency));
+        let (longest, budget) = (travels + self.jitter, averaging.stall_budget);
         if (averaging.policy.averages() || averaging.policy.gossips()) && longest >= budget {
             return Err(format!(
                 "frames that travel {longest:?} cannot keep a --stall-budget of {budget:?}: give several times as much, or \
                  less --latency and --jitter"
             ));
+        }
+        let (nodes, sites) = (averaging.nodes, averaging.sharing.sites);
+        if self.fast_link.is_some() && sites > nodes {
+            return Err(format!("--sites {sites} of --nodes {nodes} would have empty ones: ask for fewer"));
         }
         if self.step_duration == Duration::ZERO {
             return Err("--step-duration 0 leaves no time for outages: give some, such as 100ms".to_owned());

@@ -52,11 +52,11 @@ impl Inner {
             Self::Kaisa(share) => Placement::of_gradient(share),
             Self::Mpd if bases => Placement::of_gradient(1.0),
             Self::Mpd => bail!(
-                "--inner mpd hands bases out, of which --preconditioner muon has none: choose --inner dp-kfac, whose owners \
+                "--inner mpd hands bases out, of which this --preconditioner has none: choose --inner dp-kfac, whose owners \
                  hand directions out"
             ),
             Self::OwnerReduce | Self::Spd => bail!(
-                "--inner {self} sends statistics of passes, but this --preconditioner makes its own of the mean gradient, \
+                "--inner {self} sends statistics of passes, but this --preconditioner looks at the mean gradient alone, \
                  which everybody has: choose --inner dp-kfac"
             ),
         };
@@ -140,7 +140,7 @@ pub struct SharingSettings {
     /// on). Without this, all nodes are one site. No --outer-optimiser: averages are taken as models
     #[arg(long, value_name = "periodic:N|daso", requires = "inner")]
     pub outer: Option<Outer>,
-    /// With --outer: into how many sites the nodes are divided, neighbours together
+    /// With --outer or --fast-link: into how many sites the nodes are divided, neighbours together
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub sites: u32,
 }

@@ -101,7 +101,8 @@ fn perform(run: &Run, stop: &Arc<AtomicBool>) -> Result<Option<Outcome>> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().context("cannot start a thread")?;
     let started = Instant::now();
     pool.install(|| {
-        let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, None)?.correcting(&averaging.drift);
+        let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, None)?.sharing(&averaging.sharing)?;
+        let workshop = workshop.correcting(&averaging.drift);
         let text = run.name();
         let fleet = fleet(&job, &workshop, &text, Arc::clone(stop));
         let (mut story, _) = fleet.run(fleet.faults()?, Trace::hashed(text.clone()), Keeping::default())?;
