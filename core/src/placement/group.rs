@@ -255,8 +255,9 @@ impl Group {
     fn take_early<S: Scalar>(&mut self, parts: &mut [Running<S>]) -> Result<(), TransportError> {
         let early = core::mem::take(&mut self.early);
         for (from, bytes) in early {
-            if let Some(bytes) = take_in(parts, from, &bytes)? {
-                self.early.push_back((from, bytes.to_vec()));
+            let is_early = take_in(parts, from, &bytes)?.is_some();
+            if is_early {
+                self.early.push_back((from, bytes));
             }
         }
         Ok(())

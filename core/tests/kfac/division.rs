@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 /// Channels from and to every member, and letters by the messages of a [`Mail`]; counts the values it sends.
 pub(crate) struct Channels {
@@ -460,6 +461,37 @@ fn a_failed_step_leaves_no_letters_under_way() {
         let (_, settled) = echoed(Placement::spd(), 400, Some(letter));
         assert_eq!(settled, undisturbed, "after letter {letter} has failed");
     }
+}
+
+#[test]
+fn a_pipeline_forgets_what_was_started_when_it_fails() {
+    let mut options = NetworkOptions::new(2, Seed(1));
+    options.link = LinkOptions { loss: 0.0, duplicate: 0.0, reorder: 0.0, ..options.link };
+    let network = LossyNetwork::new(options);
+    let joined = |me: u32| {
+        let group = Group::form(Box::new(network.endpoint(NodeId(me))), vec![1.0; 2], Duration::from_secs(60));
+        Pipeline::<f64>::new(group.expect("both are there"))
+    };
+    let letter = |value: f64| Letter { route: Route::Mean { to: None }, values: vec![value; 3] };
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut wire = joined(1);
+            let started = wire.start(letter(f64::NAN));
+            // What it has sent is still on its way.
+            (wire, started.is_err())
+        });
+        let mut wire = joined(0);
+        let deadline = Instant::now() + core::time::Duration::from_secs(60);
+        let mut failed = wire.start(letter(1.0)).err();
+        while failed.is_none() {
+            assert!(Instant::now() < deadline, "what the other one sends is not a number");
+            thread::yield_now();
+            failed = wire.advance().err();
+        }
+        assert_eq!(failed.map(|error| error.kind), Some(ErrorKind::Numeric));
+        assert_eq!(wire.settle().expect("nothing to wait for"), []);
+        drop(other.join().expect("no panic"));
+    });
 }
 
 /// DP-KFAC by its own definition: every layer preconditions the mean gradient by its owner's batches.

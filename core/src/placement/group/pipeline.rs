@@ -28,11 +28,17 @@ impl<S: Scalar> Pipeline<S> {
         if parts.is_empty() {
             return Ok(());
         }
-        group.take_early(parts)?;
         group.pump(parts)?;
         let now = group.transport.now();
         while group.hear(parts, now)? {}
         group.pump(parts).map(|_| ())
+    }
+
+    /// Begins a part, which others may have begun before.
+    fn begin(&mut self, values: Vec<S>) -> Result<(), TransportError> {
+        let part = self.group.averaging(values)?;
+        self.parts.push(part);
+        self.group.take_early(&mut self.parts)
     }
 
     /// The group.
@@ -56,8 +62,7 @@ impl<S: Scalar> Wire<S> for Pipeline<S> {
             return Ok(Some(letter));
         }
         let values = core::mem::take(&mut letter.values);
-        let part = self.group.averaging(values).inspect_err(|_| self.give_up())?;
-        self.parts.push(part);
+        self.begin(values).inspect_err(|_| self.give_up())?;
         self.letters.push(letter);
         self.advance().map(|()| None)
     }
