@@ -9,6 +9,7 @@
 
 mod call;
 mod command;
+mod daso;
 mod fda;
 mod gossip;
 mod page;
@@ -35,7 +36,7 @@ pub struct Study {
 }
 
 /// All studies, in the order in which `all` runs them.
-pub const STUDIES: [Study; 5] = [
+pub const STUDIES: [Study; 6] = [
     Study {
         name: "fda",
         about: "Averages when models have drifted apart, to an accuracy: LeNet-5 on the whole of MNIST (--data)",
@@ -47,6 +48,12 @@ pub const STUDIES: [Study; 5] = [
         about: "Neighbours instead of averages: the whole of Fashion-MNIST",
         needs_data: false,
         run: gossip::run,
+    },
+    Study {
+        name: "daso",
+        about: "Sites and slow lines between them: time to an accuracy in virtual time",
+        needs_data: false,
+        run: daso::run,
     },
     tables("outer", "Outer optimisers beside plain averages"),
     tables("unstable", "Nodes that come and go"),

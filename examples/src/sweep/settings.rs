@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 #[command(name = "lossy sweep", version)]
 pub struct SweepSettings {
     /// unstable (the study of docs/unstable.md), gossip (that of docs/reproduce/gossip.md; gossip-search: what its rates were
-    /// chosen by), choosing (every policy at every share of the time offline), outer (outer optimisers), fda (averages when
+    /// chosen by), choosing (every policy at every share of the time offline), outer (outer optimisers), daso (sites and slow lines between them), fda (averages when
     /// models have drifted apart, on MNIST: --set data=DIR), fda-full and gossip-full (as published), smoke (seconds), or a
     /// TOML file
     #[arg(default_value = "unstable", value_name = "NAME|FILE")]
@@ -46,7 +46,7 @@ pub struct SweepSettings {
 }
 
 /// Grids that come with the program.
-const KNOWN: [(&str, &str); 9] = [
+const KNOWN: [(&str, &str); 10] = [
     ("unstable", include_str!("../../sweeps/unstable.toml")),
     ("gossip", include_str!("../../sweeps/gossip.toml")),
     ("gossip-search", include_str!("../../sweeps/gossip-search.toml")),
@@ -55,6 +55,7 @@ const KNOWN: [(&str, &str); 9] = [
     ("outer", include_str!("../../sweeps/outer.toml")),
     ("fda", include_str!("../../sweeps/fda.toml")),
     ("fda-full", include_str!("../../sweeps/fda-full.toml")),
+    ("daso", include_str!("../../sweeps/daso.toml")),
     ("smoke", include_str!("../../sweeps/smoke.toml")),
 ];
 

@@ -1,0 +1,131 @@
+//! Sites and slow lines between them: time to an accuracy, beside what Coquelin et al. (2021) save.
+
+use super::call::{Call, effort};
+use super::page::Figures;
+use super::scatter::{Mark, Scatter};
+use crate::data::source::Source;
+use crate::report::{Align, Table};
+use crate::sweep::{Cell, Outcome, Spread, Swept};
+use anyhow::{Result, bail};
+use std::fmt::Write as _;
+
+/// What others are compared with.
+const BASELINE: &str = "blocking";
+
+/// Runs it, on all of Fashion-MNIST where it is installed.
+///
+/// # Errors
+/// If it is asked for what it does not have, or as [`Call::sweep`].
+pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
+    if call.settings.full {
+        bail!("--full is ResNet-50 on ImageNet, which no data format of this program holds: leave it out");
+    }
+    let data = match &call.settings.data {
+        Some(data) => data.display().to_string(),
+        None if Source::FashionMnist.load().is_ok() => Source::FashionMnist.to_string(),
+        None => Source::Embedded.to_string(),
+    };
+    let Some(swept) = call.sweep("daso", &[format!("data={data}")])? else { return Ok(None) };
+    figures(&swept).map(Some)
+}
+
+fn figures(swept: &Swept) -> Result<Figures> {
+    let (mut text, mut plots) = (String::new(), Vec::new());
+    for group in &swept.grid.groups {
+        let cells = swept.cells(&group.name)?;
+        let axis = group.vary.last().and_then(|axis| axis.split('=').next()).unwrap_or_default();
+        let _ = writeln!(text, "### {}\n\n{}", group.title, table(axis, &cells));
+        if axis == "method" {
+            let svg = format!("daso-{}.svg", group.name);
+            let _ = writeln!(text, "![{}]({svg})\n", group.title);
+            plots.push((svg, scatter(&group.title, &cells).draw()?));
+        }
+    }
+    text += &swept.missing()?;
+    text += &effort(swept)?;
+    Ok(Figures { text, plots })
+}
+
+/// The virtual time at which the averaged model had the target accuracy: runs end there.
+fn seconds(outcome: &Outcome) -> Option<f64> {
+    outcome.iterations.map(|_| outcome.virtual_seconds)
+}
+
+/// One line for each cell.
+fn table(axis: &str, cells: &[Cell]) -> Table {
+    let mut heading = vec![(axis, Align::Left)];
+    let columns = ["seconds to target", "less than blocking, %", "steps", "ms a step", "MB sent", "accuracy there"];
+    heading.extend(columns.map(|column| (column, Align::Right)));
+    let mut table = Table::new(&heading);
+    let baseline = cells.iter().find(|cell| cell.values.last().is_some_and(|value| value == BASELINE));
+    for cell in cells {
+        let saved = baseline.and_then(|baseline| saved(cell, baseline));
+        let mut row = vec![cell.values.last().cloned().unwrap_or_default()];
+        row.extend([
+            cell.reached(1, seconds),
+            saved.map_or("–".to_owned(), |saved| format!("{saved:.0}")),
+            cell.reached(0, |outcome| outcome.iterations.map(|steps| steps as f64)),
+            cell.show(0, |outcome| outcome.last.map(|last| 1e3 * outcome.virtual_seconds / last as f64)),
+            cell.reached(1, |outcome| outcome.bytes_to_target.map(|bytes| bytes as f64 / 1e6)),
+            cell.show(4, |outcome| outcome.accuracy),
+        ]);
+        table.row(row);
+    }
+    table
+}
+
+/// By how many percent of the baseline's time the target was reached earlier, seed by seed.
+fn saved(cell: &Cell, baseline: &Cell) -> Option<Spread> {
+    let pairs = cell.outcomes.iter().zip(&baseline.outcomes);
+    let saved: Vec<f64> =
+        pairs.filter_map(|(one, other)| Some(100.0 * (1.0 - seconds(one)? / seconds(other)?))).collect();
+    Spread::of(&saved)
+}
+
+fn scatter<'a>(title: &'a str, cells: &[Cell]) -> Scatter<'a> {
+    let mark = |cell: &Cell| {
+        let point = |outcome: &Outcome| Some((seconds(outcome)?, outcome.bytes_to_target? as f64 / 1e6));
+        let name = cell.values.last().cloned().unwrap_or_default();
+        Mark { name, points: cell.outcomes.iter().filter_map(point).collect() }
+    };
+    let marks = cells.iter().map(mark).collect();
+    Scatter { title, x: "seconds to the accuracy", y: "MB sent by all nodes until then", marks }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn cell(name: &str, outcomes: &[(Option<u64>, f64)]) -> Cell {
+        let outcome = |&(iterations, virtual_seconds): &(Option<u64>, f64)| Outcome {
+            iterations,
+            virtual_seconds,
+            last: iterations.or(Some(300)),
+            bytes_to_target: iterations.map(|steps| 1_000_000 * steps),
+            ..Outcome::default()
+        };
+        Cell {
+            values: vec![name.to_owned()],
+            settings: BTreeMap::new(),
+            outcomes: outcomes.iter().map(outcome).collect(),
+        }
+    }
+
+    #[test]
+    fn time_is_compared_seed_by_seed_where_the_target_was_reached() {
+        let cells = [
+            cell("blocking", &[(Some(100), 40.0), (Some(200), 80.0)]),
+            cell("daso", &[(Some(100), 20.0), (Some(200), 60.0)]),
+            cell("late", &[(None, 90.0), (Some(300), 120.0)]),
+        ];
+        let text = table("method", &cells).to_string();
+        let line = |name: &str| text.lines().find(|line| line.contains(name)).expect("a line").to_owned();
+        // Of 40 and 80 seconds: 50 % and 25 %.
+        assert!(line("daso").contains("38 ± 18"), "{text}");
+        assert!(line("late").contains("120.0 (1 of 2)") && line("late").contains("-50"), "{text}");
+        assert!(line("| blocking").contains("60.0 ± 28.3"), "{text}");
+        let scatter = scatter("t", &cells);
+        assert_eq!(scatter.marks.iter().map(|mark| mark.points.len()).collect::<Vec<_>>(), [2, 2, 1]);
+    }
+}
