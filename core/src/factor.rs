@@ -13,8 +13,10 @@
 //! reads; the host is not asked. Nothing is ever added to a running average but statistics: damping goes into copies.
 
 mod kronecker;
+mod part;
 mod running;
 
 pub use kronecker::KroneckerFactors;
-pub(crate) use kronecker::Side;
+pub(crate) use kronecker::{Side, lay_out};
+pub(crate) use part::{Part, parts};
 pub use running::RunningMeans;

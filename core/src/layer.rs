@@ -162,6 +162,8 @@ pub struct Block {
     pub g: Region,
     /// Spatial positions `S` per sample; 1 for a dense layer.
     pub positions: usize,
+    /// Positions of the kernel, at each of which a patch has all input channels; 1 for a dense layer.
+    pub kernel: usize,
 }
 
 /// A differentiable operation with ranges of the flat buffers.

@@ -93,7 +93,7 @@ pub struct Placement {
     /// The share of the members that hold a layer's decompositions and apply them: 0 is the owner alone, 1 everybody.
     /// The others get the directions that the holders compute.
     pub holders: f64,
-    /// Whether the two factors of a layer may have different owners.
+    /// Whether the two factors of a layer may have different owners: they have where the busiest member has less then.
     pub apart: bool,
     /// How owners are chosen.
     pub balance: Balance,

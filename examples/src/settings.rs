@@ -43,7 +43,7 @@ pub use outer::{OuterKind, OuterSettings};
 pub use output::OutputSettings;
 pub use processes::ProcessSettings;
 pub use requirement::Requirement;
-pub use sharing::{Inner, Outer, SharingSettings};
+pub use sharing::{Balance, Inner, Outer, SharingSettings};
 pub use task::{BackendKind, InitialisationKind, TaskSettings};
 pub use tcp::TcpSettings;
 

@@ -32,6 +32,8 @@ pub struct Curvature {
     pub factor_every: u64,
     /// Steps between refreshes of inverses or eigenbases.
     pub inverse_every: u64,
+    /// Rows of a factor that is not taken for block-diagonal, at most; 0 for any.
+    pub split_factors: usize,
 }
 
 /// Random numbers in place of images: only their shape matters for the time.
@@ -95,9 +97,14 @@ where
     let len = network.parameters_len();
     let preconditioner: Box<dyn Preconditioner<B>> = match workload.curvature {
         None => Box::new(Identity::default()),
-        Some(Curvature { form, factor_every, inverse_every }) => {
-            let options =
-                Options { form, factor_period: factor_every, inverse_period: inverse_every, ..Options::default() };
+        Some(Curvature { form, factor_every, inverse_every, split_factors }) => {
+            let options = Options {
+                form,
+                factor_period: factor_every,
+                inverse_period: inverse_every,
+                split_factors,
+                ..Options::default()
+            };
             let (blocks, statistics) = (network.blocks(), network.statistics_len());
             Box::new(match member {
                 Some(member) => {
@@ -127,14 +134,15 @@ where
 /// - `2·o·c·P` for each of forward pass, `dW` and, but for the first layer, `dX`;
 /// - `c·(c + 1)·P` and `o·(o + 1)·P` for one triangle of A and G, at every factor update;
 /// - `2·o·c·(o + c)` to precondition, twice that in an eigenbasis (there and back);
-/// - `n³` for the inverse of a factor of `n` rows by Cholesky, `9·n³` for its eigenvectors, at every refresh.
+/// - `n³` for the inverse of a factor of `n` rows by Cholesky, `9·n³` for its eigenvectors, at every refresh, factors being
+///   whole.
 pub fn algorithm_flops(blocks: &[Block], batch: usize, curvature: Option<Curvature>) -> f64 {
     let per_block = |(index, block): (usize, &Block)| {
         let (outputs, columns) = (block.parameters.rows as f64, block.parameters.columns as f64);
         let positions = (block.positions * batch) as f64;
         let passes = if index == 0 { 2.0 } else { 3.0 };
         let training = passes * 2.0 * outputs * columns * positions;
-        let Some(Curvature { form, factor_every, inverse_every }) = curvature else { return training };
+        let Some(Curvature { form, factor_every, inverse_every, .. }) = curvature else { return training };
         let triangles = (columns * (columns + 1.0) + outputs * (outputs + 1.0)) * positions;
         let (twice, cubes) = if form == Form::Inverse { (1.0, 1.0) } else { (2.0, 9.0) };
         let precondition = twice * 2.0 * outputs * columns * (outputs + columns);

@@ -14,7 +14,7 @@ use kronfleet_faer::Faer;
 const PERIOD: u64 = 4;
 
 fn allocations(model: &str, input: Extent, form: Option<Form>) -> u64 {
-    let curvature = form.map(|form| Curvature { form, factor_every: 1, inverse_every: PERIOD });
+    let curvature = form.map(|form| Curvature { form, factor_every: 1, inverse_every: PERIOD, split_factors: 0 });
     let model = Model::choose(model, input, 10).expect("a model of the examples");
     let workload = Workload { model, batch: 4, threads: 1, curvature };
     settled(trainer(&workload).expect("a network that can be built"))

@@ -447,6 +447,10 @@ impl<B: Backend> Builder<B> {
             a: square(columns),
             g: square(outputs),
             positions,
+            kernel: match kind {
+                ParameterKind::Convolution { kernel, .. } => kernel.iter().product(),
+                _ => 1,
+            },
         };
         self.blocks.push(block.clone());
         Ok(block)

@@ -1,6 +1,7 @@
 //! A placement applied to the layers of a network.
 
 use super::{Cost, Decomposers, Exchange, Placement, Seconds, Statistics, Traffic, Work, assign};
+use crate::factor::parts;
 use crate::layer::Block;
 use crate::preconditioner::Form;
 use alloc::vec::Vec;
@@ -16,12 +17,38 @@ pub struct Load {
     pub columns: usize,
     /// Spatial positions per sample.
     pub positions: usize,
+    /// Positions of the kernel, at each of which a patch has all input channels; 1 for a dense layer.
+    pub kernel: usize,
+    /// Factors of more rows are decomposed in diagonal blocks of about so many at most; 0 for whole ones.
+    pub limit: usize,
 }
 
 impl Load {
-    /// A layer of this shape.
+    /// A layer of this shape, with whole factors.
     pub const fn new(rows: usize, columns: usize, positions: usize) -> Self {
-        Self { rows, columns, positions }
+        Self { rows, columns, positions, kernel: 1, limit: 0 }
+    }
+
+    /// The same layer if it is a convolution with so many positions of the kernel.
+    ///
+    /// # Panics
+    /// If there are none, or more than columns.
+    #[track_caller]
+    pub const fn patches(self, kernel: usize) -> Self {
+        assert!(kernel > 0 && kernel <= self.columns, "a patch has a column for every position of the kernel");
+        Self { kernel, ..self }
+    }
+
+    /// The same layer with factors of more than `limit` rows in diagonal blocks, as
+    /// [`Options::split_factors`](crate::preconditioner::Options::split_factors) describes; 0 for whole ones.
+    pub const fn split(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Rows of the diagonal blocks of each factor: A, G.
+    pub fn parts(&self) -> [Vec<usize>; 2] {
+        let rows = |rows, kernel| parts(rows, kernel, self.limit).iter().map(|part| part.rows()).collect();
+        [rows(self.columns, self.kernel), rows(self.rows, 1)]
     }
 
     /// Parameters.
@@ -42,11 +69,11 @@ impl Load {
 
 impl From<&Block> for Load {
     fn from(block: &Block) -> Self {
-        Self::new(block.parameters.rows, block.parameters.columns, block.positions)
+        Self::new(block.parameters.rows, block.parameters.columns, block.positions).patches(block.kernel)
     }
 }
 
-/// A factor's place in a plan.
+/// The place of a factor, or of a diagonal block of one, in a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Factor {
     rows: usize,
@@ -56,10 +83,17 @@ struct Factor {
 }
 
 /// A layer's place in a plan: A, G.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     load: Load,
-    factors: [Factor; 2],
+    factors: [Vec<Factor>; 2],
+}
+
+/// Pieces of work by layer, the owner of each, and what the busiest of them has.
+struct Deal {
+    works: Vec<Vec<f64>>,
+    owners: Vec<usize>,
+    busiest: f64,
 }
 
 /// Who does what, for every layer of one network and every one of so many members. All members make the same plan from the
@@ -87,29 +121,30 @@ impl Plan {
         assert!(members > 0, "work for nobody");
         let holders = (libm::round(placement.holders * members as f64) as usize).clamp(1, members);
         let mut plan = Self { placement: *placement, members, work: *work, places: Vec::new(), holders };
-        let everywhere: Vec<[bool; 2]> =
-            layers.iter().map(|load| load.factors().map(|rows| plan.is_cheaper_everywhere(rows))).collect();
-        // What everybody does burdens nobody more than others.
-        let cost = |rows: usize, everywhere: bool| if everywhere { 0.0 } else { plan.decomposition(rows) };
-        let costs = layers.iter().zip(&everywhere).map(|(load, everywhere)| {
-            let [a, g] = load.factors();
-            if placement.decomposers == Decomposers::Nobody {
-                return [plan.directing(load) / 2.0; 2];
+        let factor = |rows| Factor { rows, owner: 0, everywhere: plan.is_cheaper_everywhere(rows) };
+        let place = |load: &Load| Place {
+            load: *load,
+            factors: load.parts().map(|parts| parts.into_iter().map(factor).collect()),
+        };
+        let mut places: Vec<Place> = layers.iter().map(place).collect();
+        let together = plan.deal(&places, false);
+        // Factors part only where the busiest member has less then, for what was together need not travel.
+        let apart = placement.apart.then(|| plan.deal(&places, true)).filter(|apart| apart.busiest < together.busiest);
+        let Deal { works, owners, .. } = apart.unwrap_or(together);
+        let mut owners = &owners[..];
+        for (place, works) in places.iter_mut().zip(&works) {
+            let (own, rest) = owners.split_at(works.len());
+            owners = rest;
+            let [a, g] = &mut place.factors;
+            match own {
+                [owner] => a.iter_mut().chain(g).for_each(|factor| factor.owner = *owner),
+                _ if own.len() == a.len() + g.len() => {
+                    a.iter_mut().chain(g).zip(own).for_each(|(factor, &owner)| factor.owner = owner);
+                }
+                _ => unreachable!("one piece of work for a layer, or one for each of its diagonal blocks"),
             }
-            [cost(a, everywhere[0]), cost(g, everywhere[1])]
-        });
-        let owners: Vec<usize> = if placement.apart {
-            assign(placement.balance, &costs.flatten().collect::<Vec<_>>(), members)
-        } else {
-            let whole: Vec<f64> = costs.map(|[a, g]| a + g).collect();
-            assign(placement.balance, &whole, members).into_iter().flat_map(|owner| [owner; 2]).collect()
-        };
-        let place = |((load, owners), everywhere): ((&Load, &[usize]), &[bool; 2])| {
-            let rows = load.factors();
-            let factor = |side: usize| Factor { rows: rows[side], owner: owners[side], everywhere: everywhere[side] };
-            Place { load: *load, factors: [factor(0), factor(1)] }
-        };
-        plan.places = layers.iter().zip(owners.chunks_exact(2)).zip(&everywhere).map(place).collect();
+        }
+        plan.places = places;
         plan
     }
 
@@ -128,15 +163,43 @@ impl Plan {
         &self.placement
     }
 
-    /// Who a layer belongs to: the owner of its larger factor.
-    pub fn owner(&self, layer: usize) -> usize {
-        let [a, g] = self.places[layer].factors;
-        if g.rows > a.rows { g.owner } else { a.owner }
+    /// Deals everything out, the factors of a layer together or apart.
+    fn deal(&self, places: &[Place], apart: bool) -> Deal {
+        let works: Vec<Vec<f64>> = places.iter().map(|place| self.works(place, apart)).collect();
+        let costs = works.concat();
+        let owners = assign(self.placement.balance, &costs, self.members);
+        let mut loads = alloc::vec![0.0; self.members];
+        owners.iter().zip(&costs).for_each(|(&owner, cost)| loads[owner] += cost);
+        Deal { works, owners, busiest: loads.into_iter().fold(0.0, f64::max) }
     }
 
-    /// The owners of a layer's factors: A, G.
+    /// The costs of the pieces of work that a layer is dealt out in: itself, its two factors or, where everybody has their
+    /// statistics and they are not whole, all their diagonal blocks.
+    fn works(&self, place: &Place, apart: bool) -> Vec<f64> {
+        if self.placement.decomposers == Decomposers::Nobody {
+            return alloc::vec![self.directing(&place.load)];
+        }
+        let factors = || place.factors.iter().flatten();
+        // What everybody does burdens nobody more than others.
+        let cost = |of: &Factor| if of.everywhere { 0.0 } else { self.decomposition(of.rows) };
+        let in_parts = factors().count() > 2 && self.placement.statistics == Statistics::Everywhere;
+        if apart || in_parts {
+            return factors().map(cost).collect();
+        }
+        alloc::vec![factors().map(cost).sum()]
+    }
+
+    /// Who a layer belongs to: the owner of its larger factor, or of that factor's first diagonal block.
+    pub fn owner(&self, layer: usize) -> usize {
+        let Load { rows, columns, .. } = self.places[layer].load;
+        let [a, g] = self.owners(layer);
+        if rows > columns { g } else { a }
+    }
+
+    /// The owners of a layer's factors, or of their first diagonal blocks: A, G.
     pub fn owners(&self, layer: usize) -> [usize; 2] {
-        self.places[layer].factors.map(|factor| factor.owner)
+        let [a, g] = &self.places[layer].factors;
+        [a[0].owner, g[0].owner]
     }
 
     /// The members that hold a layer's decompositions and compute its direction; its owner is among them.
@@ -145,14 +208,20 @@ impl Plan {
         first..(first + self.holders).min(self.members)
     }
 
-    /// The members that decompose a layer's factors: A, G.
-    pub fn decomposers(&self, layer: usize) -> [Range<usize>; 2] {
+    /// The members that decompose a layer's factors, for every diagonal block: those of A, those of G.
+    pub fn decomposers(&self, layer: usize) -> [Vec<Range<usize>>; 2] {
         let holders = self.holders(layer);
-        self.places[layer].factors.map(|factor| match self.placement.decomposers {
+        let decomposers = |factor: &Factor| match self.placement.decomposers {
             Decomposers::Nobody => 0..0,
             _ if factor.everywhere => holders.clone(),
             _ => factor.owner..factor.owner + 1,
-        })
+        };
+        self.places[layer].factors.each_ref().map(|factors| factors.iter().map(decomposers).collect())
+    }
+
+    /// Whether a member decomposes any of a layer's factors: A, G.
+    fn decomposes(&self, layer: usize, member: usize) -> [bool; 2] {
+        self.decomposers(layer).map(|parts| parts.iter().any(|members| members.contains(&member)))
     }
 
     /// Whether a member makes statistics of a layer's factors: A, G.
@@ -160,7 +229,7 @@ impl Plan {
         match self.placement.statistics {
             Statistics::Everywhere | Statistics::AtOwner => [true; 2],
             Statistics::OwnBatch => self.owners(layer).map(|owner| owner == member),
-            Statistics::OfGradient => self.decomposers(layer).map(|decomposers| decomposers.contains(&member)),
+            Statistics::OfGradient => self.decomposes(layer, member),
         }
     }
 
@@ -181,7 +250,7 @@ impl Plan {
 
     /// What a factor update moves.
     pub fn statistics(&self) -> Traffic {
-        let factors = self.places.iter().flat_map(|place| place.factors);
+        let factors = self.places.iter().flat_map(|place| place.factors.iter().flatten());
         let triangles = self.placement.triangles;
         let sizes = factors.map(move |factor| (factor.owner, symmetric(factor.rows, triangles)));
         match self.placement.statistics {
@@ -196,7 +265,8 @@ impl Plan {
         let exchanges = (0..self.places.len()).flat_map(|layer| {
             let holders = self.holders(layer);
             let somebody = self.placement.decomposers != Decomposers::Nobody;
-            let travels = self.places[layer].factors.into_iter().filter(move |factor| somebody && !factor.everywhere);
+            let factors = self.places[layer].factors.iter().flatten();
+            let travels = factors.filter(move |factor| somebody && !factor.everywhere);
             travels.map(move |factor| Exchange::Broadcast {
                 from: factor.owner,
                 to: holders.clone().filter(|&member| member != factor.owner).collect(),
@@ -231,27 +301,29 @@ impl Plan {
             let decomposers = self.decomposers(layer);
             let makes = self.makes_statistics(layer, member);
             let keeps = self.keeps_statistics(layer, member);
-            for (side, factor) in place.factors.iter().enumerate() {
-                let of = factor.rows as f64;
+            let somebody = self.placement.decomposers != Decomposers::Nobody;
+            for (side, rows) in place.load.factors().into_iter().enumerate() {
                 if makes[side] {
-                    // Of so many vectors: what passed at every position, or rows and columns of the gradient.
+                    // Of so many vectors: what passed at every position, or rows and columns of the gradient. They are made
+                    // whole, and diagonal blocks are cut out.
                     let vectors = match self.placement.statistics {
-                        Statistics::OfGradient => place.factors[1 - side].rows as f64,
+                        Statistics::OfGradient => place.load.factors()[1 - side] as f64,
                         _ => positions as f64 * batch,
                     };
-                    cost.statistics += of * (of + 1.0) * vectors;
+                    cost.statistics += rows as f64 * (rows as f64 + 1.0) * vectors;
                 }
-                if keeps[side] {
-                    cost.values += factor.rows * factor.rows;
-                }
-                let decomposes = decomposers[side].contains(&member);
-                if decomposes {
-                    cost.decompositions += self.decomposition(factor.rows);
-                    cost.decomposed += 1;
-                }
-                let decomposed = self.placement.decomposers != Decomposers::Nobody;
-                if decomposed && (holds || decomposes) {
-                    cost.values += factor.rows * factor.rows + if self.is_eigen() { factor.rows } else { 0 };
+                for (factor, decomposers) in place.factors[side].iter().zip(&decomposers[side]) {
+                    if keeps[side] {
+                        cost.values += factor.rows * factor.rows;
+                    }
+                    let decomposes = decomposers.contains(&member);
+                    if decomposes {
+                        cost.decompositions += self.decomposition(factor.rows);
+                        cost.decomposed += 1;
+                    }
+                    if somebody && (holds || decomposes) {
+                        cost.values += factor.rows * factor.rows + if self.is_eigen() { factor.rows } else { 0 };
+                    }
                 }
             }
             if holds {
@@ -298,7 +370,9 @@ impl Plan {
             return 5.0 * (short * (short + 1.0) * long + 2.0 * short * short * (short + long));
         }
         let twice = if self.is_eigen() { 2.0 } else { 1.0 };
-        twice * 2.0 * rows * columns * (rows + columns)
+        // A product with a diagonal block touches its rows alone.
+        let squares = load.parts().map(|parts| parts.into_iter().map(|rows| (rows * rows) as f64).sum::<f64>());
+        twice * 2.0 * (squares[0] * rows + squares[1] * columns)
     }
 
     /// Operations of the decomposition of a factor: `n³` for the inverse by Cholesky, `9·n³` for eigenvectors.

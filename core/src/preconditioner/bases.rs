@@ -18,7 +18,7 @@ pub(super) struct Bases<B: Backend> {
     pub(super) factors: KroneckerFactors<B>,
     pub(super) eigen: Eigen<B>,
     outer_jobs: Vec<Outer<B::Scalar>>,
-    lengths: [usize; 2],
+    parameters: usize,
     ema_old: f64,
     period: u64,
     pub(super) due: bool,
@@ -34,15 +34,15 @@ impl<B: Backend> Bases<B> {
         ema_old: f64,
         period: u64,
     ) -> Result<Self, B::Error> {
-        let share = Share::all(blocks.len());
-        let outer_jobs = products(&blocks, &share);
         let members: Vec<usize> = (0..blocks.len()).collect();
         let factors = KroneckerFactors::new(backend, blocks, lengths[0])?;
+        let share = Share::all(&factors);
+        let outer_jobs = products(factors.blocks(), &share);
         Ok(Self {
-            eigen: Eigen::new(backend, &factors, &members, lengths, false, &share)?,
+            eigen: Eigen::new(backend, &factors, &members, lengths[1], false, &share)?,
             factors,
             outer_jobs,
-            lengths,
+            parameters: lengths[1],
             ema_old,
             period,
             due: true,
@@ -54,9 +54,9 @@ impl<B: Backend> Bases<B> {
     pub(super) fn divide(&mut self, backend: &mut B, share: &Share) -> Result<(), B::Error> {
         let members: Vec<usize> = (0..self.factors.blocks().len()).collect();
         self.outer_jobs = products(self.factors.blocks(), share);
-        let takes: Vec<bool> = share.decomposes.iter().map(|sides| *sides != [false; 2]).collect();
+        let takes: Vec<bool> = share.decomposes.iter().map(|sides| sides.iter().flatten().any(|own| *own)).collect();
         self.factors.means().restrict(backend, &takes)?;
-        self.eigen = Eigen::new(backend, &self.factors, &members, self.lengths, false, share)?;
+        self.eigen = Eigen::new(backend, &self.factors, &members, self.parameters, false, share)?;
         self.due = true;
         Ok(())
     }
@@ -91,13 +91,8 @@ impl<B: Backend> Bases<B> {
         let (zero, one) = (B::Scalar::of(0.0), B::Scalar::of(1.0));
         let count = self.factors.blocks().len();
         let weights = backend.fetch(self.factors.running().weights(), 0..count)?;
-        let (bases, values, spectra) = self.eigen.refreshed();
-        for (at, block) in self.factors.blocks().iter().enumerate().filter(|(at, _)| weights[*at] == zero) {
-            for (region, spectrum) in [(block.a, spectra[at]), (block.g, spectra[count + at])] {
-                backend.fill(zero, region, bases)?;
-                backend.fill(one, region.diagonal(), bases)?;
-                backend.fill(one, spectrum, values)?;
-            }
+        for block in (0..count).filter(|block| weights[*block] == zero) {
+            self.eigen.leave_alone(backend, block, one)?;
         }
         Ok(weights.into_iter().map(|weight| weight > zero).collect())
     }
@@ -181,11 +176,12 @@ impl<B: Backend> Bases<B> {
 /// `∇∇ᵀ` and `∇ᵀ∇` of the blocks whose statistics are made here, in the places of G and A.
 fn products<S: Scalar>(blocks: &[Block], share: &Share) -> Vec<Outer<S>> {
     let (alpha, beta) = (S::of(1.0), S::of(0.0));
-    let products = |(block, made): (&Block, &[bool; 2])| {
+    // Their factors are whole.
+    let products = |(block, made): (&Block, &[Vec<bool>; 2])| {
         let Block { parameters, a, g, .. } = *block;
         let of_a = Outer { alpha, x: parameters.transposed(), beta, c: a };
         let of_g = Outer { alpha, x: parameters, beta, c: g };
-        [made[0].then_some(of_a), made[1].then_some(of_g)]
+        [made[0][0].then_some(of_a), made[1][0].then_some(of_g)]
     };
     let mut jobs: Vec<_> = blocks.iter().zip(&share.decomposes).flat_map(products).flatten().collect();
     jobs.sort_by_key(|job| job.c.end());

@@ -17,41 +17,34 @@ const PATIENCE: u32 = 3;
 /// Jobs that add to sums, and what they read.
 type Sums<'a, B> = (&'a <B as Backend>::Buffer, &'a [ReduceJob<<B as Backend>::Scalar>]);
 
-/// One square matrix for every factor, in the layout of the statistics, twice.
+/// One square matrix for every diagonal block of a factor, in the layout of the running averages, twice.
 ///
 /// `current` starts as the identity, so that what was never refreshed preconditions nothing.
 pub(super) struct Cache<B: Backend> {
     pub(super) current: B::Buffer,
     pub(super) shadow: B::Buffer,
-    /// The factors that are decomposed here.
+    /// The diagonal blocks that are decomposed here.
     pub(super) own: Vec<Side>,
-    /// Both factors of a block: A, G.
-    pub(super) pairs: Vec<[Region; 2]>,
+    /// All of them, by the network's blocks: those of A, those of G.
+    pub(super) layout: Vec<[Vec<Side>; 2]>,
     check_jobs: Vec<ReduceJob<B::Scalar>>,
     sums: B::Buffer,
     flags: B::Buffer,
-    /// What [`check`](Self::check) found, by slot.
+    /// What [`check`](Self::check) found, by diagonal block.
     finite: Vec<B::Scalar>,
     failures: Vec<u32>,
 }
 
 impl<B: Backend> Cache<B> {
-    /// Identities for `factors`, over statistics of `len` scalars.
+    /// Identities for `factors`.
     ///
     /// # Panics
     /// If a factor is not packed.
-    pub(super) fn new(
-        backend: &mut B,
-        factors: &KroneckerFactors<B>,
-        len: usize,
-        share: &Share,
-    ) -> Result<Self, B::Error> {
-        let sides = factors.sides();
+    pub(super) fn new(backend: &mut B, factors: &KroneckerFactors<B>, share: &Share) -> Result<Self, B::Error> {
+        let (sides, len) = (factors.sides(), factors.len());
         let count = factors.blocks().len();
         assert!(sides.iter().all(|side| side.region.is_packed()), "factors are packed matrices");
-        let mut check_jobs: Vec<_> =
-            sides.iter().map(|side| ReduceJob::sum(side.region, Region::vector(side.slot, 1))).collect();
-        check_jobs.sort_by_key(|job| job.out.offset);
+        let check_jobs = sides.iter().map(|side| ReduceJob::sum(side.region, Region::vector(side.index, 1))).collect();
         let diagonals = sides.iter().map(|side| side.region.diagonal());
         let jobs: Vec<MapJob> = diagonals.map(|diagonal| MapJob::unary(diagonal, diagonal)).collect();
         let mut current = backend.allocate(len)?;
@@ -59,17 +52,21 @@ impl<B: Backend> Cache<B> {
         Ok(Self {
             current,
             shadow: backend.allocate(len)?,
-            pairs: factors.blocks().iter().map(|block| [block.a, block.g]).collect(),
-            own: sides.iter().copied().filter(|side| share.decomposes[side.block][side.slot / count]).collect(),
+            layout: factors.layout().to_vec(),
+            own: sides
+                .iter()
+                .copied()
+                .filter(|side| share.decomposes[side.block][side.slot / count][side.number])
+                .collect(),
             check_jobs,
-            sums: backend.allocate(2 * count)?,
-            flags: backend.allocate(2 * count)?,
-            finite: alloc::vec![B::Scalar::of(0.0); 2 * count],
+            sums: backend.allocate(sides.len())?,
+            flags: backend.allocate(sides.len())?,
+            finite: alloc::vec![B::Scalar::of(0.0); sides.len()],
             failures: alloc::vec![0; count],
         })
     }
 
-    /// Asks whether every matrix of the shadow is finite, and the `extra` sums too, which end up in the same slots.
+    /// Asks whether every matrix of the shadow is finite, and the `extra` sums too, which end up in the same places.
     pub(super) fn check(&mut self, backend: &mut B, extra: Option<Sums<'_, B>>) -> Result<B::Download, B::Error> {
         let all = Region::vector(0, self.flags.len());
         backend.reduce(&self.check_jobs, &self.shadow, None, &mut self.sums)?;
@@ -85,9 +82,9 @@ impl<B: Backend> Cache<B> {
         backend.finish(ticket, &mut self.finite)
     }
 
-    /// Whether the matrix in `slot` was finite.
-    pub(super) fn is_finite(&self, slot: usize) -> bool {
-        self.finite[slot] != B::Scalar::of(0.0)
+    /// Whether the matrix of a diagonal block was finite.
+    pub(super) fn is_finite(&self, side: &Side) -> bool {
+        self.finite[side.index] != B::Scalar::of(0.0)
     }
 
     /// Notes that the refresh of `block` succeeded.
@@ -101,26 +98,38 @@ impl<B: Backend> Cache<B> {
         self.failures[block] += 1;
         if self.failures[block] < PATIENCE {
             report.kept += 1;
-            for region in self.pairs[block] {
-                backend.axpby(s(1.0), &self.current, s(0.0), &mut self.shadow, region)?;
+            for side in self.layout[block].iter().flatten() {
+                backend.axpby(s(1.0), &self.current, s(0.0), &mut self.shadow, side.region)?;
             }
             return Ok(Kept::Previous);
         }
         report.identities += 1;
-        for region in self.pairs[block] {
-            backend.fill(s(0.0), region, &mut self.shadow)?;
-            backend.fill(s(1.0), region.diagonal(), &mut self.shadow)?;
-        }
+        self.leave_alone(backend, block)?;
         Ok(Kept::Identity)
     }
 
-    /// Puts what is current of every block into `blocks`.
+    /// Puts the identity into the shadow of `block`.
+    pub(super) fn leave_alone(&mut self, backend: &mut B, block: usize) -> Result<(), B::Error> {
+        let s = B::Scalar::of;
+        for side in self.layout[block].iter().flatten() {
+            backend.fill(s(0.0), side.region, &mut self.shadow)?;
+            backend.fill(s(1.0), side.region.diagonal(), &mut self.shadow)?;
+        }
+        Ok(())
+    }
+
+    /// Puts what is current of every block into `blocks`: whole factors, zeros outside of diagonal blocks.
     pub(super) fn save(&self, backend: &mut B, blocks: &mut [BlockState<B::Scalar>]) -> Result<(), B::Error> {
-        let parts = state::fetch(backend, &self.current, self.pairs.iter().flatten().copied())?;
-        let mut parts = parts.into_iter();
-        for (block, &failures) in blocks.iter_mut().zip(&self.failures) {
+        let all = backend.fetch(&self.current, 0..self.current.len())?;
+        for ((block, &failures), layout) in blocks.iter_mut().zip(&self.failures).zip(&self.layout) {
             block.failures = failures;
-            block.decompositions = core::array::from_fn(|_| parts.next().expect("two parts of every block"));
+            for (kept, sides) in block.decompositions.iter_mut().zip(layout) {
+                let whole = whole(sides);
+                *kept = alloc::vec![B::Scalar::of(0.0); whole.len()];
+                for side in sides {
+                    side.put(&all[side.region.offset..side.region.end()], whole, kept);
+                }
+            }
         }
         Ok(())
     }
@@ -128,9 +137,20 @@ impl<B: Backend> Cache<B> {
     /// Makes what `blocks` kept current.
     #[track_caller]
     pub(super) fn restore(&mut self, backend: &mut B, blocks: &[BlockState<B::Scalar>]) -> Result<(), B::Error> {
-        let regions = self.pairs.iter().flatten().copied();
-        let parts = blocks.iter().flat_map(|block| &block.decompositions).map(Vec::as_slice);
-        state::upload(backend, &mut self.current, regions.zip(parts))?;
+        let mut parts = Vec::new();
+        for (block, layout) in blocks.iter().zip(&self.layout) {
+            for (kept, sides) in block.decompositions.iter().zip(layout) {
+                let whole = whole(sides);
+                assert_eq!(kept.len(), whole.len(), "scalars kept for a factor of {} rows", whole.rows);
+                for side in sides {
+                    let mut part = alloc::vec![B::Scalar::of(0.0); side.region.len()];
+                    side.take(whole, kept, &mut part);
+                    parts.push((side.region, part));
+                }
+            }
+        }
+        let parts = parts.iter().map(|(region, part)| (*region, part.as_slice()));
+        state::upload(backend, &mut self.current, parts)?;
         self.failures = blocks.iter().map(|block| block.failures).collect();
         Ok(())
     }
@@ -148,8 +168,21 @@ pub(super) enum Kept {
     Identity,
 }
 
+/// A factor by itself, packed.
+fn whole(sides: &[Side]) -> Region {
+    let rows = sides.iter().map(|side| side.region.rows).sum();
+    Region::matrix(0, rows, rows)
+}
+
+/// In which order the columns of a block are: those of the parameters, or one diagonal block of A after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Parameters,
+    Parts,
+}
+
 /// The products `G·X·A` of all blocks, `X` and the result in the layout of the parameters, `A` and `G` in that of the
-/// statistics.
+/// running averages: between the two products, columns are in the order of A's diagonal blocks.
 #[derive(Debug)]
 pub(super) struct Sandwich<S> {
     pub(super) left: Vec<Gemm<S>>,
@@ -157,12 +190,33 @@ pub(super) struct Sandwich<S> {
 }
 
 impl<S: Scalar> Sandwich<S> {
-    /// With both factors transposed, or neither.
-    pub(super) fn new<'a>(blocks: impl Iterator<Item = &'a Block> + Clone, transposed: [bool; 2]) -> Self {
+    /// With G, A or both transposed, or neither; columns of `X` and of the result are in these orders.
+    pub(super) fn new<'a>(
+        blocks: impl Iterator<Item = (&'a Block, &'a [Vec<Side>; 2])>,
+        transposed: [bool; 2],
+        order: [Order; 2],
+    ) -> Self {
         let turned = |region: Region, turn: bool| if turn { region.transposed() } else { region };
-        let left = |block: &Block| Gemm::product(turned(block.g, transposed[0]), block.parameters, block.parameters);
-        let right = |block: &Block| Gemm::product(block.parameters, turned(block.a, transposed[1]), block.parameters);
-        let mut sandwich = Self { left: blocks.clone().map(left).collect(), right: blocks.map(right).collect() };
+        let mut sandwich = Self { left: Vec::new(), right: Vec::new() };
+        for (block, [of_a, of_g]) in blocks {
+            let x = block.parameters;
+            for side in of_a {
+                let (rows, len) = (x.rows, side.region.rows);
+                let strips = |order| strips(side, order);
+                for (from, at, len) in strips(order[0]) {
+                    for left in of_g {
+                        let block = |column| x.block(left.start, column, left.region.rows, len);
+                        let product = Gemm::product(turned(left.region, transposed[0]), block(from), block(at));
+                        sandwich.left.push(product);
+                    }
+                }
+                let between = x.block(0, side.start, rows, len);
+                for (to, at, columns) in strips(order[1]) {
+                    let a = turned(side.region, transposed[1]).block(0, at - side.start, len, columns);
+                    sandwich.right.push(Gemm::product(between, a, x.block(0, to, rows, columns)));
+                }
+            }
+        }
         sandwich.left.sort_by_key(|job| job.c.end());
         sandwich.right.sort_by_key(|job| job.c.end());
         sandwich
@@ -179,5 +233,14 @@ impl<S: Scalar> Sandwich<S> {
     ) -> Result<(), B::Error> {
         backend.gemm(&self.left, factors, x, scratch)?;
         backend.gemm(&self.right, scratch, factors, out)
+    }
+}
+
+/// Neighbouring columns of a block that are neighbours in a diagonal block of A: where they are in this order, where in that
+/// of the parts, and how many.
+fn strips(side: &Side, order: Order) -> Vec<(usize, usize, usize)> {
+    match order {
+        Order::Parts => alloc::vec![(side.start, side.start, side.region.rows)],
+        Order::Parameters => side.part.runs().map(|run| (run.from, side.start + run.at, run.len)).collect(),
     }
 }

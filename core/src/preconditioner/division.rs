@@ -1,8 +1,10 @@
 //! A member's part in a plan: what it sends, what it gets, and when.
 
+use super::eigen::values_of;
 use super::gaps;
 use super::overlap::{Left, Overlap};
 use crate::backend::Backend;
+use crate::factor::{KroneckerFactors, Side, lay_out};
 use crate::layer::{Block, Capture, Observer};
 use crate::matrix::Region;
 use crate::mutant::mutant;
@@ -38,21 +40,22 @@ impl<S> From<Member<S>> for Seat<S> {
 /// Which work is this member's.
 #[derive(Clone, Debug)]
 pub(super) struct Share {
-    /// For every block, whether it decomposes A and G.
-    pub(super) decomposes: Vec<[bool; 2]>,
+    /// For every block, whether it decomposes A and G, or each of their diagonal blocks.
+    pub(super) decomposes: Vec<[Vec<bool>; 2]>,
     /// For every block, whether it computes the direction.
     pub(super) holds: Vec<bool>,
 }
 
 impl Share {
     /// All of it.
-    pub(super) fn all(blocks: usize) -> Self {
-        Self { decomposes: vec![[true; 2]; blocks], holds: vec![true; blocks] }
+    pub(super) fn all<B: Backend>(factors: &KroneckerFactors<B>) -> Self {
+        let all = |sides: &[Vec<Side>; 2]| sides.each_ref().map(|sides| vec![true; sides.len()]);
+        Self { decomposes: factors.layout().iter().map(all).collect(), holds: vec![true; factors.blocks().len()] }
     }
 
-    /// Those of `blocks` whose directions it computes.
-    pub(super) fn held<'a>(&'a self, blocks: &'a [Block]) -> impl Iterator<Item = &'a Block> + Clone {
-        blocks.iter().zip(&self.holds).filter(|(_, holds)| **holds).map(|(block, _)| block)
+    /// Those of `blocks`, all in order, whose directions it computes.
+    pub(super) fn held<T>(&self, blocks: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+        blocks.into_iter().zip(&self.holds).filter(|(_, holds)| **holds).map(|(block, _)| block)
     }
 }
 
@@ -65,6 +68,10 @@ pub(super) struct Division<B: Backend> {
     me: usize,
     wire: Option<Box<dyn Wire<B::Scalar>>>,
     blocks: Vec<Block>,
+    /// Where factors are in the running averages.
+    layout: Vec<[Vec<Side>; 2]>,
+    /// Rows of a factor that is not cut, at most; 0 for any.
+    limit: usize,
     parameters: usize,
     failure: Option<TransportError>,
     overlap: Option<Overlap<B::Scalar>>,
@@ -126,17 +133,23 @@ impl<B: Backend> Division<B> {
     /// # Panics
     /// If the plan was made for other blocks, or there is no such member.
     #[track_caller]
-    pub(super) fn new(blocks: &[Block], parameters: usize, Seat { plan, me, wire }: Seat<B::Scalar>) -> Self {
-        let loads: Vec<Load> = blocks.iter().map(Load::from).collect();
+    pub(super) fn new(
+        blocks: &[Block],
+        parameters: usize,
+        limit: usize,
+        Seat { plan, me, wire }: Seat<B::Scalar>,
+    ) -> Self {
+        let loads: Vec<Load> = blocks.iter().map(|block| Load::from(block).split(limit)).collect();
         assert_eq!(loads, plan.loads(), "the plan was made for other blocks");
         assert!(me < plan.members(), "member {me} of {}", plan.members());
-        Self { plan, me, wire, blocks: blocks.to_vec(), parameters, failure: None, overlap: None }
+        let (layout, _) = lay_out::<B::Scalar>(blocks, 0, limit);
+        Self { plan, me, wire, blocks: blocks.to_vec(), layout, limit, parameters, failure: None, overlap: None }
     }
 
     /// The same work with another plan.
     #[track_caller]
     pub(super) fn redivide(&mut self, plan: Plan, me: usize) {
-        *self = Self::new(&self.blocks, self.parameters, Seat { plan, me, wire: self.wire.take() });
+        *self = Self::new(&self.blocks, self.parameters, self.limit, Seat { plan, me, wire: self.wire.take() });
     }
 
     pub(super) fn plan(&self) -> &Plan {
@@ -154,7 +167,7 @@ impl<B: Backend> Division<B> {
             if mutant!(OwnersSwapped) {
                 decomposers.reverse();
             }
-            decomposers.map(|members| members.contains(&self.me))
+            decomposers.map(|parts| parts.iter().map(|members| members.contains(&self.me)).collect())
         };
         Share {
             decomposes: layers.clone().map(decomposes).collect(),
@@ -191,7 +204,9 @@ impl<B: Backend> Division<B> {
 
     /// From now on means are under way while the passes go on; the blocks have these numbers in the network.
     pub(super) fn overlap(&mut self, numbers: &[usize]) {
-        let statistics = self.plan.placement().statistics == Statistics::Everywhere;
+        // Diagonal blocks are cut out of them first.
+        let is_whole = self.layout.iter().flatten().all(|sides| sides.len() == 1);
+        let statistics = self.plan.placement().statistics == Statistics::Everywhere && is_whole;
         self.overlap = Some(Overlap::new(numbers, statistics, self.plan.placement().triangles));
     }
 
@@ -282,7 +297,7 @@ impl<B: Backend> Division<B> {
         backend.upload(&letter.values, mean, 0)
     }
 
-    /// The statistics of this step, on their way to where the plan wants them.
+    /// The statistics of this step, in the layout of the running averages, on their way to where the plan wants them.
     pub(super) fn statistics(&self, backend: &mut B, statistics: &B::Buffer) -> Result<Bundle<B::Scalar>, B::Error> {
         let mut bundle = Bundle::empty();
         let places: Vec<Option<usize>> = match self.plan.placement().statistics {
@@ -292,12 +307,10 @@ impl<B: Backend> Division<B> {
         };
         let triangle = self.plan.placement().triangles;
         for to in places {
-            let sides = self.blocks.iter().enumerate().flat_map(|(layer, block)| {
-                let owners = self.plan.owners(layer);
-                [(owners[0], block.a), (owners[1], block.g)]
-            });
-            let regions = sides.filter(|(owner, _)| to.is_none_or(|to| to == *owner)).map(|(_, of)| of);
-            let matrices: Vec<_> = regions.map(|region| Packed { region, triangle }).collect();
+            let owned = |(layer, side): (usize, usize)| to.is_none_or(|to| self.plan.owners(layer)[side] == to);
+            let sides = (0..self.blocks.len()).flat_map(|layer| [(layer, 0), (layer, 1)]).filter(|side| owned(*side));
+            let parts = sides.flat_map(|(layer, side)| &self.layout[layer][side]);
+            let matrices: Vec<_> = parts.map(|part| Packed { region: part.region, triangle }).collect();
             let values = gathered(backend, statistics, &matrices)?;
             bundle.add(Route::Mean { to }, values, Content { matrices, spectra: Vec::new() });
         }
@@ -325,7 +338,7 @@ impl<B: Backend> Division<B> {
         Ok(())
     }
 
-    /// The decompositions that were made, on their way to all who hold them: `matrices` in the layout of the statistics
+    /// The decompositions that were made, on their way to all who hold them: `matrices` in the layout of the running averages
     /// and, in an eigen form, the eigenvalues, those of block i's A at `spectra[i]` and of its G after those of all A.
     pub(super) fn decompositions(
         &self,
@@ -333,14 +346,10 @@ impl<B: Backend> Division<B> {
         matrices: &B::Buffer,
         eigenvalues: Option<(&B::Buffer, &[Region])>,
     ) -> Result<Bundle<B::Scalar>, B::Error> {
-        let count = self.blocks.len();
         let triangle = eigenvalues.is_none() && self.plan.placement().triangles;
         let mut bundle = Bundle::empty();
         for HandOut { from, to, factors } in self.hand_outs() {
-            let matrix = |&(layer, side): &(usize, usize)| {
-                let block = &self.blocks[layer];
-                Packed { region: [block.a, block.g][side], triangle }
-            };
+            let matrix = |side: &Side| Packed { region: side.region, triangle };
             let route = Route::Broadcast { from, to };
             if !route.includes(self.me) {
                 bundle.add(route, Vec::new(), Content::default());
@@ -349,7 +358,7 @@ impl<B: Backend> Division<B> {
             let mut content = Content { matrices: factors.iter().map(matrix).collect(), spectra: Vec::new() };
             let mut values = gathered(backend, matrices, &content.matrices)?;
             if let Some((buffer, spectra)) = eigenvalues {
-                let lengths = factors.iter().map(|(layer, side)| spectra[side * count + layer]);
+                let lengths = factors.iter().map(|side| values_of(side, spectra));
                 content.spectra = lengths.map(|region| Packed { region, triangle: false }).collect();
                 gather(backend, buffer, &content.spectra, &mut values)?;
             }
@@ -380,11 +389,12 @@ impl<B: Backend> Division<B> {
         Ok(())
     }
 
-    /// Who hands which factors, by layer and side, to whom.
+    /// Who hands which factors to whom.
     fn hand_outs(&self) -> Vec<HandOut> {
         let mut found: Vec<HandOut> = Vec::new();
         for layer in 0..self.blocks.len() {
-            for (side, decomposers) in self.plan.decomposers(layer).into_iter().enumerate() {
+            let decomposers = self.plan.decomposers(layer).into_iter().flatten();
+            for (side, decomposers) in self.layout[layer].iter().flatten().zip(decomposers) {
                 if decomposers.is_empty() {
                     continue;
                 }
@@ -395,8 +405,8 @@ impl<B: Backend> Division<B> {
                 }
                 let same = |found: &&mut HandOut| found.from == from && found.to == to;
                 match found.iter_mut().find(same) {
-                    Some(found) => found.factors.push((layer, side)),
-                    None => found.push(HandOut { from, to, factors: vec![(layer, side)] }),
+                    Some(found) => found.factors.push(*side),
+                    None => found.push(HandOut { from, to, factors: vec![*side] }),
                 }
             }
         }
@@ -468,11 +478,11 @@ impl<B: Backend> Observer<B> for Division<B> {
     }
 }
 
-/// Factors, by layer and side, that one member gives to the same others.
+/// Factors that one member gives to the same others.
 struct HandOut {
     from: usize,
     to: Vec<usize>,
-    factors: Vec<(usize, usize)>,
+    factors: Vec<Side>,
 }
 
 /// How a matrix lies in a bucket.

@@ -1,6 +1,6 @@
 //! The eigen form: exact Tikhonov damping in eigenbases, with or without EKFAC's second moments.
 
-use super::cache::{Cache, Kept, Sandwich};
+use super::cache::{Cache, Kept, Order, Sandwich};
 use super::dense;
 use super::division::Share;
 use super::moments::Moments;
@@ -18,7 +18,7 @@ pub(super) struct Eigen<B: Backend> {
     pub(super) cache: Cache<B>,
     values: B::Buffer,
     shadow_values: B::Buffer,
-    /// Where a factor's eigenvalues lie, by slot.
+    /// Where a factor's eigenvalues lie, by slot: those of one diagonal block after another.
     spectra: Vec<Region>,
     eigen_jobs: Vec<EigenJob>,
     check_jobs: Vec<ReduceJob<B::Scalar>>,
@@ -45,24 +45,27 @@ impl<B: Backend> Eigen<B> {
         backend: &mut B,
         factors: &KroneckerFactors<B>,
         members: &[usize],
-        [len, parameters]: [usize; 2],
+        parameters: usize,
         ekfac: bool,
         share: &Share,
     ) -> Result<Self, B::Error> {
-        let cache = Cache::new(backend, factors, len, share)?;
+        let cache = Cache::new(backend, factors, share)?;
         let blocks = factors.blocks();
-        let held = share.held(blocks);
-        let sides = factors.sides();
-        let mut spectra = alloc::vec![Region::vector(0, 0); sides.len()];
+        let sandwich =
+            |transposed, order| Sandwich::new(share.held(blocks.iter().zip(factors.layout())), transposed, order);
+        let mut spectra = alloc::vec![Region::vector(0, 0); 2 * blocks.len()];
         let mut next = 0;
-        for side in &sides {
-            spectra[side.slot] = Region::vector(next, side.region.rows);
+        for side in factors.sides() {
+            let spectrum = &mut spectra[side.slot];
+            // The diagonal blocks of a factor follow each other.
+            let first = if side.number == 0 { next } else { spectrum.offset };
+            *spectrum = Region::vector(first, side.start + side.region.rows);
             next += side.region.rows;
         }
-        let job = |side: &Side| EigenJob { matrix: side.region, values: spectra[side.slot] };
-        let check = |(slot, &region): (usize, &Region)| ReduceJob {
+        let job = |side: &Side| EigenJob { matrix: side.region, values: values_of(side, &spectra) };
+        let check = |side: &Side| ReduceJob {
             beta: B::Scalar::of(1.0),
-            ..ReduceJob::sum(region, Region::vector(slot, 1))
+            ..ReduceJob::sum(values_of(side, &spectra), Region::vector(side.index, 1))
         };
         let spectrum = |(at, block): (usize, &Block)| {
             let Region { rows, columns, .. } = block.parameters;
@@ -85,7 +88,7 @@ impl<B: Backend> Eigen<B> {
         backend.fill(B::Scalar::of(1.0), Region::vector(0, next), &mut values)?;
         Ok(Self {
             eigen_jobs: cache.own.iter().map(job).collect(),
-            check_jobs: spectra.iter().enumerate().map(check).collect(),
+            check_jobs: factors.sides().iter().map(check).collect(),
             moment_jobs: spectrum_jobs.iter().map(|job| MapJob::unary(job.out, job.out)).collect(),
             moments: if ekfac { Some(Moments::new(backend, blocks, parameters)?) } else { None },
             values,
@@ -96,8 +99,8 @@ impl<B: Backend> Eigen<B> {
             unchanged: alloc::vec![false; blocks.len()],
             observed,
             pending: None,
-            inward: Sandwich::new(held.clone(), [true, false]),
-            outward: Sandwich::new(held, [false, true]),
+            inward: sandwich([true, false], [Order::Parameters, Order::Parts]),
+            outward: sandwich([false, true], [Order::Parts, Order::Parameters]),
             cache,
         })
     }
@@ -139,9 +142,17 @@ impl<B: Backend> Eigen<B> {
         Ok(true)
     }
 
-    /// The refreshed eigenvectors, in the layout of the statistics, the eigenvalues, and where these lie, by slot.
+    /// The refreshed eigenvectors, in the layout of the running averages, the eigenvalues, and where these lie, by slot.
     pub(super) fn refreshed(&mut self) -> (&mut B::Buffer, &mut B::Buffer, &[Region]) {
         (&mut self.cache.shadow, &mut self.shadow_values, &self.spectra)
+    }
+
+    /// Puts bases that turn nothing in place of a block's, with the same eigenvalue everywhere.
+    pub(super) fn leave_alone(&mut self, backend: &mut B, block: usize, value: B::Scalar) -> Result<(), B::Error> {
+        for spectrum in [self.spectra[block], self.spectra[self.spectra.len() / 2 + block]] {
+            backend.fill(value, spectrum, &mut self.shadow_values)?;
+        }
+        self.cache.leave_alone(backend, block)
     }
 
     /// Makes them current.
@@ -170,7 +181,7 @@ impl<B: Backend> Eigen<B> {
         let mut retried = false;
         for job in 0..self.cache.own.len() {
             let side = self.cache.own[job];
-            if side.block != block || self.cache.is_finite(side.slot) {
+            if side.block != block || self.cache.is_finite(&side) {
                 continue;
             }
             let means = factors.running();
@@ -179,7 +190,7 @@ impl<B: Backend> Eigen<B> {
             let weight = backend.fetch(means.weights(), block..block + 1)?[0].wide().max(1e-30);
             let Some(values) = dense::eigen(region.rows, weight, &mut matrix) else { return Ok(false) };
             backend.upload(&matrix, &mut self.cache.shadow, region.offset)?;
-            backend.upload(&values, &mut self.shadow_values, self.spectra[side.slot].offset)?;
+            backend.upload(&values, &mut self.shadow_values, values_of(&side, &self.spectra).offset)?;
             retried = true;
         }
         report.retried += u64::from(retried);
@@ -256,6 +267,11 @@ impl<B: Backend> Eigen<B> {
         backend.gemm(&self.outward.left, &self.cache.current, v, scratch)?;
         backend.gemm(&self.outward.right, scratch, &self.cache.current, v)
     }
+}
+
+/// Where the eigenvalues of a diagonal block lie.
+pub(super) fn values_of(side: &Side, spectra: &[Region]) -> Region {
+    Region::vector(spectra[side.slot].offset + side.start, side.region.rows)
 }
 
 impl<B: Backend> Observer<B> for Eigen<B> {

@@ -1,6 +1,6 @@
 //! The inverse form: factored Tikhonov damping and Cholesky.
 
-use super::cache::{Cache, Kept, Sandwich};
+use super::cache::{Cache, Kept, Order, Sandwich};
 use super::dense;
 use super::division::Share;
 use super::low_rank::{LowRank, is_worthwhile};
@@ -35,7 +35,8 @@ pub(super) struct Inverse<B: Backend> {
     raised: Vec<B::Scalar>,
     /// What is added to diagonals, by slot.
     dampings: B::Buffer,
-    trace_jobs: Vec<ReduceJob<B::Scalar>>,
+    /// By the diagonal blocks' numbers within their factors, as sums go on from one to the next.
+    trace_jobs: Vec<Vec<ReduceJob<B::Scalar>>>,
     shift_jobs: Vec<MapJob>,
     cholesky_jobs: Vec<Region>,
     invert_jobs: Vec<Invert>,
@@ -49,29 +50,22 @@ pub(super) struct Inverse<B: Backend> {
 }
 
 impl<B: Backend> Inverse<B> {
-    pub(super) fn new(
-        backend: &mut B,
-        factors: &KroneckerFactors<B>,
-        len: usize,
-        share: &Share,
-    ) -> Result<Self, B::Error> {
-        let cache = Cache::new(backend, factors, len, share)?;
+    pub(super) fn new(backend: &mut B, factors: &KroneckerFactors<B>, share: &Share) -> Result<Self, B::Error> {
+        let cache = Cache::new(backend, factors, share)?;
         let blocks = factors.blocks();
         let count = blocks.len();
         let own = &cache.own;
-        let held = share.held(blocks);
-        let trace = |side: &Side| {
-            let alpha = B::Scalar::of(1.0 / side.region.rows.max(1) as f64);
-            ReduceJob { alpha, ..ReduceJob::sum(side.region.diagonal(), Region::vector(side.slot, 1)) }
+        let trace_jobs = traces(factors);
+        let sandwich = || {
+            let held = share.held(blocks.iter().zip(factors.layout()));
+            Sandwich::new(held, [false; 2], [Order::Parameters; 2])
         };
-        let mut trace_jobs: Vec<_> = factors.sides().iter().map(trace).collect();
-        trace_jobs.sort_by_key(|job| job.out.offset);
         let shift = |side: &Side| MapJob::unary(Region::scalar(side.slot, 1, side.region.rows), side.region.diagonal());
         let mut raises = backend.allocate(count)?;
         let raised = vec![B::Scalar::of(1.0); count];
         backend.upload(&raised, &mut raises, 0)?;
         Ok(Self {
-            work: backend.allocate(len)?,
+            work: backend.allocate(factors.len())?,
             diagonals: backend.allocate(2 * count)?,
             balances: backend.allocate(count)?,
             shares: backend.allocate(2 * count)?,
@@ -84,8 +78,8 @@ impl<B: Backend> Inverse<B> {
             invert_jobs: own.iter().map(|side| Invert { factor: side.region, out: side.region }).collect(),
             pending: None,
             sound: vec![false; own.len()],
-            all: Sandwich::new(held.clone(), [false; 2]),
-            dense: Sandwich::new(held, [false; 2]),
+            all: sandwich(),
+            dense: sandwich(),
             plan: vec![false; count],
             low_rank: LowRank::new(),
             cache,
@@ -104,7 +98,9 @@ impl<B: Backend> Inverse<B> {
         let (first, second) = (Region::vector(0, count), Region::vector(count, count));
         let both = Region::vector(0, 2 * count);
         factors.means().means(backend, &mut self.work)?;
-        backend.reduce(&self.trace_jobs, &self.work, None, &mut self.diagonals)?;
+        for jobs in &self.trace_jobs {
+            backend.reduce(jobs, &self.work, None, &mut self.diagonals)?;
+        }
         let balance = [MapJob { x: first, y: second, out: first }];
         backend.map(Map::Balance, &balance, Some(&self.diagonals), Some(&self.diagonals), &mut self.balances)?;
         let of_a = [MapJob { x: first, y: first, out: first }];
@@ -154,9 +150,14 @@ impl<B: Backend> Inverse<B> {
         Ok(true)
     }
 
-    /// The refreshed inverses, in the layout of the statistics.
+    /// The refreshed inverses, in the layout of the running averages.
     pub(super) fn refreshed(&mut self) -> &mut B::Buffer {
         &mut self.cache.shadow
+    }
+
+    /// Puts what leaves a block's gradient as it is in their place.
+    pub(super) fn leave_alone(&mut self, backend: &mut B, block: usize) -> Result<(), B::Error> {
+        self.cache.leave_alone(backend, block)
     }
 
     /// Makes them current.
@@ -175,7 +176,7 @@ impl<B: Backend> Inverse<B> {
         let mut retried = false;
         for job in 0..self.cache.own.len() {
             let side = self.cache.own[job];
-            if side.block != block || (self.sound[job] && self.cache.is_finite(side.slot)) {
+            if side.block != block || (self.sound[job] && self.cache.is_finite(&side)) {
                 continue;
             }
             let means = factors.running();
@@ -221,10 +222,11 @@ impl<B: Backend> Inverse<B> {
         };
         self.arrange(blocks, members, passes);
         self.dense.apply(backend, &self.cache.current, gradient, scratch, v)?;
-        let planned = blocks.iter().zip(members).zip(&self.plan);
-        for ((block, &member), _) in planned.filter(|(_, low_rank)| **low_rank) {
+        let planned = blocks.iter().zip(&self.cache.layout).zip(members).zip(&self.plan);
+        for (((block, layout), &member), _) in planned.filter(|(_, low_rank)| **low_rank) {
             let capture = passes.capture(member).expect("a planned capture exists");
-            self.low_rank.apply(backend, &self.cache.current, block, &capture, passes.batch(), v)?;
+            let inverses = (&self.cache.current, layout.each_ref().map(|sides| sides[0].region));
+            self.low_rank.apply(backend, inverses, block.parameters, &capture, passes.batch(), v)?;
         }
         Ok(())
     }
@@ -251,9 +253,12 @@ impl<B: Backend> Inverse<B> {
     /// Decides, for this batch, which blocks are applied in low rank.
     fn arrange(&mut self, blocks: &[Block], members: &[usize], passes: &dyn Captures<B>) {
         let mut changed = false;
-        for ((block, &member), planned) in blocks.iter().zip(members).zip(&mut self.plan) {
+        let blocks_of = || blocks.iter().zip(&self.cache.layout);
+        for (((block, layout), &member), planned) in blocks_of().zip(members).zip(&mut self.plan) {
             let capture = passes.capture(member);
-            let wanted = capture.is_some_and(|capture| is_worthwhile(block, capture.kind, passes.batch()));
+            let is_whole = layout.iter().all(|sides| sides.len() == 1);
+            let wanted =
+                capture.filter(|_| is_whole).is_some_and(|capture| is_worthwhile(block, capture.kind, passes.batch()));
             changed |= *planned != wanted;
             *planned = wanted;
         }
@@ -268,4 +273,25 @@ impl<B: Backend> Inverse<B> {
             self.dense.right.extend(self.all.right.iter().filter(stays));
         }
     }
+}
+
+/// Mean diagonal elements of whole factors.
+fn traces<B: Backend>(factors: &KroneckerFactors<B>) -> Vec<Vec<ReduceJob<B::Scalar>>> {
+    let mut jobs = Vec::new();
+    for sides in factors.layout().iter().flatten() {
+        let rows: usize = sides.iter().map(|side| side.region.rows).sum();
+        for side in sides {
+            let alpha = B::Scalar::of(1.0 / rows.max(1) as f64);
+            let beta = B::Scalar::of(if side.number == 0 { 0.0 } else { 1.0 });
+            let job = ReduceJob { alpha, beta, ..ReduceJob::sum(side.region.diagonal(), Region::vector(side.slot, 1)) };
+            if jobs.len() == side.number {
+                jobs.push(Vec::new());
+            }
+            jobs[side.number].push(job);
+        }
+    }
+    for jobs in &mut jobs {
+        jobs.sort_by_key(|job: &ReduceJob<B::Scalar>| job.out.offset);
+    }
+    jobs
 }

@@ -36,8 +36,8 @@ pub struct Kronecker<B: Backend> {
     mean: Option<B::Buffer>,
     /// How work is divided anew when members come and go.
     elastic: Option<Elastic<B>>,
-    /// Scalars of the flat statistics and parameters.
-    lengths: [usize; 2],
+    /// Scalars of the flat parameters.
+    parameters: usize,
     curvature: Curvature<B>,
     scratch: B::Buffer,
     v: B::Buffer,
@@ -119,7 +119,8 @@ impl<B: Backend> Kronecker<B> {
     ) -> Result<Self, B::Error> {
         assert!(options.form != Form::Ekfac, "EKFAC cannot be divided among members: choose the inverse or eigen form");
         let options = Options { refresh: Refresh::Immediate, ..options };
-        let loads = blocks.iter().filter(|block| !options.exclude.contains(&block.name)).map(Load::from);
+        let kept = blocks.iter().filter(|block| !options.exclude.contains(&block.name));
+        let loads = kept.map(|block| Load::from(block).split(options.split_factors));
         let plan = Plan::new(&placement, &loads.collect::<Vec<_>>(), 1, &work);
         let mut kfac =
             Self::build(backend, blocks, [statistics, parameters], options, Some(Seat { plan, me: 0, wire: None }))?;
@@ -129,7 +130,8 @@ impl<B: Backend> Kronecker<B> {
     }
 
     /// The same where several members share every step: gradients are averaged, and the rest is divided by the
-    /// [`Plan`](crate::placement::Plan) of `member`, which was made for those of `blocks` that are not excluded.
+    /// [`Plan`](crate::placement::Plan) of `member`, which was made for those of `blocks` that are not excluded, with factors
+    /// [`split`](Load::split) as the options say.
     ///
     /// Every member has to make the same steps. The trainer's losses, and batch statistics of normalisation layers, stay
     /// each member's own.
@@ -194,19 +196,19 @@ impl<B: Backend> Kronecker<B> {
         let taken: Vec<Region> = blocks.iter().map(|block| block.parameters).collect();
         assert!(taken.iter().all(|region| region.is_packed()), "the parameters of a block are a packed matrix");
         let clip = Clip::new(backend, &blocks, options.clip)?;
-        let curvature = Curvature::new(backend, &blocks, parameters)?;
+        let mut factors = KroneckerFactors::split(backend, blocks, statistics, options.split_factors)?;
+        let curvature = Curvature::new(backend, &factors, parameters)?;
         let division = match seat {
-            Some(seat) => Some((Division::new(&blocks, parameters, seat), backend.allocate(parameters)?)),
+            Some(seat) => {
+                let division = Division::new(factors.blocks(), parameters, options.split_factors, seat);
+                factors.means().restrict(backend, &division.keeps())?;
+                Some((division, backend.allocate(parameters)?))
+            }
             None => None,
         };
         let (division, mean) = division.unzip();
-        let share = division.as_ref().map_or_else(|| Share::all(blocks.len()), Division::share);
-        let mut factors = KroneckerFactors::new(backend, blocks, statistics)?;
-        if let Some(division) = &division {
-            factors.means().restrict(backend, &division.keeps())?;
-        }
-        let lengths = [statistics, parameters];
-        let solver = Solver::new(backend, options.form, &factors, &members, lengths, &share)?;
+        let share = division.as_ref().map_or_else(|| Share::all(&factors), Division::share);
+        let solver = Solver::new(backend, options.form, &factors, &members, parameters, &share)?;
         let plain = gaps(parameters, &taken).into_iter();
         Ok(Self {
             damping: options.damping,
@@ -227,7 +229,7 @@ impl<B: Backend> Kronecker<B> {
             division,
             mean,
             elastic: None,
-            lengths,
+            parameters,
             curvature,
         })
     }
@@ -326,7 +328,7 @@ where
         self.finish_refresh(backend)?;
         self.finish_tickets(backend)?;
         if self.takes() {
-            self.factors.means().open(backend)?;
+            self.factors.open(backend)?;
             if let Solver::Eigen(eigen) = &mut self.solver
                 && let Some(moments) = eigen.moments()
             {
@@ -339,7 +341,7 @@ where
     fn taps(&mut self) -> Option<Taps<'_, B>> {
         let takes = self.takes();
         if let Some(division) = self.division.as_mut().filter(|division| division.overlaps()) {
-            let statistics = takes.then(|| self.factors.means().statistics());
+            let statistics = takes.then(|| self.factors.statistics());
             return Some(Taps { statistics, observer: Some(division) });
         }
         if !takes {
@@ -349,7 +351,7 @@ where
             Solver::Eigen(eigen) if self.options.form == Form::Ekfac => Some(&mut **eigen),
             _ => None,
         };
-        Some(Taps { statistics: Some(self.factors.means().statistics()), observer })
+        Some(Taps { statistics: Some(self.factors.statistics()), observer })
     }
 
     fn fisher(&self) -> Fisher {
@@ -362,6 +364,7 @@ where
             assert!(!division.settle() || count == 1, "means were sent after the first of {count} micro-batches");
         }
         if self.takes() {
+            self.factors.cut(backend)?;
             let statistics = self.factors.means().statistics();
             if let Some(division) = &mut self.division
                 && !division.take_passed_statistics(backend, statistics)?
@@ -441,7 +444,7 @@ where
         // What anybody owns now is refreshed at the next step, so that no decomposition has to be taken along.
         let share = division.share();
         self.factors.means().restrict(backend, &division.keeps())?;
-        self.solver = Solver::new(backend, self.options.form, &self.factors, &self.members, self.lengths, &share)?;
+        self.solver = Solver::new(backend, self.options.form, &self.factors, &self.members, self.parameters, &share)?;
         elastic.stage = None;
         elastic.divided_anew = true;
         self.refresh_due = true;

@@ -40,23 +40,23 @@ impl<B: Backend> LowRank<B> {
         Self { left: None, right: None }
     }
 
-    /// `v[block] ← (G⁻¹ dy)(A⁻¹ a)ᵀ`.
+    /// `v[block] ← (G⁻¹ dy)(A⁻¹ a)ᵀ`; the inverses lie at `a` and `g`, the block at `parameters`.
     pub(super) fn apply(
         &mut self,
         backend: &mut B,
-        inverses: &B::Buffer,
-        block: &Block,
+        (inverses, [a, g]): (&B::Buffer, [Region; 2]),
+        parameters: Region,
         capture: &Capture<'_, B>,
         batch: usize,
         v: &mut B::Buffer,
     ) -> Result<(), B::Error> {
-        let (outputs, columns) = (block.parameters.rows, block.parameters.columns);
+        let (outputs, columns) = (parameters.rows, parameters.columns);
         let left = grown(backend, &mut self.left, outputs * batch)?;
         let right = grown(backend, &mut self.right, columns * batch)?;
         let (of_outputs, of_inputs) = (Region::matrix(0, outputs, batch), Region::matrix(0, columns, batch));
-        backend.gemm(&[Gemm::product(block.g, of_outputs, of_outputs)], inverses, capture.dy, left)?;
-        project(backend, inverses, block.a, capture, batch, right)?;
-        let product = Gemm::product(of_outputs, of_inputs.transposed(), block.parameters);
+        backend.gemm(&[Gemm::product(g, of_outputs, of_outputs)], inverses, capture.dy, left)?;
+        project(backend, inverses, a, capture, batch, right)?;
+        let product = Gemm::product(of_outputs, of_inputs.transposed(), parameters);
         backend.gemm(&[product], left, right, v)
     }
 }

@@ -63,6 +63,10 @@ pub struct Options {
     /// Whether inverses are applied to the inputs and output gradients of dense blocks, where the batch is small
     /// enough that this takes fewer operations than applying them to the gradient (inverse form only).
     pub low_rank: bool,
+    /// Factors of more rows are taken for block-diagonal, with diagonal blocks of near equal size and about so many rows at
+    /// most, whole input channels of a convolution in each; every one is decomposed by itself. 0 takes none for it. Damping
+    /// is that of whole factors. Not with [`Form::Ekfac`].
+    pub split_factors: usize,
     /// Names of blocks that are not preconditioned, such as `layer1.conv1`: they follow their plain gradient, as
     /// do all parameters that belong to no block (scales and shifts of normalisation layers).
     pub exclude: Vec<String>,
@@ -80,6 +84,7 @@ impl Default for Options {
             fisher: Fisher::Empirical,
             refresh: Refresh::Immediate,
             low_rank: true,
+            split_factors: 0,
             exclude: Vec::new(),
         }
     }
@@ -100,6 +105,13 @@ impl Options {
         range("clip", clip, clip > 0.0, "positive, or none")?;
         range("factor_period", self.factor_period as f64, self.factor_period > 0, "at least 1")?;
         range("inverse_period", self.inverse_period as f64, self.inverse_period > 0, "at least 1")?;
+        let splits = self.form != Form::Ekfac || self.split_factors == 0;
+        range(
+            "split_factors",
+            self.split_factors as f64,
+            splits,
+            "0 with EKFAC, whose second moments are in whole bases",
+        )?;
         let unknown = self.exclude.iter().find(|name| blocks.iter().all(|block| block.name != **name));
         match unknown {
             Some(name) => Err(OptionsError::Unknown {

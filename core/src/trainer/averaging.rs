@@ -92,18 +92,22 @@ impl<B: Backend> Trainer<B> {
         let count = preconditioner.factors().map_or(0, |factors| factors.blocks().len());
         let keeps: Vec<bool> = (0..count).map(|block| preconditioner.keeps(block)).collect();
         let Some(factors) = preconditioner.factors() else { return Ok(()) };
-        let blocks = factors.blocks().to_vec();
+        let layout = factors.layout();
         let means = factors.running();
         let weights = backend.fetch(means.weights(), 0..count)?;
-        for (number, (block, keeps)) in blocks.iter().zip(keeps).enumerate() {
+        for (number, (sides, keeps)) in layout.iter().zip(keeps).enumerate() {
             let seen = request.factors && weights[number] > B::Scalar::of(0.0);
             let weight = if !seen { 0.0 } else { request.weight * if keeps { 1.0 } else { REPLICA } };
-            let [a, g] = [block.a, block.g];
-            let target = contribution.segment(&format!("factor/{number}"), a.len() + g.len() + 1, weight);
+            let regions = || sides.iter().flatten().map(|side| side.region);
+            let len: usize = regions().map(Region::len).sum();
+            let mut target = contribution.segment(&format!("factor/{number}"), len + 1, weight);
             if weight > 0.0 {
-                target[..a.len()].copy_from_slice(&backend.fetch(means.values(), a.offset..a.end())?);
-                target[a.len()..a.len() + g.len()].copy_from_slice(&backend.fetch(means.values(), g.offset..g.end())?);
-                target[a.len() + g.len()] = weights[number];
+                target[len] = weights[number];
+                for region in regions() {
+                    let (own, rest) = target.split_at_mut(region.len());
+                    own.copy_from_slice(&backend.fetch(means.values(), region.offset..region.end())?);
+                    target = rest;
+                }
             }
         }
         Ok(())
@@ -127,16 +131,18 @@ impl<B: Backend> Trainer<B> {
                 name if name.starts_with(FACTOR) => {
                     let number = name[FACTOR.len()..].parse::<usize>().ok();
                     let Some(factors) = preconditioner.factors() else { continue };
-                    let Some((number, block)) = number.and_then(|at| Some((at, factors.blocks().get(at)?.clone())))
+                    let Some((number, sides)) = number.and_then(|at| Some((at, factors.layout().get(at)?.clone())))
                     else {
                         continue;
                     };
                     let (of_values, of_weights) = factors.means().estimate_mut();
-                    let (a, rest) = values.split_at(block.a.len());
-                    let (g, weight) = rest.split_at(block.g.len());
-                    backend.upload(a, of_values, block.a.offset)?;
-                    backend.upload(g, of_values, block.g.offset)?;
-                    backend.upload(weight, of_weights, number)?;
+                    let mut values = values;
+                    for side in sides.iter().flatten() {
+                        let (own, rest) = values.split_at(side.region.len());
+                        backend.upload(own, of_values, side.region.offset)?;
+                        values = rest;
+                    }
+                    backend.upload(values, of_weights, number)?;
                 }
                 name => {
                     let Some(index) = OPTIMISER.iter().position(|own| *own == name) else { continue };

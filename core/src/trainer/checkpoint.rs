@@ -24,7 +24,8 @@ pub struct Checkpoint<S> {
     pub parameters: Vec<S>,
     /// Running statistics of normalisation layers.
     pub running: Vec<S>,
-    /// Running values of the Kronecker factors, then their weights; both empty without them.
+    /// Running values of the Kronecker factors in the layout of the statistics, zeros outside of diagonal blocks, then their
+    /// weights; both empty without them.
     pub factors: [Vec<S>; 2],
     /// The optimiser's flat buffers.
     pub optimiser: Vec<Vec<S>>,
@@ -118,10 +119,7 @@ impl<B: Backend> Trainer<B> {
         }
         let memory = preconditioner.save(backend)?;
         let factors = match preconditioner.factors() {
-            Some(factors) => {
-                let (values, weights) = (factors.running().values(), factors.running().weights());
-                [backend.fetch(values, 0..values.len())?, backend.fetch(weights, 0..weights.len())?]
-            }
+            Some(factors) => factors.save(backend)?,
             None => [Vec::new(), Vec::new()],
         };
         let drift = match drift {
@@ -167,12 +165,7 @@ impl<B: Backend> Trainer<B> {
             backend.upload(values, buffer, 0)?;
         }
         if let Some(factors) = preconditioner.factors() {
-            let (values, weights) = factors.means().estimate_mut();
-            let [of_values, of_weights] = &checkpoint.factors;
-            fits("factors", of_values.len(), values.len());
-            fits("factor weights", of_weights.len(), weights.len());
-            backend.upload(of_values, values, 0)?;
-            backend.upload(of_weights, weights, 0)?;
+            factors.restore(backend, &checkpoint.factors)?;
         }
         let (buffers, counts) = &checkpoint.drift;
         fits("corrections", buffers.len(), drift.as_ref().map_or(0, |drift| drift.state().count()));

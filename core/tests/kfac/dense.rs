@@ -121,6 +121,7 @@ pub(crate) fn blocks(shapes: &[(usize, usize)]) -> (Vec<Block>, usize, usize) {
             a: place(columns, columns, &mut statistics),
             g: place(rows, rows, &mut statistics),
             positions: 1,
+            kernel: 1,
         });
     }
     (blocks, parameters, statistics)

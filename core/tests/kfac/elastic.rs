@@ -113,6 +113,8 @@ impl Story {
             inverse_period: 2 * self.factor_period,
             damping: 0.03,
             clip: self.clip,
+            // Now and then; layers have up to 9 rows.
+            split_factors: if self.seed % 4 == 3 { 4 } else { 0 },
             ..Options::default()
         };
         let work = Work { form: self.form, batch: 8, machine: Machine::default() };

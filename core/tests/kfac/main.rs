@@ -10,4 +10,5 @@ mod gradients;
 mod methods;
 mod optimiser;
 mod preconditioner;
+mod split;
 mod trainer;

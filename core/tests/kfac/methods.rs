@@ -260,6 +260,7 @@ fn eva_sees_every_position_of_a_convolution() {
         a: Region::matrix(0, columns, columns),
         g: Region::matrix(aligned::<f64>(columns * columns), rows, rows),
         positions,
+        kernel: 6,
     };
     let mut random = Seed(3).random();
     let mut backend = Device::new();

@@ -64,7 +64,7 @@ fn random_gradient(seed: u64, len: usize) -> Vec<f64> {
 }
 
 /// `(G + g)⁻¹ ∇ (A + a)⁻¹` with factored damping, by elimination.
-fn inverse_oracle(block: &Block, flat: &[f64], gradient: &[f64], damping: f64) -> Matrix {
+pub(crate) fn inverse_oracle(block: &Block, flat: &[f64], gradient: &[f64], damping: f64) -> Matrix {
     let (a, g) = (read(flat, block.a), read(flat, block.g));
     let pi = (a.mean_diagonal() / g.mean_diagonal()).sqrt();
     let pi = if pi.is_finite() && pi > 0.0 { pi } else { 1.0 };
@@ -75,7 +75,7 @@ fn inverse_oracle(block: &Block, flat: &[f64], gradient: &[f64], damping: f64) -
 }
 
 /// `(A ⊗ G + λ)⁻¹ vec ∇`, by elimination of the whole matrix.
-fn eigen_oracle(block: &Block, flat: &[f64], gradient: &[f64], damping: f64) -> Matrix {
+pub(crate) fn eigen_oracle(block: &Block, flat: &[f64], gradient: &[f64], damping: f64) -> Matrix {
     let (a, g) = (read(flat, block.a), read(flat, block.g));
     let (rows, columns) = (g.rows, a.rows);
     let mut fisher = Matrix::zeros(rows * columns, rows * columns);

@@ -213,7 +213,7 @@ fn input(name: &str) -> Extent {
 
 /// So many steps are measured one by one, none of them with a refresh.
 fn curvature(period: u64) -> Curvature {
-    Curvature { form: Form::Inverse, factor_every: 1, inverse_every: period.max(4) }
+    Curvature { form: Form::Inverse, factor_every: 1, inverse_every: period.max(4), split_factors: 0 }
 }
 
 /// Measures what a step of LeNet-5 loses without overrides of provided methods.

@@ -48,7 +48,7 @@ pub struct Workshop {
     kfac: KfacSettings,
     optimiser: OptimiserSettings,
     /// How steps are shared, if they are.
-    inner: Option<Inner>,
+    shared: Option<(Inner, SharingSettings)>,
     drift: DriftSettings,
 }
 
@@ -108,7 +108,7 @@ impl Workshop {
             task: task.clone(),
             kfac: kfac.clone(),
             optimiser: optimiser.clone(),
-            inner: None,
+            shared: None,
             drift: DriftSettings::default(),
         })
     }
@@ -125,14 +125,22 @@ impl Workshop {
     /// If what is to be shared cannot be.
     pub fn sharing(self, sharing: &SharingSettings) -> Result<Self> {
         let Some(inner) = sharing.inner else { return Ok(self) };
+        let shared = Some((inner, sharing.clone()));
         match self.kfac.preconditioner {
-            Method::Kfac if !self.kfac.adaptive_damping => Ok(Self { inner: Some(inner), ..self }),
+            Method::Kfac if !self.kfac.adaptive_damping => Ok(Self { shared, ..self }),
             Method::Kfac => bail!(
                 "--inner {inner} with --adaptive-damping: a member's own loss says too little of the others'; leave one out"
             ),
             Method::Shampoo | Method::Soap | Method::Muon | Method::None => {
                 inner.of_gradient(self.kfac.preconditioner.has_bases())?;
-                Ok(Self { inner: Some(inner), ..self })
+                if sharing.apart {
+                    bail!(
+                        "--apart has no effect on --preconditioner {}, which never has one factor of a layer without \
+                         the other: leave it out",
+                        self.kfac.preconditioner.name()
+                    );
+                }
+                Ok(Self { shared, ..self })
             }
             Method::Ekfac => bail!(
                 "--inner {inner} with --preconditioner ekfac, whose second moments are of single samples: choose kfac with \
@@ -257,9 +265,10 @@ impl Workshop {
                     _ => GradientMethod::Muon(MuonOptions { momentum, exclude }),
                 };
                 let lengths = [statistics, parameters];
-                let made = match self.inner {
-                    Some(inner) => {
+                let made = match &self.shared {
+                    Some((inner, sharing)) => {
                         let placement = inner.of_gradient(self.kfac.preconditioner.has_bases())?;
+                        let placement = sharing.owners(placement);
                         let batch = self.task.batch as usize;
                         let work = Work { form: Form::Eigen, batch, machine: Machine::default() };
                         ByGradient::elastic(backend, blocks, lengths, &method, (placement, work))
@@ -271,10 +280,10 @@ impl Workshop {
             Method::Kfac | Method::Ekfac => {
                 let options = self.kfac.options().expect("K-FAC has options");
                 options.check(blocks).map_err(|error| anyhow!("{error}"))?;
-                if let Some(inner) = self.inner {
+                if let Some((inner, sharing)) = &self.shared {
                     let batch = self.task.batch as usize;
                     let work = Work { form: options.form, batch, machine: Machine::default() };
-                    let division = (inner.placement(options.form != Form::Inverse), work);
+                    let division = (sharing.owners(inner.placement(options.form != Form::Inverse)), work);
                     let made = Kronecker::elastic(backend, blocks, [statistics, parameters], options, division);
                     return Ok(Box::new(made.map_err(device)?));
                 }

@@ -81,6 +81,7 @@ const RULES: &[Rule] = &[
             "inverse-every",
             "deferred-refresh",
             "no-low-rank",
+            "split-factors",
             "skip-layer",
             "average-factors",
         ],
@@ -153,6 +154,18 @@ const RULES: &[Rule] = &[
         idle: |matches| is(matches, "preconditioner", "ekfac"),
         with: "with --preconditioner ekfac, which has one form only",
         remedy: ", or choose --preconditioner kfac",
+    },
+    Rule {
+        flags: &["split-factors"],
+        idle: |matches| !is(matches, "preconditioner", "kfac") && !is(matches, "preconditioner", "none"),
+        with: "without --preconditioner kfac, whose factors are decomposed one by one",
+        remedy: ", or choose that",
+    },
+    Rule {
+        flags: &["balance", "apart"],
+        idle: |matches| value(matches, "inner").is_none_or(|inner| inner == "d-kfac"),
+        with: "unless --inner deals work out to owners",
+        remedy: ", or choose --inner mpd",
     },
     Rule {
         flags: &["no-low-rank"],
@@ -459,6 +472,10 @@ mod tests {
             ("--outages none --max-duration 3", "--max-duration 3"),
             ("--offline-fraction 0.0 --max-offline 3", "--offline-fraction 0.0"),
             ("--inner dp-kfac --rejoin heal", "--inner dp-kfac --form eigen"),
+            ("--inner d-kfac --apart", "--inner mpd --apart"),
+            ("--balance contiguous", "--inner dp-kfac --balance contiguous"),
+            ("--preconditioner soap --split-factors 9", "--preconditioner kfac --split-factors 9"),
+            ("--preconditioner none --split-factors 9", "--inner dp-kfac --split-factors 9"),
             ("--inner dp-kfac --sites 3", "--inner dp-kfac --outer periodic:5 --sites 3"),
         ] {
             let says = refused(idle).unwrap_or_else(|| panic!("{idle} is accepted"));

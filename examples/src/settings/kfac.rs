@@ -23,6 +23,19 @@ pub enum Method {
 }
 
 impl Method {
+    /// As it is chosen.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Kfac => "kfac",
+            Self::Ekfac => "ekfac",
+            Self::Eva => "eva",
+            Self::Shampoo => "shampoo",
+            Self::Soap => "soap",
+            Self::Muon => "muon",
+        }
+    }
+
     /// Whether it has momentum of its own, so that the base optimiser is plain gradient descent.
     pub fn has_momentum(self) -> bool {
         matches!(self, Self::Soap | Self::Muon)
@@ -96,6 +109,10 @@ pub struct KfacSettings {
     /// takes fewer operations
     #[arg(long)]
     pub no_low_rank: bool,
+    /// Take factors of more than N rows for block-diagonal, with diagonal blocks of about N rows at most, each decomposed by
+    /// itself; 0 takes none for it
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub split_factors: usize,
     /// Leave this layer to the base optimiser; may be given several times
     #[arg(long, value_name = "LAYER")]
     pub skip_layer: Vec<String>,
@@ -123,6 +140,7 @@ impl KfacSettings {
             },
             refresh: if self.deferred_refresh { core::Refresh::Deferred } else { core::Refresh::Immediate },
             low_rank: !self.no_low_rank,
+            split_factors: self.split_factors,
             exclude: self.skip_layer.clone(),
         })
     }

@@ -1,8 +1,8 @@
 //! Who shares every step, and how its work is divided.
 
 use anyhow::{Result, bail};
-use clap::Args;
-use kronfleet_core::placement::{Decomposers, Placement};
+use clap::{Args, ValueEnum};
+use kronfleet_core::placement::{self, Decomposers, Placement, Statistics};
 use kronfleet_core::transport::NodeId;
 use std::fmt;
 use std::str::FromStr;
@@ -104,6 +104,16 @@ impl FromStr for Inner {
     }
 }
 
+/// How layers are dealt out to owners.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Balance {
+    /// The largest first, each to whoever has least so far
+    #[default]
+    Largest,
+    /// Layers that follow each other together, the busiest owner having as little as can be
+    Contiguous,
+}
+
 /// How sites that share steps among themselves stay together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outer {
@@ -143,6 +153,13 @@ pub struct SharingSettings {
     /// With --outer or --fast-link: into how many sites the nodes are divided, neighbours together
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub sites: u32,
+    /// With --inner: how layers are dealt out to owners
+    #[arg(long, value_enum, default_value_t = Balance::Largest)]
+    pub balance: Balance,
+    /// With --inner mpd, spd or kaisa: let the two factors of a layer have different owners, where the busiest one then has
+    /// less (spd does so anyway)
+    #[arg(long)]
+    pub apart: bool,
 }
 
 impl SharingSettings {
@@ -153,11 +170,28 @@ impl SharingSettings {
         sites(nodes, count).into_iter().find(|site| site.contains(&node))
     }
 
+    /// `placement` with owners chosen as these settings say.
+    pub fn owners(&self, placement: Placement) -> Placement {
+        let balance = match self.balance {
+            Balance::Largest => placement::Balance::Largest,
+            Balance::Contiguous => placement::Balance::Contiguous,
+        };
+        Placement { balance, apart: self.apart || placement.apart, ..placement }
+    }
+
     /// Whether the settings fit each other.
     ///
     /// # Errors
-    /// If there are fewer nodes than sites; with the remedy.
+    /// If there are fewer nodes than sites, or factors cannot have different owners; with the remedy.
     pub fn check(&self, nodes: u32) -> Result<()> {
+        if let (true, Some(inner)) = (self.apart, self.inner)
+            && inner.placement(false).statistics != Statistics::Everywhere
+        {
+            bail!(
+                "--inner {inner} with --apart: the damping of a factor depends on the other one, and only a layer's owner has \
+                 both; leave out --apart, or choose --inner mpd"
+            );
+        }
         if self.outer.is_some() && self.sites > nodes {
             bail!("--sites {} of --nodes {nodes} would have empty ones: ask for fewer", self.sites);
         }
@@ -191,10 +225,21 @@ mod tests {
 
     #[test]
     fn sites_are_neighbours_and_all_nodes_have_one() {
-        let sharing = SharingSettings { inner: Some(Inner::DpKfac), outer: Some(Outer::Periodic(5)), sites: 2 };
+        let sharing = SharingSettings {
+            inner: Some(Inner::DpKfac),
+            outer: Some(Outer::Periodic(5)),
+            sites: 2,
+            ..SharingSettings::default()
+        };
         let site = |node| sharing.site(NodeId(node), 5).expect("steps are shared");
         assert_eq!(site(0), [NodeId(0), NodeId(1), NodeId(2)]);
         assert_eq!(site(4), [NodeId(3), NodeId(4)]);
         assert!(sharing.check(1).is_err());
+        let apart = SharingSettings { inner: Some(Inner::DpKfac), apart: true, ..SharingSettings::default() };
+        assert!(apart.check(4).is_err_and(|error| error.to_string().contains("choose --inner mpd")));
+        let apart = SharingSettings { inner: Some(Inner::Mpd), balance: Balance::Contiguous, ..apart };
+        assert!(apart.check(4).is_ok());
+        let placement = apart.owners(Placement::mpd(false));
+        assert_eq!((placement.apart, placement.balance), (true, placement::Balance::Contiguous));
     }
 }

@@ -5,7 +5,13 @@ use alloc::vec;
 
 fn layers(random: &mut Random) -> Vec<Load> {
     let side = |random: &mut Random| 1 + random.below(300) as usize;
-    (0..random.below(12)).map(|_| Load::new(side(random), side(random), 1 + random.below(50) as usize)).collect()
+    let limit = [0, 40, 100][random.below(3) as usize];
+    let layer = |random: &mut Random| {
+        let kernel = 1 + 8 * random.below(2) as usize;
+        let load = Load::new(side(random), kernel * side(random), 1 + random.below(50) as usize);
+        load.patches(kernel).split(limit)
+    };
+    (0..random.below(12)).map(|_| layer(random)).collect()
 }
 
 fn work(random: &mut Random) -> Work {
@@ -71,25 +77,32 @@ fn everybody_who_needs_something_makes_it_or_gets_it_once() {
         for (layer, load) in layers.iter().enumerate() {
             let holders = plan.holders(layer);
             assert!(holders.contains(&plan.owner(layer)), "seed {seed}: the owner of layer {layer} holds it");
-            let alone = Plan { places: vec![plan.places[layer]], ..plan.clone() };
+            let alone = Plan { places: vec![plan.places[layer].clone()], ..plan.clone() };
             let directions = arrivals(&alone.directions(), load.parameters(), members);
             for (member, &times) in directions.iter().enumerate() {
                 let expected = usize::from(!holders.contains(&member));
                 assert_eq!(times, expected, "seed {seed}: directions of layer {layer} at {member}");
             }
             let traffic = alone.decompositions();
-            for (side, decomposers) in plan.decomposers(layer).into_iter().enumerate() {
-                let place = plan.places[layer].factors;
-                let values = plan.decomposed(place[side].rows);
-                if plan.decomposed(place[1 - side].rows) == values {
-                    continue;
-                }
+            let factors: Vec<Factor> = plan.places[layer].factors.concat();
+            let decomposers = plan.decomposers(layer);
+            let sides = decomposers.each_ref().map(Vec::len);
+            assert_eq!(sides, load.parts().map(|parts| parts.len()), "seed {seed}: diagonal blocks of layer {layer}");
+            let decomposers = decomposers.concat();
+            for (at, factor) in factors.iter().enumerate() {
+                // What is of one size cannot be told apart.
+                let values = plan.decomposed(factor.rows);
+                let needs = |of: usize, member: usize| {
+                    let same = plan.decomposed(factors[of].rows) == values;
+                    same && holders.contains(&member) && !decomposers[of].contains(&member)
+                };
                 for (member, times) in arrivals(&traffic, values, members).into_iter().enumerate() {
-                    let needs = holders.contains(&member) && !decomposers.contains(&member);
-                    assert_eq!(times, usize::from(needs), "seed {seed}: factor {side} of layer {layer} at {member}");
+                    let expected = (0..factors.len()).filter(|&of| needs(of, member)).count();
+                    assert_eq!(times, expected, "seed {seed}: factor {at} of layer {layer} at {member}");
                 }
                 // Whoever decomposes has what to decompose.
-                for member in decomposers {
+                let side = usize::from(at >= sides[0]);
+                for member in decomposers[at].clone() {
                     assert!(plan.keeps_statistics(layer, member)[side], "seed {seed}: layer {layer} at {member}");
                     let makes = plan.makes_statistics(layer, member)[side];
                     assert!(makes, "seed {seed}: statistics of layer {layer} at {member}");
@@ -105,10 +118,11 @@ fn what_members_do_adds_up() {
         let members = plan.members();
         let decomposed: usize = (0..members).map(|member| plan.cost(member).decomposed).sum();
         let expected: usize =
-            (0..layers.len()).flat_map(|layer| plan.decomposers(layer)).map(|range| range.len()).sum();
+            (0..layers.len()).flat_map(|layer| plan.decomposers(layer).concat()).map(|range| range.len()).sum();
         assert_eq!(decomposed, expected, "seed {seed}");
         if plan.placement().decomposers == Decomposers::Owner {
-            assert_eq!(decomposed, 2 * layers.len(), "seed {seed}: never everybody");
+            let parts: usize = layers.iter().flat_map(Load::parts).map(|parts| parts.len()).sum();
+            assert_eq!(decomposed, parts, "seed {seed}: never everybody");
         }
         // No link carries more than is sent, and the busiest not less than its share.
         for traffic in [plan.gradients(), plan.statistics(), plan.decompositions(), plan.directions()] {
@@ -157,8 +171,9 @@ fn small_factors_are_decomposed_everywhere_where_links_are_slow() {
         let machine = Machine { bandwidth, latency, ..Machine::default() };
         Plan::new(&Placement::spd(), &layers, 4, &Work { form: Form::Inverse, batch: 8, machine })
     };
-    let everywhere =
-        |plan: Plan| plan.decomposers(0).into_iter().chain(plan.decomposers(1)).map(|range| range.len() == 4);
+    let everywhere = |plan: Plan| {
+        [plan.decomposers(0), plan.decomposers(1)].concat().concat().into_iter().map(|range| range.len() == 4)
+    };
     assert!(everywhere(plan(1e3, 1.0)).all(|everywhere| everywhere));
     assert!(everywhere(plan(1e15, 0.0)).all(|everywhere| !everywhere));
     assert!(everywhere(plan(1.25e9, 1e-4)).eq([true, false, false, true]));
@@ -174,4 +189,43 @@ fn parts_that_do_not_fit_each_other_are_refused_with_the_remedy() {
     }
     let alone = Placement { decomposers: Decomposers::Cheaper, ..Placement::dp_kfac() };
     assert!(alone.check().is_err_and(|reason| reason.contains("Decomposers::Owner")));
+}
+
+#[test]
+fn diagonal_blocks_are_dealt_out_and_travel_by_themselves() {
+    // Of A, 4,608 rows of 512 channels in 5 blocks: 103 or 102 channels each.
+    let layers = [Load::new(512, 4_608, 49).patches(9).split(1_000)];
+    let sizes = [927, 927, 918, 918, 918];
+    assert_eq!(layers[0].parts(), [sizes.to_vec(), vec![512]]);
+    let plan = |placement: &Placement| {
+        Plan::new(placement, &layers, 6, &Work { form: Form::Inverse, batch: 8, machine: Machine::default() })
+    };
+    // Everybody has all statistics: one block each, and the owner of the layer gets the other members' inverses.
+    let mpd = plan(&Placement::mpd(false));
+    let decomposed = |plan: &Plan| (0..6).map(|member| plan.cost(member).decomposed).collect::<Vec<_>>();
+    assert_eq!(decomposed(&mpd), [1; 6]);
+    let squares: usize = sizes.iter().map(|rows| rows * rows).sum();
+    assert_eq!(mpd.statistics().values(), 2 * 5 * (squares + 512 * 512) as u64);
+    let own = sizes[0] * sizes[0];
+    assert_eq!(mpd.decompositions().values(), (squares - own + 512 * 512) as u64);
+    // An owner alone has them: it decomposes all blocks.
+    let dp = plan(&Placement::dp_kfac());
+    assert_eq!(decomposed(&dp), [6, 0, 0, 0, 0, 0]);
+    assert_eq!(dp.decompositions().values(), 0);
+    assert_eq!(dp.cost(0).values, 2 * (squares + 512 * 512));
+    let whole = Plan::new(dp.placement(), &[layers[0].split(0)], 6, &dp.work);
+    assert!(dp.cost(0).decompositions < whole.cost(0).decompositions / 20.0, "cubes of blocks instead of a cube");
+}
+
+#[test]
+fn factors_part_where_that_balances_better() {
+    let owners = |layers: &[Load], members| {
+        let placement = Placement { apart: true, ..Placement::mpd(true) };
+        let work = Work { form: Form::Eigen, batch: 8, machine: Machine::default() };
+        let plan = Plan::new(&placement, layers, members, &work);
+        (0..layers.len()).map(|layer| plan.owners(layer)).collect::<Vec<_>>()
+    };
+    // One layer of two equal factors can be halved; two of them need not be.
+    assert_eq!(owners(&[Load::new(40, 40, 1)], 2), [[0, 1]]);
+    assert_eq!(owners(&[Load::new(40, 40, 1); 2], 2), [[0, 0], [1, 1]]);
 }

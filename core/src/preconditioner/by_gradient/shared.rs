@@ -51,7 +51,7 @@ impl<B: Backend> Shared<B> {
         parameters: usize,
         seat: Seat<B::Scalar>,
     ) -> Result<Self, B::Error> {
-        let division = Division::new(blocks, parameters, seat);
+        let division = Division::new(blocks, parameters, 0, seat);
         Ok(Self { division, mean: backend.allocate(parameters)?, elastic: None })
     }
 

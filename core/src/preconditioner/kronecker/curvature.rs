@@ -1,8 +1,9 @@
 //! The quadratic model of a step.
 
 use super::super::Model;
-use super::super::cache::Sandwich;
+use super::super::cache::{Order, Sandwich};
 use crate::backend::{Backend, Map, MapJob, ReduceJob};
+use crate::factor::KroneckerFactors;
 use crate::layer::Block;
 use crate::matrix::Region;
 use alloc::vec::Vec;
@@ -18,11 +19,12 @@ pub(super) struct Curvature<B: Backend> {
 }
 
 impl<B: Backend> Curvature<B> {
-    pub(super) fn new(backend: &mut B, blocks: &[Block], parameters: usize) -> Result<Self, B::Error> {
-        let count = blocks.len();
+    pub(super) fn new(backend: &mut B, factors: &KroneckerFactors<B>, parameters: usize) -> Result<Self, B::Error> {
+        let blocks = factors.blocks();
+        let (count, layout) = (blocks.len(), factors.layout());
         let dot = |(at, block): (usize, &Block)| ReduceJob::sum(block.parameters, Region::vector(at, 1));
         Ok(Self {
-            products: Sandwich::new(blocks.iter(), [false; 2]),
+            products: Sandwich::new(blocks.iter().zip(layout), [false; 2], [Order::Parameters; 2]),
             dot_jobs: blocks.iter().enumerate().map(dot).collect(),
             dots: backend.allocate(count)?,
             shares: [backend.allocate(count)?, backend.allocate(count)?],

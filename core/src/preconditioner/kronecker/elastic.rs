@@ -27,6 +27,7 @@ impl<B: Backend> Kronecker<B> {
                 None => {
                     let mut bundle = division.gradients(backend, gradient)?;
                     if takes {
+                        self.factors.cut(backend)?;
                         bundle.append(division.statistics(backend, self.factors.means().statistics())?);
                     }
                     (Stage::Averages, bundle)
@@ -78,14 +79,13 @@ impl<B: Backend> Kronecker<B> {
         self.refresh(backend)?;
         self.solver.settle(backend, &self.factors, &mut self.report)?;
         let weights = backend.fetch(self.factors.running().weights(), 0..self.members.len())?;
-        let blocks = self.factors.blocks();
         for (block, weight) in weights.into_iter().enumerate() {
             let known = weight > B::Scalar::of(0.0);
             if let Some(elastic) = &mut self.elastic {
                 elastic.known[block] = known;
             }
             if !known {
-                self.solver.leave_alone(backend, &blocks[block], block, self.damping)?;
+                self.solver.leave_alone(backend, block, self.damping)?;
             }
         }
         let division = self.division.as_ref().expect("a division, as this is shared");

@@ -22,13 +22,13 @@ impl<B: Backend> Solver<B> {
         form: Form,
         factors: &KroneckerFactors<B>,
         members: &[usize],
-        lengths: [usize; 2],
+        parameters: usize,
         share: &Share,
     ) -> Result<Self, B::Error> {
         Ok(match form {
-            Form::Inverse => Self::Inverse(Box::new(Inverse::new(backend, factors, lengths[0], share)?)),
+            Form::Inverse => Self::Inverse(Box::new(Inverse::new(backend, factors, share)?)),
             Form::Eigen | Form::Ekfac => {
-                Self::Eigen(Box::new(Eigen::new(backend, factors, members, lengths, form == Form::Ekfac, share)?))
+                Self::Eigen(Box::new(Eigen::new(backend, factors, members, parameters, form == Form::Ekfac, share)?))
             }
         })
     }
@@ -76,31 +76,14 @@ impl<B: Backend> Solver<B> {
     }
 
     /// Puts in place of the refreshed decompositions of a block what leaves its gradient as it is at damping λ.
-    pub(super) fn leave_alone(
-        &mut self,
-        backend: &mut B,
-        of: &Block,
-        block: usize,
-        damping: f64,
-    ) -> Result<(), B::Error> {
-        let (s, one) = (B::Scalar::of, B::Scalar::of(1.0));
-        let matrices = match self {
-            Self::Inverse(inverse) => inverse.refreshed(),
+    pub(super) fn leave_alone(&mut self, backend: &mut B, block: usize, damping: f64) -> Result<(), B::Error> {
+        match self {
+            Self::Inverse(inverse) => inverse.leave_alone(backend, block),
+            // The product of two eigenvalues and λ are 1.
             Self::Eigen(eigen) => {
-                let (vectors, values, spectra) = eigen.refreshed();
-                // The product of two eigenvalues and λ are 1.
-                let root = s(libm::sqrt(f64::max(0.0, 1.0 - damping)));
-                for spectrum in [spectra[block], spectra[spectra.len() / 2 + block]] {
-                    backend.fill(root, spectrum, values)?;
-                }
-                vectors
+                eigen.leave_alone(backend, block, B::Scalar::of(libm::sqrt(f64::max(0.0, 1.0 - damping))))
             }
-        };
-        for region in [of.a, of.g] {
-            backend.fill(s(0.0), region, matrices)?;
-            backend.fill(one, region.diagonal(), matrices)?;
         }
-        Ok(())
     }
 
     /// `v ←` the preconditioned gradient in every block that is held.

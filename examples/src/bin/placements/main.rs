@@ -2,6 +2,7 @@
 
 mod breakdown;
 mod converged;
+mod dealing;
 mod link;
 mod measured;
 mod member;
@@ -14,6 +15,7 @@ mod shapes;
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 use converged::Trainings;
+use dealing::Dealing;
 use kronfleet_examples::report::Folder;
 use kronfleet_examples::run::stop_on_signal;
 use kronfleet_examples::settings::{fraction_or_one, positive};
@@ -72,6 +74,8 @@ struct Arguments {
     /// KAISA's share of members that hold a layer's decompositions
     #[arg(long, default_value_t = 0.5, value_parser = fraction_or_one, value_name = "SHARE")]
     share: f64,
+    #[command(flatten)]
+    dealing: Dealing,
     /// Operations per second of products [default: measured]
     #[arg(long, value_parser = positive, value_name = "RATE")]
     products: Option<f64>,
@@ -190,7 +194,8 @@ impl Arguments {
         for &link in &self.link {
             for model in &models {
                 for &count in &members {
-                    counted.push(Counted::new(model, count.into(), batch as usize, self.share, link, rates)?);
+                    let (batch, dealing) = (batch as usize, &self.dealing);
+                    counted.push(Counted::new(model, count.into(), batch, self.share, link, rates, dealing)?);
                 }
             }
         }

@@ -231,7 +231,7 @@ fn train(place: &Place, end: Box<dyn Transport + Send>) -> Result<Seen> {
         model: trained(&place.model)?,
         batch: place.batch,
         threads: 1,
-        curvature: Some(Curvature { form, factor_every: 1, inverse_every: place.inverse_every }),
+        curvature: Some(Curvature { form, factor_every: 1, inverse_every: place.inverse_every, split_factors: 0 }),
     };
     let mut planned = 0;
     let mut trainer = shared_trainer(&workload, &mut |blocks: &[Block]| {

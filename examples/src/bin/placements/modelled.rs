@@ -1,5 +1,6 @@
 //! Placements by counting: operations, values and memory of each member, and times by the figures of a machine.
 
+use crate::dealing::Dealing;
 use crate::link::Link;
 use crate::rates::Rates;
 use crate::shapes::{elements, held, shapes};
@@ -110,10 +111,18 @@ impl Counted {
     ///
     /// # Errors
     /// If there is no such network.
-    pub(crate) fn new(model: &str, members: usize, batch: usize, share: f64, link: Link, rates: Rates) -> Result<Self> {
-        let layers = shapes(model)?;
-        let line = |named: Named| {
-            let form = named.2;
+    pub(crate) fn new(
+        model: &str,
+        members: usize,
+        batch: usize,
+        share: f64,
+        link: Link,
+        rates: Rates,
+        dealing: &Dealing,
+    ) -> Result<Self> {
+        let layers = dealing.layers(shapes(model)?);
+        let line = |(name, placement, form): Named| {
+            let named = (name, dealing.placement(placement), form);
             let machine: Machine = link.behind(rates.machine(form));
             Line::new(model, &layers, members, link.name(), named, Work { form, batch, machine })
         };

@@ -40,7 +40,7 @@ pub(crate) fn trained(name: &str) -> Result<Model> {
 }
 
 fn convolution(inputs: usize, outputs: usize, kernel: usize, side: usize) -> Load {
-    Load::new(outputs, inputs * kernel * kernel, side * side)
+    Load::new(outputs, inputs * kernel * kernel, side * side).patches(kernel * kernel)
 }
 
 /// ResNets of bottlenecks (He et al. 2015, table 1), strides in the 3 × 3 convolutions.
@@ -94,7 +94,7 @@ fn vgg16() -> Vec<Load> {
     for (stage, (outputs, count)) in [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)].into_iter().enumerate() {
         let side = 224 >> stage;
         for _ in 0..count {
-            layers.push(Load::new(outputs, 9 * inputs + 1, side * side));
+            layers.push(Load::new(outputs, 9 * inputs + 1, side * side).patches(9));
             inputs = outputs;
         }
     }

@@ -74,7 +74,7 @@ fn main() -> anyhow::Result<()> {
         model: Model::choose(&arguments.model, input, classes)?,
         batch: arguments.batch as usize,
         threads: arguments.threads as usize,
-        curvature: form.map(|form| Curvature { form, factor_every, inverse_every }),
+        curvature: form.map(|form| Curvature { form, factor_every, inverse_every, split_factors: 0 }),
     };
     let measured = step(&workload, arguments.periods as usize)?;
     if arguments.json {
