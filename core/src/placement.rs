@@ -13,6 +13,7 @@
 //! | [`kaisa`](Placement::kaisa) | averaged everywhere | the owner | a share of the members |
 //! | [`owner_reduce`](Placement::owner_reduce) | averaged at the owner | the owner | the owner |
 //! | [`dp_kfac`](Placement::dp_kfac) | of the owner's batch alone | the owner | the owner |
+//! | [`of_vectors`](Placement::of_vectors) of any of these | as there, vectors | nobody | as there |
 //! | [`of_gradient`](Placement::of_gradient) | of the mean gradient, by the owner | the owner | a share of the members |
 //!
 //! Gradients are averaged everywhere in each of them. The last one is for methods that look at nothing else
@@ -78,7 +79,7 @@ pub enum Decomposers {
     Owner,
     /// Everybody where that is done sooner than the owner's decomposition is there, by the figures of the [`Machine`].
     Cheaper,
-    /// Nobody, as there is nothing to decompose: Muon.
+    /// Nobody, as there is nothing to decompose: Muon, and Eva, whose statistics of passes are vectors.
     Nobody,
 }
 
@@ -114,7 +115,8 @@ impl Placement {
         if !(0.0..=1.0).contains(&self.holders) {
             return Err("the share of holders is a number from 0 to 1");
         }
-        if alone && self.decomposers != Decomposers::Owner {
+        let nobody = self.decomposers == Decomposers::Nobody;
+        if alone && self.decomposers != Decomposers::Owner && !nobody {
             return Err(
                 "statistics that owners alone have can be decomposed by owners alone: choose Decomposers::Owner",
             );
@@ -137,8 +139,8 @@ impl Placement {
                         Decomposers::Owner or Everybody",
             );
         }
-        if !of_gradient && self.decomposers == Decomposers::Nobody {
-            return Err("statistics are there to be decomposed by somebody: choose Decomposers::Owner");
+        if nobody && self.apart {
+            return Err("a layer's vectors belong together: choose apart = false");
         }
         Ok(())
     }
@@ -180,6 +182,12 @@ impl Placement {
     /// Owners use the statistics of their own batches.
     pub const fn dp_kfac() -> Self {
         Self { statistics: Statistics::OwnBatch, ..Self::owner_reduce() }
+    }
+
+    /// The same for statistics of passes that are vectors, one for each factor, and need no decomposition: those of
+    /// [`Eva`](crate::preconditioner::Eva). Holders compute directions with them.
+    pub const fn of_vectors(self) -> Self {
+        Self { decomposers: Decomposers::Nobody, apart: false, triangles: false, overlapped: false, ..self }
     }
 
     /// Owners make statistics of the mean gradient and decompose them; a share of the members, from 0 to 1, computes

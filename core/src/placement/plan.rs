@@ -251,8 +251,9 @@ impl Plan {
     /// What a factor update moves.
     pub fn statistics(&self) -> Traffic {
         let factors = self.places.iter().flat_map(|place| place.factors.iter().flatten());
-        let triangles = self.placement.triangles;
-        let sizes = factors.map(move |factor| (factor.owner, symmetric(factor.rows, triangles)));
+        let (triangles, vectors) = (self.placement.triangles, self.has_vectors());
+        let size = move |rows| if vectors { rows } else { symmetric(rows, triangles) };
+        let sizes = factors.map(move |factor| (factor.owner, size(factor.rows)));
         match self.placement.statistics {
             Statistics::OwnBatch | Statistics::OfGradient => self.traffic([]),
             Statistics::AtOwner => self.traffic(sizes.map(|(to, values)| Exchange::Reduce { to, values })),
@@ -310,11 +311,12 @@ impl Plan {
                         Statistics::OfGradient => place.load.factors()[1 - side] as f64,
                         _ => positions as f64 * batch,
                     };
-                    cost.statistics += rows as f64 * (rows as f64 + 1.0) * vectors;
+                    let each = if self.has_vectors() { 1.0 } else { rows as f64 + 1.0 };
+                    cost.statistics += rows as f64 * each * vectors;
                 }
                 for (factor, decomposers) in place.factors[side].iter().zip(&decomposers[side]) {
                     if keeps[side] {
-                        cost.values += factor.rows * factor.rows;
+                        cost.values += factor.rows * if self.has_vectors() { 1 } else { factor.rows };
                     }
                     let decomposes = decomposers.contains(&member);
                     if decomposes {
@@ -357,6 +359,11 @@ impl Plan {
         Traffic::new(self.members, exchanges)
     }
 
+    /// Whether statistics are one vector for each factor.
+    fn has_vectors(&self) -> bool {
+        self.placement.decomposers == Decomposers::Nobody && self.placement.statistics != Statistics::OfGradient
+    }
+
     fn is_eigen(&self) -> bool {
         self.work.form != Form::Inverse
     }
@@ -364,6 +371,10 @@ impl Plan {
     /// Operations of a layer's direction.
     fn directing(&self, load: &Load) -> f64 {
         let (rows, columns) = (load.rows as f64, load.columns as f64);
+        if self.has_vectors() {
+            // `∇a` and `g aᵀ`.
+            return 4.0 * rows * columns;
+        }
         if self.placement.decomposers == Decomposers::Nobody {
             // Five rounds of `X ← a·X + (b·XXᵀ + c·(XXᵀ)²)·X` on the shorter side.
             let (short, long) = (rows.min(columns), rows.max(columns));

@@ -299,18 +299,42 @@ impl<B: Backend> Division<B> {
 
     /// The statistics of this step, in the layout of the running averages, on their way to where the plan wants them.
     pub(super) fn statistics(&self, backend: &mut B, statistics: &B::Buffer) -> Result<Bundle<B::Scalar>, B::Error> {
+        let triangle = self.plan.placement().triangles;
+        let parts = |layer: usize, side: usize| {
+            let parts = self.layout[layer][side].iter();
+            parts.map(|part| Packed { region: part.region, triangle }).collect()
+        };
+        self.means(backend, statistics, parts)
+    }
+
+    /// The same where the statistics of block i's A are a vector at `a[i]`, those of its G one at `g[i]`.
+    pub(super) fn vectors(
+        &self,
+        backend: &mut B,
+        statistics: &B::Buffer,
+        [a, g]: [&[Region]; 2],
+    ) -> Result<Bundle<B::Scalar>, B::Error> {
+        let vector = |layer: usize, side: usize| vec![Packed { region: [a, g][side][layer], triangle: false }];
+        self.means(backend, statistics, vector)
+    }
+
+    /// Parts of a buffer, by layer and side, on their way to where the plan wants statistics.
+    fn means(
+        &self,
+        backend: &mut B,
+        statistics: &B::Buffer,
+        parts: impl Fn(usize, usize) -> Vec<Packed>,
+    ) -> Result<Bundle<B::Scalar>, B::Error> {
         let mut bundle = Bundle::empty();
         let places: Vec<Option<usize>> = match self.plan.placement().statistics {
             Statistics::OwnBatch | Statistics::OfGradient => return Ok(bundle),
             Statistics::Everywhere => vec![None],
             Statistics::AtOwner => (0..self.plan.members()).map(Some).collect(),
         };
-        let triangle = self.plan.placement().triangles;
         for to in places {
             let owned = |(layer, side): (usize, usize)| to.is_none_or(|to| self.plan.owners(layer)[side] == to);
             let sides = (0..self.blocks.len()).flat_map(|layer| [(layer, 0), (layer, 1)]).filter(|side| owned(*side));
-            let parts = sides.flat_map(|(layer, side)| &self.layout[layer][side]);
-            let matrices: Vec<_> = parts.map(|part| Packed { region: part.region, triangle }).collect();
+            let matrices: Vec<_> = sides.flat_map(|(layer, side)| parts(layer, side)).collect();
             let values = gathered(backend, statistics, &matrices)?;
             bundle.add(Route::Mean { to }, values, Content { matrices, spectra: Vec::new() });
         }

@@ -1,7 +1,11 @@
 //! Eva: rank-one curvature from mean vectors.
 
+mod shared;
+
+use self::shared::Shared;
 use super::bases::kept;
 use super::clip::Clip;
+use super::division::{Member, Seat, Share};
 use super::low_rank::grown;
 use super::state;
 use super::{BlockState, Captures, Preconditioner, Report, State, Taps, gaps};
@@ -9,7 +13,9 @@ use crate::backend::{Backend, Convolution, Gemm, Map, MapJob, ReduceJob};
 use crate::factor::RunningMeans;
 use crate::layer::{Block, Capture, CaptureKind, Observer};
 use crate::matrix::Region;
+use crate::placement::{Decomposers, Letters, Load, Placement, Plan, Statistics, Work};
 use crate::scalar::Scalar;
+use crate::transport::TransportError;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -43,6 +49,10 @@ impl Default for EvaOptions {
 /// Memory and traffic grow with rows plus columns. With `S` positions per sample, `a` is `√S` times the mean over samples
 /// and positions and `g` the mean of single samples' gradients, so that `a aᵀ` and `g gᵀ` are at most the factors that K-FAC
 /// would have, and one damping means the same to both.
+///
+/// Where several members share every step, gradients are averaged and the vectors of their batches are means of one another,
+/// by a placement [`of_vectors`](Placement::of_vectors): averaged everywhere, at a layer's owner, or the owner's own; holders
+/// compute directions and hand them to all others.
 pub struct Eva<B: Backend> {
     blocks: Vec<Block>,
     damping: f64,
@@ -64,6 +74,9 @@ pub struct Eva<B: Backend> {
     jobs: Jobs<B::Scalar>,
     clip: Clip<B>,
     v: B::Buffer,
+    /// What is done with others, where steps are shared.
+    shared: Option<Shared<B>>,
+    parameters: usize,
     steps: u64,
     report: Report,
 }
@@ -115,7 +128,7 @@ impl<B: Backend> Eva<B> {
         let places = Places::new(&blocks);
         let groups: Vec<_> = places.a.iter().zip(&places.g).map(|(&a, &g)| vec![a, g]).collect();
         let means = RunningMeans::new(backend, places.len, &groups)?;
-        let jobs = Jobs::new(&blocks, &places, parameters, damping);
+        let jobs = Jobs::new(&blocks, &places, parameters, damping, &vec![true; blocks.len()]);
         let mut one = backend.allocate(1)?;
         backend.fill(B::Scalar::of(1.0), Region::vector(0, 1), &mut one)?;
         let count = blocks.len();
@@ -135,11 +148,143 @@ impl<B: Backend> Eva<B> {
             jobs,
             clip: Clip::new(backend, &blocks, clip)?,
             v: backend.allocate(parameters)?,
+            shared: None,
+            parameters,
             steps: 0,
             report: Report { damping, clip: 1.0, ..Report::default() },
             places,
             blocks,
         })
+    }
+
+    /// Whether a placement divides its work.
+    ///
+    /// # Errors
+    /// If its statistics would be decomposed or of gradients; with the remedy.
+    pub fn check(placement: &Placement) -> Result<(), &'static str> {
+        placement.check()?;
+        if placement.statistics == Statistics::OfGradient {
+            return Err("Eva's statistics are of passes: choose another one than Statistics::OfGradient");
+        }
+        if placement.decomposers != Decomposers::Nobody || placement.overlapped {
+            return Err("Eva's statistics are vectors, which nobody decomposes: choose Placement::of_vectors");
+        }
+        Ok(())
+    }
+
+    /// The same where several members share every step: gradients are averaged, and the rest is divided by the [`Plan`] of
+    /// `member`, which was made for those of `blocks` that are not excluded.
+    ///
+    /// Every member has to make the same steps.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new), if the plan was made for other blocks, or [`check`](Self::check) finds fault.
+    #[track_caller]
+    pub fn divided(
+        backend: &mut B,
+        blocks: &[Block],
+        parameters: usize,
+        options: &EvaOptions,
+        member: Member<B::Scalar>,
+    ) -> Result<Self, B::Error> {
+        Self::seated(backend, blocks, parameters, options, member.into())
+    }
+
+    /// The same where members that come and go share every step. It begins as one member by itself; whoever knows the
+    /// others [`join`](Preconditioner::join)s them and carries the letters of [`share`](Preconditioner::share).
+    ///
+    /// Running means begin anew, at everybody, whenever the work is divided anew.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    ///
+    /// # Panics
+    /// As [`divided`](Self::divided).
+    #[track_caller]
+    pub fn elastic(
+        backend: &mut B,
+        blocks: &[Block],
+        parameters: usize,
+        options: &EvaOptions,
+        (placement, work): (Placement, Work),
+    ) -> Result<Self, B::Error> {
+        let loads: Vec<Load> = kept(blocks, &options.exclude).iter().map(Load::from).collect();
+        let seat = Seat { plan: Plan::new(&placement, &loads, 1, &work), me: 0, wire: None };
+        let mut made = Self::seated(backend, blocks, parameters, options, seat)?;
+        if let Some(shared) = &mut made.shared {
+            shared.come_and_go(placement, work);
+        }
+        Ok(made)
+    }
+
+    #[track_caller]
+    fn seated(
+        backend: &mut B,
+        blocks: &[Block],
+        parameters: usize,
+        options: &EvaOptions,
+        seat: Seat<B::Scalar>,
+    ) -> Result<Self, B::Error> {
+        if let Err(reason) = Self::check(seat.plan.placement()) {
+            panic!("{reason}");
+        }
+        let mut made = Self::new(backend, blocks, parameters, options)?;
+        made.shared = Some(Shared::new(backend, &made.blocks, parameters, seat)?);
+        made.divide(backend)?;
+        Ok(made)
+    }
+
+    /// Takes over its share of the work, running means from zero.
+    fn divide(&mut self, backend: &mut B) -> Result<(), B::Error> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let Share { holds, .. } = shared.division.share();
+        self.means.restrict(backend, &shared.division.keeps())?;
+        self.jobs = Jobs::new(&self.blocks, &self.places, self.parameters, self.damping, &holds);
+        self.means.clear(backend)
+    }
+
+    /// Writes the directions of the blocks it holds into `v`.
+    fn follow(&mut self, backend: &mut B, gradient: &B::Buffer) -> Result<(), B::Error> {
+        let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
+        let (jobs, damping) = (&self.jobs, B::Scalar::of(self.damping));
+        let multiply = Map::MultiplyAdd(one, zero);
+        self.means.means(backend, &mut self.vectors)?;
+        let [of_a, of_g] = &mut self.squares;
+        backend.reduce(&jobs.of_a, &self.vectors, Some(&self.vectors), of_a)?;
+        backend.reduce(&jobs.of_g, &self.vectors, Some(&self.vectors), of_g)?;
+        backend.map(multiply, &jobs.each, Some(of_a), Some(of_g), &mut self.product)?;
+        backend.gemm(&jobs.image, gradient, &self.vectors, &mut self.images)?;
+        backend.reduce(&jobs.of_g, &self.images, Some(&self.vectors), &mut self.coefficients)?;
+        let divide = Map::DivideDamped(damping);
+        backend.map(divide, &jobs.each, Some(&self.product), None, &mut self.coefficients)?;
+        backend.map(multiply, &jobs.scale, Some(&self.vectors), Some(&self.coefficients), &mut self.scaled)?;
+        let ahead = Map::Axpby(B::Scalar::of(1.0 / self.damping), zero);
+        backend.map(ahead, &jobs.copy, Some(gradient), None, &mut self.v)?;
+        backend.gemm(&jobs.subtract, &self.scaled, &self.vectors, &mut self.v)
+    }
+
+    /// Ends a step: the direction of the gradient, of which the blocks' parts are in `v`.
+    fn conclude(
+        &mut self,
+        backend: &mut B,
+        learning_rate: f64,
+        gradient: &B::Buffer,
+        direction: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
+        self.clip.apply(backend, learning_rate, gradient, &self.v, direction)?;
+        backend.map(Map::Axpby(one, zero), &self.jobs.plain, Some(gradient), None, direction)?;
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// Takes the batch's means into the running ones.
+    fn close(&mut self, backend: &mut B, count: usize) -> Result<(), B::Error> {
+        self.report.updates += 1;
+        self.means.close(backend, self.ema_old, count)
     }
 
     fn observe_convolution(
@@ -185,11 +330,12 @@ impl Places {
 }
 
 impl<S: Scalar> Jobs<S> {
-    fn new(blocks: &[Block], places: &Places, parameters: usize, damping: f64) -> Self {
+    /// Directions of those blocks that are held.
+    fn new(blocks: &[Block], places: &Places, parameters: usize, damping: f64, holds: &[bool]) -> Self {
         let taken: Vec<Region> = blocks.iter().map(|block| block.parameters).collect();
         let dots = |regions: &[Region]| {
             let dot = |(at, &region): (usize, &Region)| ReduceJob::sum(region, Region::vector(at, 1));
-            regions.iter().enumerate().map(dot).collect()
+            regions.iter().enumerate().filter(|(at, _)| holds[*at]).map(dot).collect()
         };
         let image = |((block, &a), &g): ((&Block, &Region), &Region)| Gemm::product(block.parameters, a, g);
         let scale = |(at, &g): (usize, &Region)| MapJob { x: g, y: Region::scalar(at, g.rows, 1), out: g };
@@ -201,10 +347,12 @@ impl<S: Scalar> Jobs<S> {
             c: block.parameters,
         };
         let each = Region::vector(0, blocks.len());
-        let all = || blocks.iter().zip(&places.a).zip(&places.g);
+        let all =
+            || blocks.iter().zip(&places.a).zip(&places.g).zip(holds).filter(|(_, holds)| **holds).map(|(of, _)| of);
         let mut subtract: Vec<_> = all().map(subtract).collect();
         subtract.sort_by_key(|job| job.c.end());
-        let mut copy: Vec<_> = taken.iter().map(|&region| MapJob::unary(region, region)).collect();
+        let held = all().map(|((block, _), _)| block.parameters);
+        let mut copy: Vec<_> = held.map(|region| MapJob::unary(region, region)).collect();
         copy.sort_by_key(|job| job.out.end());
         let plain = gaps(parameters, &taken).into_iter().map(|region| MapJob::unary(region, region)).collect();
         Self {
@@ -212,7 +360,7 @@ impl<S: Scalar> Jobs<S> {
             of_a: dots(&places.a),
             of_g: dots(&places.g),
             each: [MapJob::unary(each, each)],
-            scale: places.g.iter().enumerate().map(scale).collect(),
+            scale: places.g.iter().enumerate().filter(|(at, _)| holds[*at]).map(scale).collect(),
             subtract,
             copy,
             plain,
@@ -268,8 +416,10 @@ where
     }
 
     fn update(&mut self, backend: &mut B, count: usize) -> Result<(), B::Error> {
-        self.report.updates += 1;
-        self.means.close(backend, self.ema_old, count)
+        if let Some(shared) = &mut self.shared {
+            shared.exchange_vectors(backend, self.means.statistics(), [&self.places.a, &self.places.g])?;
+        }
+        self.close(backend, count)
     }
 
     fn precondition(
@@ -280,26 +430,52 @@ where
         _: Option<&dyn Captures<B>>,
         direction: &mut B::Buffer,
     ) -> Result<(), B::Error> {
-        let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
-        let (jobs, damping) = (&self.jobs, B::Scalar::of(self.damping));
-        let multiply = Map::MultiplyAdd(one, zero);
-        self.means.means(backend, &mut self.vectors)?;
-        let [of_a, of_g] = &mut self.squares;
-        backend.reduce(&jobs.of_a, &self.vectors, Some(&self.vectors), of_a)?;
-        backend.reduce(&jobs.of_g, &self.vectors, Some(&self.vectors), of_g)?;
-        backend.map(multiply, &jobs.each, Some(of_a), Some(of_g), &mut self.product)?;
-        backend.gemm(&jobs.image, gradient, &self.vectors, &mut self.images)?;
-        backend.reduce(&jobs.of_g, &self.images, Some(&self.vectors), &mut self.coefficients)?;
-        let divide = Map::DivideDamped(damping);
-        backend.map(divide, &jobs.each, Some(&self.product), None, &mut self.coefficients)?;
-        backend.map(multiply, &jobs.scale, Some(&self.vectors), Some(&self.coefficients), &mut self.scaled)?;
-        let ahead = Map::Axpby(B::Scalar::of(1.0 / self.damping), zero);
-        backend.map(ahead, &jobs.copy, Some(gradient), None, &mut self.v)?;
-        backend.gemm(&jobs.subtract, &self.scaled, &self.vectors, &mut self.v)?;
-        self.clip.apply(backend, learning_rate, gradient, &self.v, direction)?;
-        backend.map(Map::Axpby(one, zero), &jobs.plain, Some(gradient), None, direction)?;
-        self.steps += 1;
+        let Some(mut shared) = self.shared.take() else {
+            self.follow(backend, gradient)?;
+            return self.conclude(backend, learning_rate, gradient, direction);
+        };
+        let done = self.follow_together(backend, &mut shared, learning_rate, gradient, direction);
+        self.shared = Some(shared);
+        done
+    }
+
+    fn abandoned(&mut self) -> Option<TransportError> {
+        self.shared.as_mut()?.division.abandoned()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared.as_ref().is_some_and(Shared::is_elastic)
+    }
+
+    fn share(
+        &mut self,
+        backend: &mut B,
+        learning_rate: f64,
+        (gradient, count): (&B::Buffer, usize),
+        answers: Option<Letters<B::Scalar>>,
+        direction: &mut B::Buffer,
+    ) -> Result<Option<Letters<B::Scalar>>, B::Error> {
+        let mut shared = self.shared.take().expect("steps are shared");
+        let letters = self.go_on(backend, &mut shared, learning_rate, (gradient, count), answers, direction);
+        self.shared = Some(shared);
+        letters
+    }
+
+    fn join(&mut self, backend: &mut B, members: usize, me: usize) -> Result<(), B::Error> {
+        if self.shared.as_mut().is_some_and(|shared| shared.redivide(members, me)) {
+            self.divide(backend)?;
+        }
         Ok(())
+    }
+
+    fn keeps(&self, block: usize) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.division.keeps()[block])
+    }
+
+    fn give_up(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            shared.give_up();
+        }
     }
 
     fn damping(&self) -> f64 {
@@ -311,7 +487,8 @@ where
     }
 
     fn observes(&mut self, block: &str) -> bool {
-        self.blocks.iter().any(|known| known.name == block)
+        let known = self.blocks.iter().any(|known| known.name == block);
+        known && self.shared.as_ref().is_none_or(|shared| shared.division.observes(block))
     }
 
     fn steps(&self) -> u64 {

@@ -14,7 +14,7 @@ use crate::backend::{Backend, Map, MapJob};
 use crate::factor::KroneckerFactors;
 use crate::layer::{Block, Observer};
 use crate::matrix::Region;
-use crate::placement::{Letters, Load, Placement, Plan, Statistics, Work};
+use crate::placement::{Decomposers, Letters, Load, Placement, Plan, Statistics, Work};
 use crate::scalar::Scalar;
 use crate::transport::TransportError;
 use alloc::vec;
@@ -188,8 +188,11 @@ impl<B: Backend> Kronecker<B> {
             panic!("{error}");
         }
         if let Some(seat) = &seat {
-            let of_passes = seat.plan.placement().statistics != Statistics::OfGradient;
+            let placement = seat.plan.placement();
+            let of_passes = placement.statistics != Statistics::OfGradient;
             assert!(of_passes, "K-FAC's statistics are of passes, not of gradients: choose another placement");
+            let somebody = placement.decomposers != Decomposers::Nobody;
+            assert!(somebody, "K-FAC's statistics are there to be decomposed by somebody: choose Decomposers::Owner");
         }
         let members = blocks.iter().enumerate().filter(|(_, block)| !options.exclude.contains(&block.name));
         let (members, blocks): (Vec<usize>, Vec<Block>) = members.map(|(at, block)| (at, block.clone())).unzip();

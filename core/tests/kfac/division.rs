@@ -143,11 +143,18 @@ impl Wire<f64> for Channels {
 }
 
 /// A member's part of every batch of the union.
-struct Part {
+pub(crate) struct Part {
     cloud: Cloud,
     union: u64,
     first: u64,
     step: u64,
+}
+
+impl Part {
+    /// Those from sample `first` on of every batch of `union`.
+    pub(crate) fn new(union: usize, first: usize) -> Self {
+        Self { cloud: Cloud { seed: Seed(4), next: 0 }, union: union as u64, first: first as u64, step: 0 }
+    }
 }
 
 impl Batches<f64> for Part {
@@ -179,7 +186,7 @@ struct Case {
     overlapped: bool,
 }
 
-const STEPS: usize = 7;
+pub(crate) const STEPS: usize = 7;
 
 impl Case {
     fn network(&self, backend: &mut Device) -> Network<Device> {
@@ -230,7 +237,7 @@ impl Case {
         };
         let sgd = SgdOptions { momentum: 0.9, ..SgdOptions::default() };
         let optimiser = Box::new(Sgd::new(&mut backend, len, &[], sgd).expect("memory"));
-        let part = Part { cloud: Cloud { seed: Seed(4), next: 0 }, union: union as u64, first: first as u64, step: 0 };
+        let part = Part::new(union, first);
         let options = TrainerOptions::new(batch, 0.05);
         let kfac = Box::new(kfac.expect("memory"));
         Trainer::new(backend, network, kfac, optimiser, Box::new(part), options).expect("memory")
@@ -287,13 +294,13 @@ impl Case {
     }
 }
 
-fn train(trainer: &mut Trainer<Device>) {
+pub(crate) fn train(trainer: &mut Trainer<Device>) {
     for _ in 0..STEPS {
         trainer.step().expect("everybody lives");
     }
 }
 
-fn parameters(trainer: &mut Trainer<Device>) -> Vec<f64> {
+pub(crate) fn parameters(trainer: &mut Trainer<Device>) -> Vec<f64> {
     let (backend, network) = trainer.parts();
     backend.fetch(&network.parameters, 0..network.parameters_len()).expect("a host's memory")
 }
@@ -586,7 +593,7 @@ impl Case {
         let first: usize = self.batches[..me].iter().sum();
         let kfac = Kronecker::new(&mut backend, network.blocks(), statistics, len, self.options.clone());
         let optimiser = Box::new(Sgd::new(&mut backend, len, &[], SgdOptions::default()).expect("memory"));
-        let part = Part { cloud: Cloud { seed: Seed(4), next: 0 }, union: union as u64, first: first as u64, step: 0 };
+        let part = Part::new(union, first);
         let options = TrainerOptions::new(self.batches[me], 0.0);
         let kfac = Box::new(kfac.expect("memory"));
         Trainer::new(backend, network, kfac, optimiser, Box::new(part), options).expect("memory")

@@ -9,7 +9,7 @@ use kronfleet_core::optimiser::{Sgd, SgdOptions};
 use kronfleet_core::participant::{Participant, Schedule, SharingReport, Training};
 use kronfleet_core::placement::{Machine, Placement, Work};
 use kronfleet_core::policy::Local;
-use kronfleet_core::preconditioner::{Form, Kronecker, Options};
+use kronfleet_core::preconditioner::{Eva, EvaOptions, Form, Kronecker, Options, Preconditioner};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::trainer::{Trainer, TrainerOptions};
@@ -39,6 +39,8 @@ struct Story {
     form: Form,
     factor_period: u64,
     clip: Option<f64>,
+    /// Whether it is Eva that is shared, not K-FAC.
+    eva: bool,
     network: NetworkOptions,
 }
 
@@ -92,7 +94,7 @@ impl Story {
                 network.faults.faults.push(Fault::Outage { node, from: at, until: back });
             }
         }
-        Self { seed, nodes, placement, form, factor_period: 1 + random.below(4), clip: Some(1e-3), network }
+        Self { seed, nodes, placement, form, factor_period: 1 + random.below(4), clip: Some(1e-3), eva: false, network }
     }
 
     fn trainer(&self, node: NodeId, start: u32) -> Trainer<Device> {
@@ -118,12 +120,18 @@ impl Story {
             ..Options::default()
         };
         let work = Work { form: self.form, batch: 8, machine: Machine::default() };
-        let kfac = Kronecker::elastic(&mut backend, network.blocks(), lengths, options, (self.placement, work));
+        let kfac: Box<dyn Preconditioner<Device>> = if self.eva {
+            let options = EvaOptions { damping: 0.3, clip: self.clip, ..EvaOptions::default() };
+            let division = (self.placement.of_vectors(), work);
+            Box::new(Eva::elastic(&mut backend, network.blocks(), lengths[1], &options, division).expect("memory"))
+        } else {
+            let division = (self.placement, work);
+            Box::new(Kronecker::elastic(&mut backend, network.blocks(), lengths, options, division).expect("memory"))
+        };
         let sgd = SgdOptions { momentum: 0.5, ..SgdOptions::default() };
         let optimiser = Sgd::new(&mut backend, lengths[1], &[], sgd).expect("memory");
         let batches = Cloud { seed: Seed(3).derive("node", u64::from(node.0) + 100 * u64::from(start)), next: 0 };
         let options = TrainerOptions::new(8, 0.1);
-        let kfac = Box::new(kfac.expect("memory"));
         Trainer::new(backend, network, kfac, Box::new(optimiser), Box::new(batches), options).expect("memory")
     }
 
@@ -253,6 +261,26 @@ fn owners_come_and_go_and_everybody_has_the_same_bits() {
     if one.is_none() {
         assert!(abandoned > SEEDS && retracted > 0, "{abandoned} abandoned, {retracted} retracted");
     }
+}
+
+/// The same with Eva, whose running means begin anew with every epoch.
+#[test]
+fn evas_members_come_and_go_and_have_the_same_bits() {
+    let untrained = Story::new(0).trainer(NodeId(0), 0).evaluate(&Cloud { seed: Seed(9), next: 0 });
+    let untrained = untrained.expect("a host's memory").loss;
+    let mut abandoned = 0;
+    for seed in 0..24 {
+        let story = Story { eva: true, ..Story::new(seed) };
+        let seen = story.run(false);
+        let calm = Story { network: NetworkOptions::new(story.nodes, Seed(seed)), ..story }.run(false);
+        let (worst, calm) = (seen.worst(), calm.worst());
+        assert!(
+            worst < calm + 0.5 * (untrained - calm),
+            "seed {seed}: {untrained:.3}, then {worst:.3}, {calm:.3} if calm"
+        );
+        abandoned += seen.totals.abandoned;
+    }
+    assert!(abandoned > 24, "{abandoned} abandoned");
 }
 
 /// What an owner has no statistics of goes by the identity, at the gradient's norm, and is counted, until there are some.

@@ -5,6 +5,7 @@ mod division;
 mod drift;
 mod ekfac;
 mod elastic;
+mod eva;
 mod factor;
 mod gradients;
 mod methods;

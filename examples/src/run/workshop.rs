@@ -146,10 +146,13 @@ impl Workshop {
                 "--inner {inner} with --preconditioner ekfac, whose second moments are of single samples: choose kfac with \
                  --form eigen"
             ),
-            Method::Eva => bail!(
-                "--inner {inner} divides work on matrices, of which --preconditioner eva has none: choose kfac, shampoo, \
-                 soap, muon, or none for plain gradients"
-            ),
+            Method::Eva => {
+                inner.of_vectors()?;
+                if sharing.apart {
+                    bail!("--apart has no effect on --preconditioner eva, which decomposes nothing: leave it out");
+                }
+                Ok(Self { shared, ..self })
+            }
         }
     }
 
@@ -243,10 +246,19 @@ impl Workshop {
         let KfacSettings { damping, ema: ema_old, inverse_every: period, .. } = self.kfac;
         let OptimiserSettings { momentum, beta2, epsilon, .. } = self.optimiser;
         Ok(match self.kfac.preconditioner {
-            Method::None if self.inner.is_none() => Box::new(Identity::default()),
+            Method::None if self.shared.is_none() => Box::new(Identity::default()),
             Method::Eva => {
                 let options = EvaOptions { damping, ema_old, clip: self.kfac.clip(), exclude };
-                Box::new(Eva::new(backend, blocks, parameters, &options).map_err(device)?)
+                let made = match &self.shared {
+                    Some((inner, sharing)) => {
+                        let placement = sharing.owners(inner.of_vectors()?);
+                        let batch = self.task.batch as usize;
+                        let work = Work { form: Form::Inverse, batch, machine: Machine::default() };
+                        Eva::elastic(backend, blocks, parameters, &options, (placement, work))
+                    }
+                    None => Eva::new(backend, blocks, parameters, &options),
+                };
+                Box::new(made.map_err(device)?)
             }
             Method::Shampoo | Method::Soap | Method::Muon | Method::None => {
                 let method = match self.kfac.preconditioner {

@@ -65,6 +65,22 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// The same for Eva, whose statistics are vectors.
+    ///
+    /// # Errors
+    /// If there is nothing to choose by; with the remedy.
+    pub fn of_vectors(self) -> Result<Placement> {
+        if self == Self::Spd {
+            bail!(
+                "--inner spd weighs decompositions against sending them, of which --preconditioner eva has none: choose \
+                 --inner d-kfac, by which everybody computes all directions"
+            );
+        }
+        Ok(self.placement(false).of_vectors())
+    }
+}
+
 impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
