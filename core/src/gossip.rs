@@ -32,15 +32,18 @@
 
 mod consensus;
 mod directed;
+mod mass;
 mod mixing;
+mod pace;
 mod push;
 mod topology;
 mod tuning;
 
 pub use consensus::{AdaGossip, Consensus, Rule};
-pub use directed::Directed;
+pub use directed::{Directed, Place};
+pub use mass::Mass;
 pub use mixing::{Mixing, Row};
-pub(crate) use push::HEAD;
-pub use push::{Mass, Push};
+pub use pace::{AdaptivePace, Pace};
+pub use push::{Push, Whole};
 pub use topology::Topology;
-pub use tuning::{Tuning, agreement, theoretical, tune};
+pub use tuning::{Tuning, agreement, kept, theoretical, tune, tune_at};

@@ -4,9 +4,11 @@
 //! flat buffers of the parameters' layout, so that it travels and is saved like them.
 
 mod adam;
+mod quasi_global;
 mod sgd;
 
 pub use adam::{Adam, AdamOptions};
+pub use quasi_global::{QuasiGlobal, QuasiGlobalOptions};
 pub use sgd::{Sgd, SgdOptions};
 
 use crate::backend::{Backend, MapJob};

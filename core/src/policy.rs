@@ -62,6 +62,7 @@
 //! ```
 
 mod dynamic;
+mod exchange;
 mod gossip;
 mod hierarchical;
 mod local;

@@ -9,10 +9,12 @@
 
 mod call;
 mod command;
+mod consensus;
 mod daso;
 mod fda;
 mod gossip;
 mod page;
+mod scale;
 mod scatter;
 
 pub use call::Call;
@@ -36,7 +38,7 @@ pub struct Study {
 }
 
 /// All studies, in the order in which `all` runs them.
-pub const STUDIES: [Study; 6] = [
+pub const STUDIES: [Study; 8] = [
     Study {
         name: "fda",
         about: "Averages when models have drifted apart, to an accuracy: LeNet-5 on the whole of MNIST (--data)",
@@ -54,6 +56,18 @@ pub const STUDIES: [Study; 6] = [
         about: "Sites and slow lines between them: time to an accuracy in virtual time",
         needs_data: false,
         run: daso::run,
+    },
+    Study {
+        name: "consensus",
+        about: "How fast nodes agree that tell each other parts of what has changed, beside the theory: seconds",
+        needs_data: false,
+        run: consensus::run,
+    },
+    Study {
+        name: "scale",
+        about: "What a node costs in fleets of up to a thousand, in virtual time",
+        needs_data: false,
+        run: scale::run,
     },
     tables("outer", "Outer optimisers beside plain averages"),
     tables("unstable", "Nodes that come and go"),

@@ -90,19 +90,60 @@ fn apart<S: Scalar>(models: &[Vec<S>], states: &[Consensus<S>]) -> f64 {
     models.iter().zip(states).map(of).sum()
 }
 
-/// CHOCO's step size with which nodes agree best after some exchanges.
+/// CHOCO's step size with which nodes agree best after some exchanges; `None` if they are further apart than before with
+/// every one that is tried.
 ///
 /// # Panics
 /// If no step size is to be tried.
 #[track_caller]
-pub fn tune<S: Scalar>(mixing: &Mixing, compressor: &mut dyn Compressor<S>, tuning: &Tuning) -> f64 {
+pub fn tune<S: Scalar>(mixing: &Mixing, compressor: &mut dyn Compressor<S>, tuning: &Tuning) -> Option<f64> {
     assert!(tuning.candidates > 0, "no step size is to be tried");
     let steps = (0..tuning.candidates).map(|index| libm::pow(10.0, -f64::from(index) / 5.0));
-    let rated = steps.map(|step| {
-        let last = agreement(mixing, step, compressor, tuning).pop().unwrap_or(1.0);
-        (if last.is_finite() { last } else { f64::INFINITY }, step)
-    });
-    rated.min_by(|a, b| a.0.total_cmp(&b.0)).expect("some are tried").1
+    let rated = steps.map(|step| (agreement(mixing, step, compressor, tuning).pop().unwrap_or(0.0), step));
+    // Not a number is no agreement.
+    let agreed = rated.filter(|(last, _)| *last < 1.0);
+    agreed.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, step)| step)
+}
+
+/// The same for models of `len` values, whatever [`Tuning::values`] says, telling and taking at most some `most` values in
+/// all trials together.
+///
+/// Where models of so many nodes are longer than that allows, shorter ones are tried, and the step is made smaller by as
+/// much as the compressor keeps less of a long one: the theory's step is in proportion to what is kept.
+///
+/// # Panics
+/// As [`tune`] does.
+#[track_caller]
+pub fn tune_at<S: Scalar>(
+    mixing: &Mixing,
+    compressor: &mut dyn Compressor<S>,
+    tuning: &Tuning,
+    len: usize,
+    most: u64,
+) -> Option<f64> {
+    let edges: usize = (0..mixing.nodes()).map(|node| 2 + mixing.row(NodeId(node)).others.len()).sum();
+    let told = edges as u64 * u64::from(tuning.exchanges) * u64::from(tuning.candidates);
+    let values = len.min((most / told.max(1)).max(16) as usize);
+    let step = tune(mixing, compressor, &Tuning { values, ..*tuning })?;
+    if values == len {
+        return Some(step);
+    }
+    let kept = kept(compressor, len, tuning.seed)? / kept(compressor, values, tuning.seed)?;
+    Some(step * kept.clamp(0.0, 1.0))
+}
+
+/// What a compressor keeps of normally distributed values, `1 − ‖x − C(x)‖²/‖x‖²`: its contraction, as measured once.
+/// `None` if it keeps nothing.
+pub fn kept<S: Scalar>(compressor: &mut dyn Compressor<S>, len: usize, seed: Seed) -> Option<f64> {
+    let mut random = seed.derive("kept", len as u64).random();
+    let values: Vec<S> = (0..len).map(|_| S::of(random.normal())).collect();
+    let (mut message, mut read) = (Vec::new(), vec![S::zero(); len]);
+    compressor.encode(&values, &mut random, &mut message).ok()?;
+    compressor.decode(&message, &mut read).ok()?;
+    let square = |value: f64| value * value;
+    let lost: f64 = values.iter().zip(&read).map(|(x, read)| square(x.wide() - read.wide())).sum();
+    let kept = 1.0 - lost / values.iter().map(|x| square(x.wide())).sum::<f64>();
+    (kept > 0.0).then_some(kept)
 }
 
 /// The step size that the theory asks for, `δ²ω/(16δ + δ² + 4β² + 2δβ² − 8δω)` with the spectral gap `δ`, the compressor's

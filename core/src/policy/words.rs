@@ -16,6 +16,11 @@ impl Words {
         }
     }
 
+    pub(crate) fn nodes(&mut self, nodes: &[NodeId]) {
+        self.0.push(nodes.len() as u64);
+        self.0.extend(nodes.iter().map(|node| u64::from(node.0)));
+    }
+
     pub(crate) fn values<S: Scalar>(&mut self, values: &[S]) {
         self.0.push(values.len() as u64);
         self.0.extend(values.iter().map(|value| value.wide().to_bits()));
@@ -59,6 +64,15 @@ impl<'a> Saved<'a> {
 
     pub(crate) fn node(&mut self) -> Option<NodeId> {
         Some(NodeId(u32::try_from(self.word()?).ok()?))
+    }
+
+    pub(crate) fn nodes(&mut self) -> Option<Vec<NodeId>> {
+        (0..self.count()?).map(|_| self.node()).collect()
+    }
+
+    /// A word that may be absent.
+    pub(crate) fn optional(&mut self) -> Option<Option<u64>> {
+        if self.flag()? { self.word().map(Some) } else { Some(None) }
     }
 
     pub(crate) fn values<S: Scalar>(&mut self) -> Option<Vec<S>> {

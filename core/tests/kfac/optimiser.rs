@@ -4,7 +4,9 @@ use crate::dense::{Device, assert_close, upload};
 use kronfleet_core::backend::Backend;
 use kronfleet_core::layer::{Parameter, ParameterKind};
 use kronfleet_core::matrix::Region;
-use kronfleet_core::optimiser::{Adam, AdamOptions, Optimiser, Sgd, SgdOptions, WeightDecay, decayed};
+use kronfleet_core::optimiser::{
+    Adam, AdamOptions, Optimiser, QuasiGlobal, QuasiGlobalOptions, Sgd, SgdOptions, WeightDecay, decayed,
+};
 use kronfleet_core::seed::Seed;
 use proptest::prelude::*;
 
@@ -106,14 +108,49 @@ proptest! {
     }
 
     #[test]
-    fn state_moved_to_another_optimiser_goes_on(seed in any::<u64>(), adam in any::<bool>(), cut in 0..6_usize) {
+    fn quasi_global_momentum_is_its_formula_whatever_neighbours_do(
+        seed in any::<u64>(), rates in proptest::collection::vec(0.001..0.5_f64, 6), momentum in 0.0..0.99_f64,
+        nesterov in any::<bool>(), decay in weight_decay(), moved in 0.0..2.0_f64,
+    ) {
+        let (directions, mixed) = (directions(seed), directions(!seed));
+        let options = QuasiGlobalOptions { momentum, nesterov, weight_decay: decay };
+        let mut backend = Device::new();
+        let mut optimiser = QuasiGlobal::new(&mut backend, LEN, &[DECAYED], options).expect("memory");
+        let mut parameters = upload(&mut backend, &start());
+        let mut w = start();
+        let mut m = [0.0; LEN];
+        for ((direction, mixed), rate) in directions.iter().zip(&mixed).zip(rates) {
+            let device = upload(&mut backend, direction);
+            optimiser.step(&mut backend, rate, &device, &mut parameters).expect("memory");
+            // The paper's order: a step, an exchange, the momentum of both.
+            for at in 0..LEN {
+                let before = w[at];
+                let d = direction[at] + coupled(decay, at) * w[at];
+                let ahead = momentum * m[at] + d;
+                let step = if nesterov { d + momentum * ahead } else { ahead };
+                w[at] -= rate * (step + decoupled(decay, at) * w[at]);
+                assert!((parameters[at] - w[at]).abs() <= 1e-10 * (1.0 + w[at].abs()), "{parameters:?}, not {w:?}");
+                w[at] += moved * mixed[at];
+                parameters[at] += moved * mixed[at];
+                m[at] = momentum * m[at] + (1.0 - momentum) * (before - w[at]) / rate;
+            }
+        }
+    }
+
+    #[test]
+    fn state_moved_to_another_optimiser_goes_on(seed in any::<u64>(), kind in 0..3_u8, cut in 0..6_usize) {
         let directions = directions(seed);
         let make = |backend: &mut Device| -> Box<dyn Optimiser<Device>> {
-            if adam {
-                Box::new(Adam::new(backend, LEN, &[DECAYED], AdamOptions::default()).expect("memory"))
-            } else {
-                let options = SgdOptions { momentum: 0.9, ..SgdOptions::default() };
-                Box::new(Sgd::new(backend, LEN, &[DECAYED], options).expect("memory"))
+            match kind {
+                0 => Box::new(Adam::new(backend, LEN, &[DECAYED], AdamOptions::default()).expect("memory")),
+                1 => {
+                    let options = SgdOptions { momentum: 0.9, ..SgdOptions::default() };
+                    Box::new(Sgd::new(backend, LEN, &[DECAYED], options).expect("memory"))
+                }
+                _ => {
+                    let options = QuasiGlobalOptions { momentum: 0.9, ..QuasiGlobalOptions::default() };
+                    Box::new(QuasiGlobal::new(backend, LEN, &[DECAYED], options).expect("memory"))
+                }
             }
         };
         let whole = run(make, 0.1, &directions);

@@ -193,10 +193,11 @@ fn a_foreign_checkpoint_is_refused_with_what_differs() {
 
 #[test]
 fn another_version_of_the_format_is_named() {
-    let manifest = Manifest { version: 5, ..Manifest::new(identity(), 1, 2, "3".into()) };
+    let manifest = Manifest { version: VERSION + 1, ..Manifest::new(identity(), 1, 2, "3".into()) };
     let (bytes, voucher) = manifest.encode();
     let error = Manifest::decode(&bytes, &voucher).expect_err("it is of the future").to_string();
-    assert!(error.contains("version 5, this program reads \"kronfleet-checkpoint\" version 4"), "{error}");
+    let words = format!("version {}, this program reads \"kronfleet-checkpoint\" version {VERSION}", VERSION + 1);
+    assert!(error.contains(&words), "{error}");
     let outside = BTreeMap::from([("../x".to_owned(), Entry { bytes: 0, sha256: Sum::of(b"") })]);
     let (bytes, voucher) = Manifest { files: outside, ..Manifest::new(identity(), 1, 2, "3".into()) }.encode();
     let error = Manifest::decode(&bytes, &voucher).expect_err("it leaves its folder").to_string();

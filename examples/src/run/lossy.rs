@@ -119,6 +119,7 @@ impl Fleet<'_> {
     /// story's [`failure`](Story::failure), so that the report is written all the same.
     pub fn run(&self, faults: FaultSchedule, trace: Trace, keeping: Keeping) -> Result<Ending> {
         let backends = Backends::open(self.task)?;
+        self.workshop.inform(self.averaging)?;
         if self.averaging.policy == Policy::Zeros {
             if self.task.backend.len() > 1 {
                 bail!("--policy zeros has one model, which one backend computes: name one with --backend");

@@ -60,6 +60,7 @@ impl Fleet<'_> {
     /// [`failure`](super::Story::failure).
     pub fn retrace(&self, recorded: &Recorded) -> Result<Ending> {
         let backends = Backends::open(self.task)?;
+        self.workshop.inform(self.averaging)?;
         let nodes = self.averaging.nodes;
         if let Some(node) = recorded.lives.keys().find(|node| node.0 >= nodes) {
             bail!("the event logs tell of {node}, but the settings of {nodes} nodes");

@@ -11,13 +11,15 @@ use crate::data::source::Data;
 use crate::model::tensors::{Precision, Tensors};
 use crate::model::{self, state};
 use crate::settings::{
-    DriftSettings, Fisher, Inner, KfacSettings, Method, Optimiser as OptimiserKind, OptimiserSettings, SharingSettings,
-    TaskSettings,
+    AveragingSettings, DriftSettings, Fisher, Inner, KfacSettings, Method, Optimiser as OptimiserKind,
+    OptimiserSettings, SharingSettings, TaskSettings,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use kronfleet_core::backend::{Backend, Extent};
 use kronfleet_core::network::Network;
-use kronfleet_core::optimiser::{Adam, AdamOptions, Optimiser, Sgd, SgdOptions, decayed};
+use kronfleet_core::optimiser::{
+    Adam, AdamOptions, Optimiser, QuasiGlobal, QuasiGlobalOptions, Sgd, SgdOptions, decayed,
+};
 use kronfleet_core::placement::{Machine, Work};
 use kronfleet_core::preconditioner::{
     ByGradient, Eva, EvaOptions, Form, GradientMethod, Identity, Kronecker, LevenbergMarquardt, MuonOptions,
@@ -154,6 +156,31 @@ impl Workshop {
                 Ok(Self { shared, ..self })
             }
         }
+    }
+
+    /// Tells the policies of nodes what they need to know of the model, before they are made.
+    ///
+    /// # Errors
+    /// If the model's layers do not fit each other.
+    pub fn inform(&self, averaging: &AveragingSettings) -> Result<()> {
+        if averaging.asks_for_tensors() {
+            averaging.gossip.learn(self.tensors()?);
+        }
+        Ok(())
+    }
+
+    /// How many values each tensor of the model has, up to where the next one begins in memory.
+    ///
+    /// # Errors
+    /// If the model's layers do not fit each other.
+    pub fn tensors(&self) -> Result<Vec<usize>> {
+        let network = self.network(&mut Faer::<f32>::new(1), 1)?;
+        let mut starts: Vec<usize> = network.table().iter().map(|parameter| parameter.region.offset).collect();
+        starts.sort_unstable();
+        let ends = starts.iter().skip(1).copied().chain([network.parameters_len()]);
+        // What lies before the first, if anything does, belongs to it.
+        let begins = [0].into_iter().chain(starts.iter().skip(1).copied());
+        Ok(begins.zip(ends).map(|(start, end)| end - start).collect())
     }
 
     /// Training samples, all nodes together.
@@ -323,6 +350,12 @@ impl Workshop {
                 let options = SgdOptions { momentum, nesterov, weight_decay };
                 Box::new(Sgd::new(backend, parameters, &regions, options).map_err(device)?)
             }
+            OptimiserKind::QuasiGlobal => {
+                let OptimiserSettings { momentum, nesterov, .. } = self.optimiser;
+                let momentum = if self.kfac.preconditioner.has_momentum() { 0.0 } else { momentum };
+                let options = QuasiGlobalOptions { momentum, nesterov, weight_decay };
+                Box::new(QuasiGlobal::new(backend, parameters, &regions, options).map_err(device)?)
+            }
             OptimiserKind::Adam => {
                 let betas = [self.optimiser.momentum, self.optimiser.beta2];
                 let options = AdamOptions { betas, epsilon: self.optimiser.epsilon, weight_decay };
@@ -389,6 +422,7 @@ impl Workshop {
     pub fn method(&self) -> &'static str {
         match (self.kfac.preconditioner, self.optimiser.optimiser) {
             (Method::None, OptimiserKind::Sgd) => "SGD",
+            (Method::None, OptimiserKind::QuasiGlobal) => "SGD with quasi-global momentum",
             (Method::None, OptimiserKind::Adam) => "Adam",
             (Method::Kfac, _) => "K-FAC",
             (Method::Ekfac, _) => "EKFAC",

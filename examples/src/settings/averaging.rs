@@ -8,7 +8,7 @@ use super::sharing::{Outer, SharingSettings, sites};
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
-use kronfleet_core::gossip::{AdaGossip, Mixing, Rule};
+use kronfleet_core::gossip::{AdaGossip, AdaptivePace, Mixing, Pace, Rule};
 use kronfleet_core::participant::{Participant, Training};
 use kronfleet_core::policy::{
     AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Hierarchical,
@@ -54,6 +54,9 @@ pub enum Policy {
     /// The same by messages in fewer bytes.
     #[value(name = "gossip:push")]
     Push,
+    /// The same, each tensor with a weight of its own, of which less is given where less of it was told.
+    #[value(name = "gossip:push-ada")]
+    PushAda,
     /// A baseline without any protocol: one model, each gradient the sum over the online nodes divided by the number of
     /// all nodes, as if those that are offline contributed zeros.
     Zeros,
@@ -194,7 +197,7 @@ impl AveragingSettings {
     pub fn cluster(&self, run: RunId, node: NodeId, incarnation: Incarnation) -> Result<Settings> {
         self.sharing.check(self.nodes)?;
         let budget = self.budget()?;
-        let peers = (0..self.nodes).map(NodeId).collect();
+        let peers = self.peers(node)?;
         let mut settings = Settings::new(run, node, incarnation, peers, budget);
         settings.mode = self.mode;
         settings.quarantine = self.quarantine.map(Quarantine::after);
@@ -206,6 +209,19 @@ impl AveragingSettings {
             settings.shortage = Shortage::Wait;
         }
         Ok(settings)
+    }
+
+    /// Whom a node has to know: all others, or its neighbours where nobody else is spoken to. Signs of life to all would
+    /// cost every node time and bytes in proportion to the whole fleet.
+    fn peers(&self, node: NodeId) -> Result<Vec<NodeId>> {
+        if self.sharing.inner.is_some() || !self.policy.gossips() {
+            return Ok((0..self.nodes).map(NodeId).collect());
+        }
+        if matches!(self.policy, Policy::Sgp | Policy::Push | Policy::PushAda) {
+            let place = self.gossip.topology.directed(self.nodes)?.place(node);
+            return Ok(place.receivers().union(&place.senders()).copied().collect());
+        }
+        Ok(self.mixing()?.row(node).others.keys().copied().collect())
     }
 
     /// The policy of one node.
@@ -235,7 +251,7 @@ impl AveragingSettings {
                 let step = match self.gossip.consensus_step {
                     None => 0.4,
                     Some(ConsensusStep::Fixed(step)) => step,
-                    Some(ConsensusStep::Auto) => self.gossip.tuned(&self.mixing()?),
+                    Some(ConsensusStep::Auto) => self.gossip.tuned(&self.mixing()?)?,
                 };
                 return self.neighbourly(node, Rule::Choco { step }, self.gossip.compress);
             }
@@ -243,23 +259,14 @@ impl AveragingSettings {
                 let (step, relative) = match self.gossip.consensus_step {
                     None => (0.01, false),
                     Some(ConsensusStep::Fixed(step)) => (step, false),
-                    Some(ConsensusStep::Auto) => (self.gossip.tuned(&self.mixing()?), true),
+                    Some(ConsensusStep::Auto) => (self.gossip.tuned(&self.mixing()?)?, true),
                 };
-                let cap = self.gossip.consensus_cap;
+                let cap = self.gossip.consensus_cap.unwrap_or(0.4);
                 let rule = Rule::Ada(AdaGossip { step, cap, relative, ..AdaGossip::default() });
                 return self.neighbourly(node, rule, self.gossip.compress);
             }
-            Policy::Sgp => return self.giving(node, 1.0, Code::All),
-            Policy::Push => {
-                let step = match self.gossip.consensus_step {
-                    None => 0.1,
-                    Some(ConsensusStep::Fixed(step)) => step,
-                    Some(ConsensusStep::Auto) => {
-                        bail!("--consensus-step auto is of gossip:choco and gossip:ada: give a number")
-                    }
-                };
-                return self.giving(node, step, self.gossip.compress);
-            }
+            Policy::Sgp => return self.giving(node, Pace::Fixed(1.0), Code::All),
+            Policy::Push | Policy::PushAda => return self.giving(node, self.pace()?, self.gossip.compress),
             Policy::Naive => Gauge::Naive,
             Policy::Linear => Gauge::Linear,
             Policy::Sketch => Gauge::Sketch { rows: 5, columns: self.columns as usize, confidence: self.confidence },
@@ -330,17 +337,46 @@ impl AveragingSettings {
         Ok(Box::new(Gossip::new(options, code.compressor())))
     }
 
-    /// A policy that gives parts of models away.
-    fn giving(&self, node: NodeId, step: f64, code: Code) -> Result<Box<dyn AveragingPolicy>> {
-        if step > 1.0 {
-            bail!("--consensus-step {step} gives away more than there is: use one of at most 1");
+    /// How much a node gives away in fewer bytes.
+    fn pace(&self) -> Result<Pace> {
+        let given = match self.gossip.consensus_step {
+            None => None,
+            Some(ConsensusStep::Fixed(step)) => Some(step),
+            Some(ConsensusStep::Auto) => {
+                bail!("--consensus-step auto is of gossip:choco and gossip:ada: give a number")
+            }
+        };
+        let usual = AdaptivePace::default();
+        let (cap, pace) = if self.policy == Policy::PushAda {
+            let cap = self.gossip.consensus_cap.unwrap_or(usual.cap);
+            (cap, Pace::Adaptive(AdaptivePace { step: given.unwrap_or(usual.step), cap, ..usual }))
+        } else {
+            let step = given.unwrap_or(0.1);
+            (step, Pace::Fixed(step))
+        };
+        if cap > 1.0 {
+            let flag = if self.policy == Policy::PushAda { "cap" } else { "step" };
+            bail!("--consensus-{flag} {cap} gives away more than there is: use one of at most 1");
         }
+        Ok(pace)
+    }
+
+    /// A policy that gives parts of models away.
+    fn giving(&self, node: NodeId, pace: Pace, code: Code) -> Result<Box<dyn AveragingPolicy>> {
         let mut options = PushSumOptions::new(&self.gossip.topology.directed(self.nodes)?, node);
-        options.step = step;
+        options.pace = pace;
+        if self.policy == Policy::PushAda {
+            options.tensors = self.gossip.tensors().to_vec();
+        }
         options.interval = self.interval;
         options.patience = self.patience();
         options.seed = Seed(0).derive("gossip", u64::from(node.0));
         Ok(Box::new(PushSum::new(options, code.compressor())))
+    }
+
+    /// Whether the policy needs to know how long the tensors of the model are.
+    pub fn asks_for_tensors(&self) -> bool {
+        self.policy == Policy::PushAda || self.gossip.consensus_step == Some(ConsensusStep::Auto)
     }
 
     /// How long a policy waits for what others say: by then a peer that has been lost is suspected, and one that computes
@@ -368,7 +404,7 @@ impl Policy {
 
     /// Whether models move towards those of neighbours.
     pub fn gossips(self) -> bool {
-        matches!(self, Self::Dpsgd | Self::Choco | Self::Ada | Self::Sgp | Self::Push)
+        matches!(self, Self::Dpsgd | Self::Choco | Self::Ada | Self::Sgp | Self::Push | Self::PushAda)
     }
 
     /// Whether nodes average when they have drifted apart.

@@ -175,7 +175,10 @@ const RULES: &[Rule] = &[
     },
     Rule {
         flags: &["beta2", "epsilon"],
-        idle: |matches| is(matches, "optimiser", "sgd") && !is(matches, "preconditioner", "soap"),
+        idle: |matches| {
+            ["sgd", "quasi-global"].iter().any(|kind| is(matches, "optimiser", kind))
+                && !is(matches, "preconditioner", "soap")
+        },
         with: "with --optimiser sgd",
         remedy: ", or choose --optimiser adam",
     },
@@ -312,7 +315,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         flags: &["consensus-cap"],
-        idle: |matches| !is(matches, "policy", "gossip:ada"),
+        idle: |matches| !["gossip:ada", "gossip:push-ada"].iter().any(|policy| is(matches, "policy", policy)),
         with: "where steps of parameters are not chosen one by one",
         remedy: ", or choose --policy gossip:ada",
     },
@@ -466,6 +469,10 @@ mod tests {
             ("--policy fda:linear --consensus-step .1", "--policy gossip:ada --consensus-step .1"),
             ("--policy gossip:sgp --consensus-step .1", "--policy gossip:push --consensus-step .1 --local-statistics"),
             ("--policy gossip:choco --consensus-cap .1", "--policy gossip:ada --consensus-cap .1"),
+            (
+                "--policy gossip:push --consensus-cap .1",
+                "--policy gossip:push-ada --consensus-cap .1 --local-statistics",
+            ),
             ("--policy zeros --micro-batches 2", "--micro-batches 2"),
             ("--policy zeros --loss .1", "--loss .1"),
             ("--policy zeros --stall-budget 1s", "--stall-budget 1s"),

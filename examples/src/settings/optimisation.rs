@@ -9,6 +9,9 @@ use kronfleet_core::schedule::{Plateau, Schedule, Shape, WarmUp};
 pub enum Optimiser {
     /// Stochastic gradient descent with momentum.
     Sgd,
+    /// The same with momentum of where the model has gone, what neighbours have made of it included, instead of its own
+    /// gradients (quasi-global momentum): for nodes that gossip with different data.
+    QuasiGlobal,
     /// Adam; with --decoupled it is AdamW.
     Adam,
 }

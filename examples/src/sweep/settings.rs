@@ -46,7 +46,7 @@ pub struct SweepSettings {
 }
 
 /// Grids that come with the program.
-const KNOWN: [(&str, &str); 10] = [
+const KNOWN: [(&str, &str); 11] = [
     ("unstable", include_str!("../../sweeps/unstable.toml")),
     ("gossip", include_str!("../../sweeps/gossip.toml")),
     ("gossip-search", include_str!("../../sweeps/gossip-search.toml")),
@@ -56,6 +56,7 @@ const KNOWN: [(&str, &str); 10] = [
     ("fda", include_str!("../../sweeps/fda.toml")),
     ("fda-full", include_str!("../../sweeps/fda-full.toml")),
     ("daso", include_str!("../../sweeps/daso.toml")),
+    ("scale", include_str!("../../sweeps/scale.toml")),
     ("smoke", include_str!("../../sweeps/smoke.toml")),
 ];
 

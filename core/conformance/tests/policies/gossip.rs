@@ -1,8 +1,10 @@
 //! Mixing matrices, and what gossip keeps.
 
 use kronfleet_conformance::check::Check;
-use kronfleet_core::compress::{Blockwise, Compressor, Identity, Kept, RandomK, Sign, TopK};
-use kronfleet_core::gossip::{AdaGossip, Consensus, Mixing, Row, Rule, Topology, Tuning, agreement, theoretical, tune};
+use kronfleet_core::compress::{Blockwise, Compressor, Identity, Kept, Quantised, RandomK, Sign, TopK};
+use kronfleet_core::gossip::{
+    AdaGossip, Consensus, Mixing, Row, Rule, Topology, Tuning, agreement, kept, theoretical, tune, tune_at,
+};
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_core::transport::NodeId;
 use proptest::prelude::*;
@@ -303,7 +305,7 @@ fn a_tuned_step_is_stable_and_agrees_better_than_others() {
     let tuning = Tuning { values: 200, exchanges: 60, ..Tuning::default() };
     for (which, least, most) in [(0, 0.6, 1.0), (1, 0.05, 1.0)] {
         let mut compressor = compressor(which);
-        let step = tune(&mixing, &mut *compressor, &tuning);
+        let step = tune(&mixing, &mut *compressor, &tuning).expect("a step that is stable");
         assert!((least..=most).contains(&step), "{step} for {}", compressor.name());
         let mut after = |step| agreement(&mixing, step, &mut *compressor, &tuning).pop().expect("some exchanges");
         let best = after(step);
@@ -312,6 +314,33 @@ fn a_tuned_step_is_stable_and_agrees_better_than_others() {
         let theory = theoretical(mixing.spectral_gap(), 0.3, 4.0 / 3.0);
         assert!(theory < step / 100.0 && after(theory) > best, "{theory} instead of {step}");
     }
+}
+
+#[test]
+fn no_step_is_chosen_where_none_agrees() {
+    // Values that cannot be told at all, and steps that are all too large for what is told.
+    let mixing = Mixing::metropolis(&Topology::ring(16));
+    let tuning = Tuning { values: 300, candidates: 2, ..Tuning::default() };
+    let mut tenth = TopK::new(Kept::per_million(20_000));
+    assert_eq!(tune::<f64>(&mixing, &mut tenth, &tuning), None);
+    assert!(tune::<f64>(&mixing, &mut tenth, &Tuning { candidates: 11, ..tuning }).is_some());
+}
+
+#[test]
+fn long_models_take_smaller_steps_where_less_of_them_is_kept() {
+    let mixing = Mixing::metropolis(&Topology::ring(8));
+    let tuning = Tuning { exchanges: 30, ..Tuning::default() };
+    let mut levels = Quantised::contracting(4);
+    let mut tuned = |values| tune::<f64>(&mixing, &mut levels, &Tuning { values, ..tuning }).expect("a stable step");
+    let (short, long) = (tuned(50), tuned(800));
+    let mut levels = Quantised::contracting(4);
+    // Eight nodes tell one message and take three of their own and others', in 30 exchanges of eleven trials.
+    let most = 8 * 4 * 30 * 11 * 50;
+    assert_eq!(tune_at::<f64>(&mixing, &mut levels, &tuning, 800, u64::MAX), Some(long));
+    let estimated = tune_at::<f64>(&mixing, &mut levels, &tuning, 800, most).expect("a stable step");
+    let mut part = |len| kept::<f64>(&mut levels, len, tuning.seed).expect("something is kept");
+    assert!((estimated - short * part(800) / part(50)).abs() < 1e-12, "{estimated} of {short}");
+    assert!(estimated < short && (0.4..=2.5).contains(&(estimated / long)), "{estimated}, though {long} is best");
 }
 
 #[test]

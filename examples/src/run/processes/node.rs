@@ -110,6 +110,7 @@ impl Job<'_> {
         // Made before the node can be reached: the others do not wait for it meanwhile.
         let mut trainer = backends.trainer(self.workshop, place.node.0)?;
         averaging.check_statistics(trainer.model()?.running.len())?;
+        self.workshop.inform(averaging)?;
         let settings = averaging.cluster(place.run, place.node, place.incarnation)?;
         let (messages, waiting) = sync_channel(WAITING);
         let messages = Arc::new(messages);

@@ -1,4 +1,4 @@
-//! What gossiping policies say to each other.
+//! What neighbours' policies say to each other.
 
 use crate::cluster::Digest;
 use alloc::vec;

@@ -1,0 +1,138 @@
+//! What a node knows of a neighbour.
+
+use super::super::exchange::{Assembly, Message, Note, digest};
+use super::super::words::{Saved, Words};
+use crate::compress::Compressor;
+use crate::gossip::Consensus;
+use crate::policy::PolicyAction;
+use crate::scalar::Scalar;
+use crate::transport::NodeId;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// What a node knows of a neighbour.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Neighbour {
+    /// Whether it has this node's public copy, unless it says otherwise.
+    pub(super) follows: bool,
+    /// How many messages this node's copy of it consists of; `None` if there is none.
+    pub(super) held: Option<u64>,
+    /// What has come and was not taken in yet, oldest first.
+    pub(super) pending: VecDeque<Message>,
+    /// A message of which pieces are missing.
+    pub(super) partial: Assembly,
+    /// It has been asked for its copy, which has not come.
+    asked: bool,
+    /// Exchanges that have ended without news of it.
+    silent: u32,
+    /// The sequence of its last message.
+    last: u64,
+}
+
+/// Exchanges without a message after which a neighbour is taken for silent.
+const MOST_SILENT: u32 = 4;
+
+/// A neighbour that has sent so many messages ahead of its turn is asked to begin anew.
+const MOST_PENDING: usize = 4;
+
+impl Neighbour {
+    /// The sequence of a message that adds to the last one.
+    fn next(&self) -> Option<u64> {
+        self.pending.back().map(|message| message.sequence).or(self.held)?.checked_add(1)
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent >= MOST_SILENT
+    }
+
+    /// Its copy is of no use any more; asks for it if that was not done yet.
+    pub(super) fn lose(&mut self, node: NodeId, actions: &mut VecDeque<PolicyAction>) {
+        self.held = None;
+        self.pending.clear();
+        self.ask(node, actions);
+    }
+
+    /// Sends nothing but a request: what it has missed is sent whole once it speaks again. It is asked more and more
+    /// rarely: the request or the answer may have been lost, or wait in front of the link.
+    pub(super) fn neglect(&mut self, node: NodeId, actions: &mut VecDeque<PolicyAction>) {
+        self.follows = false;
+        self.held = None;
+        self.asked &= !self.silent.is_power_of_two();
+        self.ask(node, actions);
+    }
+
+    /// Asks for its copy, once.
+    fn ask(&mut self, node: NodeId, actions: &mut VecDeque<PolicyAction>) {
+        if !self.asked {
+            self.asked = true;
+            actions.push_back(PolicyAction::Tell { to: node, bytes: Note::Ask.encode() });
+        }
+    }
+
+    /// Keeps a message for its turn.
+    pub(super) fn keep(&mut self, message: Message, from: NodeId, actions: &mut VecDeque<PolicyAction>) {
+        // The answer to a request that says nothing new is that of a node which is still at the same step.
+        if message.sequence != self.last {
+            self.silent = 0;
+        }
+        self.last = message.sequence;
+        if message.whole {
+            self.asked = false;
+            self.pending.clear();
+            self.pending.push_back(message);
+        } else if self.next() == Some(message.sequence) && self.pending.len() < MOST_PENDING {
+            self.pending.push_back(message);
+        } else {
+            self.lose(from, actions);
+        }
+    }
+
+    /// An exchange ends: takes one message in, and what had been left out before.
+    pub(super) fn end<S: Scalar>(
+        &mut self,
+        node: NodeId,
+        consensus: &mut Consensus<S>,
+        compressor: &mut dyn Compressor<S>,
+        actions: &mut VecDeque<PolicyAction>,
+    ) {
+        self.silent = if self.pending.is_empty() { self.silent.saturating_add(1) } else { 0 };
+        let turns = self.pending.len().saturating_sub(1).max(1).min(self.pending.len());
+        for message in self.pending.drain(..turns).collect::<Vec<_>>() {
+            if !take(consensus, compressor, node, &message) {
+                self.lose(node, actions);
+                break;
+            }
+            self.held = Some(message.sequence);
+        }
+    }
+
+    pub(super) fn save(&self, words: &mut Words) {
+        words.0.extend([u64::from(self.follows), u64::from(self.asked), u64::from(self.silent), self.last]);
+        words.optional(self.held.as_ref(), |words, &held| words.0.push(held));
+        words.0.push(self.pending.len() as u64);
+        self.pending.iter().for_each(|message| message.save(words));
+        self.partial.save(words);
+    }
+
+    pub(super) fn restore(words: &mut Saved<'_>) -> Option<Self> {
+        let (follows, asked) = (words.flag()?, words.flag()?);
+        let (silent, last, held) = (u32::try_from(words.word()?).ok()?, words.word()?, words.optional()?);
+        let pending = (0..words.count()?).map(|_| Message::restore(words)).collect::<Option<_>>()?;
+        Some(Self { follows, held, pending, partial: Assembly::restore(words)?, asked, silent, last })
+    }
+}
+
+/// Takes a message in; whether it led to the copy that its sender has.
+fn take<S: Scalar>(
+    consensus: &mut Consensus<S>,
+    compressor: &mut dyn Compressor<S>,
+    from: NodeId,
+    message: &Message,
+) -> bool {
+    let read = if message.whole {
+        consensus.replace(from, &message.bytes)
+    } else {
+        consensus.receive(from, &message.bytes, compressor)
+    };
+    read.is_ok() && consensus.other(from).is_some_and(|copy| digest(copy) == message.digest)
+}

@@ -1,0 +1,150 @@
+//! The two ends of a way along which parts of models are given.
+
+use super::super::exchange::{Assembly, Message, Note, digest};
+use super::super::words::{Saved, Words};
+use crate::compress::Compressor;
+use crate::gossip::Push;
+use crate::policy::PolicyAction;
+use crate::scalar::Scalar;
+use crate::transport::NodeId;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// One to whom a node gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Receiver {
+    /// When the start of it began that has asked; `None` if none has.
+    pub(super) birth: Option<u64>,
+    /// Whether it has had everything, unless it says otherwise.
+    pub(super) follows: bool,
+    /// Messages to it.
+    pub(super) sequence: u64,
+}
+
+impl Receiver {
+    /// The message to it with this body, or with all that it was ever given if it does not follow.
+    pub(super) fn letter<S: Scalar>(&mut self, push: &mut Push<S>, birth: u64, to: NodeId, body: Vec<u8>) -> Message {
+        self.sequence += 1;
+        let whole = !core::mem::replace(&mut self.follows, true);
+        let body = if whole { push.whole(to) } else { body };
+        let bytes = [&birth.to_le_bytes()[..], &body].concat();
+        Message { sequence: self.sequence, digest: digest(push.copy_at(to).unwrap_or_default()), whole, bytes }
+    }
+
+    pub(super) fn save(&self, words: &mut Words) {
+        words.0.extend([u64::from(self.follows), self.sequence]);
+        words.optional(self.birth.as_ref(), |words, &birth| words.0.push(birth));
+    }
+
+    pub(super) fn restore(words: &mut Saved<'_>) -> Option<Self> {
+        Some(Self { follows: words.flag()?, sequence: words.word()?, birth: words.optional()? })
+    }
+}
+
+/// One that gives to a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sender {
+    /// When the start of it began whose messages have been taken.
+    birth: Option<u64>,
+    /// Messages taken; `None` if it has to send a whole one.
+    held: Option<u64>,
+    /// It has been asked for that.
+    asked: bool,
+    /// It has given since it was last waited for.
+    fresh: bool,
+    /// Turns of it that have ended without anything.
+    silent: u32,
+    /// A message of which pieces are missing.
+    pub(super) partial: Assembly,
+}
+
+/// Turns without anything after which a sender is not waited for.
+const MOST_SILENT: u32 = 4;
+
+/// Turns without anything after which a sender is asked again, more and more rarely; one that is some times slower is not
+/// asked.
+const LONG_SILENT: u32 = 16;
+
+/// Bytes in front of a message that say when its sender began.
+pub(super) const BIRTH: usize = 8;
+
+impl Sender {
+    /// Whether there is nothing to wait for.
+    pub(super) fn is_done(&self) -> bool {
+        self.fresh || self.held.is_none() || self.silent >= MOST_SILENT
+    }
+
+    /// Whether it has not been asked, or has said nothing for so long that the request or what it answered may be lost, or
+    /// it may have begun anew.
+    pub(super) fn is_to_be_asked(&self) -> bool {
+        (self.held.is_none() && !self.asked) || (self.silent >= LONG_SILENT && self.silent.is_power_of_two())
+    }
+
+    /// Asks for a whole message.
+    pub(super) fn ask(&mut self, node: NodeId, birth: u64, actions: &mut VecDeque<PolicyAction>) {
+        self.asked = true;
+        actions.push_back(PolicyAction::Tell { to: node, bytes: Note::AskAs(birth).encode() });
+    }
+
+    /// It cannot be reached: what it says from now on is not what follows what it said before.
+    pub(super) fn part(&mut self) {
+        *self = Self { birth: self.birth, ..Self::default() };
+    }
+
+    /// What it has said last is of no use; asks for all of it if that was not done yet.
+    pub(super) fn lose(&mut self, node: NodeId, birth: u64, actions: &mut VecDeque<PolicyAction>) {
+        self.held = None;
+        if !self.asked {
+            self.ask(node, birth, actions);
+        }
+    }
+
+    /// Its turn has ended.
+    pub(super) fn end(&mut self) {
+        self.silent = if core::mem::take(&mut self.fresh) { 0 } else { self.silent.saturating_add(1) };
+    }
+
+    /// Whether the message could be taken; if it is none, nothing of what is known of the sender has changed.
+    pub(super) fn take<S: Scalar>(
+        &mut self,
+        push: &mut Push<S>,
+        compressor: &mut dyn Compressor<S>,
+        from: NodeId,
+        message: &Message,
+    ) -> bool {
+        let Some((birth, body)) = message.bytes.split_first_chunk() else { return false };
+        let birth = u64::from_le_bytes(*birth);
+        if message.whole {
+            let Ok(whole) = push.read_whole(body) else { return false };
+            if digest(whole.copy()) != message.digest {
+                return false;
+            }
+            push.take_whole(from, whole, self.birth.is_some_and(|known| known != birth));
+            self.birth = Some(birth);
+            self.asked = false;
+        } else {
+            let follows = self.held.and_then(|held| held.checked_add(1)) == Some(message.sequence);
+            let taken = self.birth == Some(birth) && follows && push.take(from, body, compressor).is_ok();
+            if !taken || push.copy_of(from).is_none_or(|copy| digest(copy) != message.digest) {
+                return false;
+            }
+        }
+        self.held = Some(message.sequence);
+        self.fresh = true;
+        true
+    }
+
+    pub(super) fn save(&self, words: &mut Words) {
+        words.0.extend([u64::from(self.asked), u64::from(self.fresh), u64::from(self.silent)]);
+        words.optional(self.birth.as_ref(), |words, &birth| words.0.push(birth));
+        words.optional(self.held.as_ref(), |words, &held| words.0.push(held));
+        self.partial.save(words);
+    }
+
+    pub(super) fn restore(words: &mut Saved<'_>) -> Option<Self> {
+        let (asked, fresh) = (words.flag()?, words.flag()?);
+        let silent = u32::try_from(words.word()?).ok()?;
+        let (birth, held) = (words.optional()?, words.optional()?);
+        Some(Self { birth, held, asked, fresh, silent, partial: Assembly::restore(words)? })
+    }
+}

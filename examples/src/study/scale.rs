@@ -1,0 +1,105 @@
+//! What a node costs as fleets grow, in virtual time.
+
+use super::call::{Call, effort};
+use super::page::Figures;
+use crate::report::{Align, Table};
+use crate::sweep::Cell;
+use anyhow::Result;
+use kronfleet_core::compress::Identity;
+use kronfleet_core::gossip::{Mixing, Topology, Tuning, agreement};
+use std::fmt::Write as _;
+
+/// Runs it.
+///
+/// # Errors
+/// As [`Call::sweep`].
+pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
+    let Some(swept) = call.sweep("scale", &[])? else { return Ok(None) };
+    let mut text = String::new();
+    for group in &swept.grid.groups {
+        let _ = writeln!(text, "### {}\n\n{}", group.title, table(&swept.cells(&group.name)?));
+    }
+    text += "### Exchanges until a thousandth of the disagreement is left\n\n";
+    text += &exchanges(if call.settings.quick { &[16, 32] } else { &[16, 64, 256, 1024] }).to_string();
+    text += "\n";
+    text += &swept.missing()?;
+    text += &effort(&swept)?;
+    Ok(Some(Figures { text, plots: Vec::new() }))
+}
+
+/// One line for each cell, beside the one of the same method in the last smaller fleet.
+fn table(cells: &[Cell]) -> Table {
+    let mut table = Table::new(&[
+        ("method", Align::Left),
+        ("nodes", Align::Right),
+        ("seconds", Align::Right),
+        ("times as many as with half the nodes", Align::Right),
+        ("kB sent per node", Align::Right),
+        ("virtual seconds", Align::Right),
+        ("averaged model", Align::Right),
+    ]);
+    let mut sorted: Vec<&Cell> = cells.iter().collect();
+    sorted.sort_by_key(|cell| (cell.values.get(1).cloned(), nodes(cell)));
+    let mut last: Option<(&Cell, f64)> = None;
+    for cell in sorted {
+        let seconds = cell.spread(|outcome| Some(outcome.seconds)).map(|spread| spread.mean);
+        let before = last.filter(|(other, _)| other.values.get(1) == cell.values.get(1));
+        let growth = seconds.zip(before).map(|(seconds, (_, before))| format!("{:.1}", seconds / before));
+        table.row([
+            cell.values.get(1).cloned().unwrap_or_default(),
+            nodes(cell).to_string(),
+            cell.show(1, |outcome| Some(outcome.seconds)),
+            growth.unwrap_or_else(|| "–".into()),
+            cell.show(1, |outcome| Some(outcome.bytes as f64 / 1e3 / f64::from(nodes(cell)))),
+            cell.show(2, |outcome| Some(outcome.virtual_seconds)),
+            cell.show(3, |outcome| outcome.accuracy),
+        ]);
+        last = seconds.map(|seconds| (cell, seconds));
+    }
+    table
+}
+
+fn nodes(cell: &Cell) -> u32 {
+    cell.settings.get("nodes").and_then(|nodes| nodes.parse().ok()).unwrap_or(1)
+}
+
+/// D-PSGD of short vectors, beside `ln 1000 / (−2 ln(1 − δ))`.
+fn exchanges(counts: &[u32]) -> Table {
+    let mut table = Table::new(&[
+        ("graph", Align::Left),
+        ("nodes", Align::Right),
+        ("spectral gap δ", Align::Right),
+        ("exchanges", Align::Right),
+        ("at the slowest, ln 1000 / (−2 ln(1 − δ))", Align::Right),
+    ]);
+    for &nodes in counts {
+        let side = nodes.isqrt();
+        let graphs = [
+            ("ring", Topology::ring(nodes)),
+            ("torus", Topology::torus(nodes / side, side)),
+            ("exponential", Topology::exponential(nodes)),
+        ];
+        for (name, topology) in graphs {
+            let mixing = Mixing::metropolis(&topology);
+            let gap = mixing.spectral_gap();
+            let theory = (1000_f64.ln() / (-2.0 * (1.0 - gap).ln())).ceil();
+            // Beyond this nobody waits.
+            let most = (theory as u32 + 2).min(3000);
+            let course = agreement::<f32>(
+                &mixing,
+                1.0,
+                &mut Identity,
+                &Tuning { values: 8, exchanges: most, ..Tuning::default() },
+            );
+            let done = course.iter().position(|&apart| apart <= 1e-3);
+            table.row([
+                name.into(),
+                nodes.to_string(),
+                format!("{gap:.2e}"),
+                done.map_or_else(|| format!("more than {most}"), |done| (done + 1).to_string()),
+                format!("{theory:.0}"),
+            ]);
+        }
+    }
+    table
+}
