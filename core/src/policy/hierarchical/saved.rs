@@ -121,16 +121,3 @@ impl Hierarchical {
             && self.waiting.as_ref().is_none_or(waiting)
     }
 }
-
-impl Words {
-    fn nodes(&mut self, nodes: &[NodeId]) {
-        self.0.push(nodes.len() as u64);
-        self.0.extend(nodes.iter().map(|node| u64::from(node.0)));
-    }
-}
-
-impl Saved<'_> {
-    fn nodes(&mut self) -> Option<Vec<NodeId>> {
-        (0..self.count()?).map(|_| self.node()).collect()
-    }
-}
