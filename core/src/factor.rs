@@ -17,6 +17,6 @@ mod part;
 mod running;
 
 pub use kronecker::KroneckerFactors;
-pub(crate) use kronecker::{Side, lay_out};
+pub(crate) use kronecker::{Layout, Side, lay_out};
 pub(crate) use part::{Part, parts};
 pub use running::RunningMeans;

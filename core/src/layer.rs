@@ -204,6 +204,11 @@ pub trait Layer<B: Backend>: Send {
         let _ = (block, wanted);
     }
 
+    /// Has block number `block`, if the layer has it, add its statistics at these places from now on: A, G.
+    fn lay(&mut self, block: usize, places: [Region; 2]) {
+        let _ = (block, places);
+    }
+
     /// Allocates what the layer keeps between the passes (saved statistics, inner activations) for batches of up to
     /// `batch` samples.
     ///

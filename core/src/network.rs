@@ -42,6 +42,9 @@ pub struct Network<B: Backend> {
     table: Vec<Parameter>,
     running_table: Vec<Parameter>,
     blocks: Vec<Block>,
+    /// Where every block adds its statistics, and whether it does.
+    places: Vec<[Region; 2]>,
+    observed: Vec<bool>,
     /// For every block the index of its dense layer in `layers`, if that is where it lies.
     dense: Vec<Option<usize>>,
     parameters_len: usize,
@@ -135,6 +138,22 @@ impl<B: Backend> Network<B> {
     pub fn observe(&mut self, block: usize, wanted: bool) {
         assert!(block < self.blocks.len(), "block {block} of {}", self.blocks.len());
         self.layers.observe(block, wanted);
+        self.observed[block] = wanted;
+    }
+
+    /// Has a block add its statistics at these places: A, G; for statistics of fewer blocks in smaller buffers.
+    /// [`blocks`](Self::blocks) goes on naming the places it was built with.
+    ///
+    /// # Panics
+    /// If there is no such block, or one of another shape.
+    #[track_caller]
+    pub fn lay(&mut self, block: usize, places: [Region; 2]) {
+        assert!(block < self.blocks.len(), "block {block} of {}", self.blocks.len());
+        let Block { a, g, .. } = self.blocks[block];
+        let fit = a.same_shape(places[0]) && g.same_shape(places[1]);
+        assert!(fit, "statistics like {a:?} and {g:?}, not {places:?}");
+        self.layers.lay(block, places);
+        self.places[block] = places;
     }
 
     /// What the gradient of a dense block was made of: `x: in × batch` of the last forward pass (without the bias's 1)
@@ -323,8 +342,10 @@ impl<B: Backend> Network<B> {
 
     #[track_caller]
     fn check_statistics(&self, statistics: Option<&B::Buffer>) {
-        let len = statistics.map_or(self.statistics_len, Buffer::len);
-        assert!(len >= self.statistics_len, "{len} scalars for {} of statistics", self.statistics_len);
+        let Some(statistics) = statistics else { return };
+        let wanted = self.places.iter().zip(&self.observed).filter(|(_, observed)| **observed);
+        let most = wanted.flat_map(|(places, _)| places).map(|place| place.end()).max().unwrap_or(0);
+        assert!(statistics.len() >= most, "{} scalars for {most} of statistics", statistics.len());
     }
 }
 

@@ -50,7 +50,7 @@ pub use cost::{Cost, Machine, Seconds, Work};
 pub use group::{Group, Pipeline};
 pub use letter::{Letter, Letters, Route};
 pub use mail::Mail;
-pub use plan::{Load, Plan};
+pub use plan::{Load, Memory, Plan};
 pub use traffic::{Exchange, Traffic};
 pub use wire::Wire;
 

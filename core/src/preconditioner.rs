@@ -216,6 +216,13 @@ pub trait Preconditioner<B: Backend>: Send {
         self.factors().is_some_and(|factors| factors.blocks().iter().any(|known| known.name == block))
     }
 
+    /// Where the passes are to add a block's statistics, A and G, if not where the network was built to; asked anew whenever
+    /// [`observes`](Self::observes) is.
+    fn place(&mut self, block: &str) -> Option<[Region; 2]> {
+        let _ = block;
+        None
+    }
+
     /// Why the step that [`precondition`](Self::precondition) ended comes to nothing, where others have a part in it: its
     /// direction must not be followed.
     fn abandoned(&mut self) -> Option<TransportError> {

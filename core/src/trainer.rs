@@ -210,6 +210,10 @@ fn observe<B: Backend>(network: &mut Network<B>, preconditioner: &mut dyn Precon
         for number in 0..network.blocks().len() {
             let wanted = preconditioner.observes(&network.blocks()[number].name);
             network.observe(number, wanted);
+            let place = preconditioner.place(&network.blocks()[number].name);
+            if let (true, Some(places)) = (wanted, place) {
+                network.lay(number, places);
+            }
         }
     }
 }

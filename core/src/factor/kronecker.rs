@@ -17,12 +17,25 @@ use alloc::vec::Vec;
 pub struct KroneckerFactors<B: Backend> {
     blocks: Vec<Block>,
     means: RunningMeans<B>,
-    sides: Vec<Side>,
-    /// By block: A, G.
-    layout: Vec<[Vec<Side>; 2]>,
-    /// Scalars of the statistics that passes write.
+    /// Where the running averages are.
+    layout: Layout,
+    /// Where everything would be.
+    all: Layout,
+    /// Where the batch's statistics are once they are cut.
+    fresh: Layout,
+    /// Where the network was built to write A and G of every block, and scalars of such statistics.
+    network: Vec<[Region; 2]>,
     statistics: usize,
     whole: Option<Whole<B>>,
+}
+
+/// Where the diagonal blocks of factors lie in a buffer that may hold only some of them; the others have no rows in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    /// By the network's blocks: those of A, those of G.
+    pub(crate) blocks: Vec<[Vec<Side>; 2]>,
+    /// Scalars.
+    pub(crate) len: usize,
 }
 
 /// What passes write where factors are taken for block-diagonal, and how the blocks are cut out of it.
@@ -65,22 +78,36 @@ impl<B: Backend> KroneckerFactors<B> {
     /// # Errors
     /// If memory runs out.
     pub fn split(backend: &mut B, blocks: Vec<Block>, len: usize, limit: usize) -> Result<Self, B::Error> {
-        let (layout, own) = lay_out::<B::Scalar>(&blocks, len, limit);
-        let mut sides: Vec<Side> = layout.iter().flatten().flatten().copied().collect();
-        sides.sort_by_key(|side| side.index);
-        let groups: Vec<Vec<Region>> =
-            layout.iter().map(|of| of.iter().flatten().map(|side| side.region).collect()).collect();
-        let whole = if sides.len() > 2 * blocks.len() {
-            let mut jobs: Vec<MapJob> = sides.iter().flat_map(|side| cuts(&blocks[side.block], side)).collect();
-            jobs.sort_by_key(|job| job.out.end());
-            Some(Whole { statistics: backend.allocate(len)?, jobs })
-        } else {
-            None
-        };
-        Ok(Self { means: RunningMeans::new(backend, own, &groups)?, blocks, sides, layout, statistics: len, whole })
+        let all = vec![true; blocks.len()];
+        Self::divided(backend, blocks, len, limit, [&all, &all])
     }
 
-    /// The blocks, in order; their regions are those of the statistics.
+    /// The same with memory for the statistics of those blocks alone that are `made`, and for the running averages of those
+    /// that are `kept`.
+    pub(crate) fn divided(
+        backend: &mut B,
+        mut blocks: Vec<Block>,
+        len: usize,
+        limit: usize,
+        [made, kept]: [&[bool]; 2],
+    ) -> Result<Self, B::Error> {
+        let all = Layout::new::<B::Scalar>(&blocks, len, limit);
+        let layout = all.only::<B::Scalar>(|side| kept[side.block]);
+        let network: Vec<[Region; 2]> = blocks.iter().map(|block| [block.a, block.g]).collect();
+        let (fresh, whole) = statistics(backend, &mut blocks, &network, &all, (made, len))?;
+        let means = RunningMeans::laid(backend, [fresh.len, layout.len], &groups(&fresh, &layout))?;
+        Ok(Self { blocks, means, layout, all, fresh, network, statistics: len, whole })
+    }
+
+    /// Has memory for the statistics of other blocks, from zero; the running averages stay.
+    pub(crate) fn lay_statistics(&mut self, backend: &mut B, made: &[bool]) -> Result<(), B::Error> {
+        self.whole = None;
+        let places = (made, self.statistics);
+        (self.fresh, self.whole) = statistics(backend, &mut self.blocks, &self.network, &self.all, places)?;
+        self.means.lay_statistics(backend, self.fresh.len, &groups(&self.fresh, &self.layout))
+    }
+
+    /// The blocks, in order; their regions are those of the statistics, without rows where none are made.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
     }
@@ -135,14 +162,14 @@ impl<B: Backend> KroneckerFactors<B> {
     pub fn save(&self, backend: &mut B) -> Result<[Vec<B::Scalar>; 2], B::Error> {
         let (values, weights) = (self.means.values(), self.means.weights());
         let found = [backend.fetch(values, 0..values.len())?, backend.fetch(weights, 0..weights.len())?];
-        if self.whole.is_none() {
+        if self.is_plain() {
             return Ok(found);
         }
         let [values, weights] = found;
         let mut all = vec![B::Scalar::of(0.0); self.statistics];
-        for side in &self.sides {
+        for side in self.layout.held() {
             let own = &values[side.region.offset..side.region.end()];
-            side.put(own, self.factor(side), &mut all);
+            side.put(own, self.network[side.block][side.of_g()], &mut all);
         }
         Ok([all, weights])
     }
@@ -158,42 +185,136 @@ impl<B: Backend> KroneckerFactors<B> {
     pub fn restore(&mut self, backend: &mut B, [values, weights]: &[Vec<B::Scalar>; 2]) -> Result<(), B::Error> {
         assert_eq!(values.len(), self.statistics, "scalars of factors that were kept");
         assert_eq!(weights.len(), self.blocks.len(), "weights of factors that were kept");
+        let is_plain = self.is_plain();
         let (of_values, of_weights) = self.means.estimate_mut();
         backend.upload(weights, of_weights, 0)?;
-        if self.whole.is_none() {
+        if is_plain {
             return backend.upload(values, of_values, 0);
         }
         let mut own = vec![B::Scalar::of(0.0); of_values.len()];
-        for side in &self.sides {
-            side.take(factor(&self.blocks, side), values, &mut own[side.region.offset..side.region.end()]);
+        for side in self.layout.held() {
+            let factor = self.network[side.block][side.of_g()];
+            side.take(factor, values, &mut own[side.region.offset..side.region.end()]);
         }
         backend.upload(&own, of_values, 0)
     }
 
-    /// Scalars of the running averages.
-    pub(crate) fn len(&self) -> usize {
-        self.means.values().len()
+    /// Whether running averages lie as the network was built to write statistics.
+    fn is_plain(&self) -> bool {
+        let held = || self.layout.held();
+        held().count() == 2 * self.blocks.len()
+            && held().all(|side| side.region == self.network[side.block][side.of_g()])
+            && self.means.values().len() == self.statistics
     }
 
-    /// All diagonal blocks, in ascending order of their regions, as the backend wants its jobs.
-    pub(crate) fn sides(&self) -> &[Side] {
-        &self.sides
+    /// Where the passes are to add the statistics of a block: A, G; nothing if they are not made.
+    pub(crate) fn places(&self, name: &str) -> Option<[Region; 2]> {
+        let block = self.blocks.iter().find(|block| block.name == name)?;
+        Some([block.a, block.g]).filter(|places| places.iter().all(|place| !place.is_empty()))
     }
 
-    /// The same by the network's blocks: those of A, those of G.
+    /// Where all diagonal blocks would lie.
+    pub(crate) fn all(&self) -> &Layout {
+        &self.all
+    }
+
+    /// Where the batch's statistics lie once they are [`cut`](Self::cut).
+    pub(crate) fn fresh(&self) -> &Layout {
+        &self.fresh
+    }
+
+    /// Where the running averages lie, by the network's blocks: those of A, those of G.
     pub(crate) fn layout(&self) -> &[[Vec<Side>; 2]] {
-        &self.layout
+        &self.layout.blocks
     }
 
-    /// The factor that a diagonal block is of, in the statistics.
-    fn factor(&self, side: &Side) -> Region {
-        factor(&self.blocks, side)
+    /// Where the running average of a diagonal block lies.
+    pub(crate) fn region(&self, side: &Side) -> Region {
+        self.layout.blocks[side.block][side.of_g()][side.number].region
+    }
+
+    /// What [`RunningMeans::means_at`] takes to write the means of some diagonal blocks where a buffer has them.
+    pub(crate) fn mean_jobs<'a>(&self, sides: impl Iterator<Item = &'a Side>) -> Vec<MapJob> {
+        let job = |side: &Side| {
+            let x = self.region(side);
+            MapJob { x, y: Region::scalar(side.block, x.rows, x.columns), out: side.region }
+        };
+        let mut jobs: Vec<MapJob> = sides.map(job).collect();
+        jobs.sort_by_key(|job| job.out.end());
+        jobs
     }
 }
 
-fn factor(blocks: &[Block], side: &Side) -> Region {
-    let block = &blocks[side.block];
-    if side.slot == side.block { block.a } else { block.g }
+/// Memory for the statistics of the blocks that are `made`, and their places in it, which become those of `blocks`. Where
+/// factors are cut, passes write into memory of its own.
+fn statistics<B: Backend>(
+    backend: &mut B,
+    blocks: &mut [Block],
+    network: &[[Region; 2]],
+    all: &Layout,
+    (made, len): (&[bool], usize),
+) -> Result<(Layout, Option<Whole<B>>), B::Error> {
+    let fresh = all.only::<B::Scalar>(|side| made[side.block]);
+    for (block, places) in blocks.iter_mut().zip(network) {
+        [block.a, block.g] = *places;
+    }
+    // What passes write, uncut.
+    let passes = Layout::new::<B::Scalar>(blocks, len, 0).only::<B::Scalar>(|side| made[side.block]);
+    for (block, [a, g]) in blocks.iter_mut().zip(&passes.blocks) {
+        (block.a, block.g) = (a[0].region, g[0].region);
+    }
+    let is_cut = all.blocks.iter().flatten().any(|sides| sides.len() > 1);
+    if !is_cut {
+        return Ok((fresh, None));
+    }
+    let mut jobs: Vec<MapJob> = fresh.held().flat_map(|side| cuts(&blocks[side.block], side)).collect();
+    jobs.sort_by_key(|job| job.out.end());
+    Ok((fresh, Some(Whole { statistics: backend.allocate(passes.len)?, jobs })))
+}
+
+/// For every block, where each of its diagonal blocks lies among the statistics and in the running averages.
+fn groups(fresh: &Layout, kept: &Layout) -> Vec<Vec<[Region; 2]>> {
+    let pairs = |(fresh, kept): (&[Vec<Side>; 2], &[Vec<Side>; 2])| {
+        fresh.iter().flatten().zip(kept.iter().flatten()).map(|(fresh, kept)| [fresh.region, kept.region]).collect()
+    };
+    fresh.blocks.iter().zip(&kept.blocks).map(pairs).collect()
+}
+
+impl Layout {
+    /// All diagonal blocks, where statistics of `len` scalars have them unless one is cut.
+    fn new<S: Scalar>(blocks: &[Block], len: usize, limit: usize) -> Self {
+        let (blocks, len) = lay_out::<S>(blocks, len, limit);
+        Self { blocks, len }
+    }
+
+    /// Only those that are wanted, one after another; as it is if all are.
+    pub(crate) fn only<S: Scalar>(&self, wanted: impl Fn(&Side) -> bool) -> Self {
+        let mut kept = self.clone();
+        if self.sides().iter().all(&wanted) {
+            return kept;
+        }
+        let mut next = 0;
+        for side in self.sides() {
+            let rows = if wanted(&side) { side.part.rows() } else { 0 };
+            let region = Region::matrix(if rows == 0 { 0 } else { next }, rows, rows);
+            kept.blocks[side.block][side.of_g()][side.number].region = region;
+            next = aligned::<S>(next + rows * rows);
+        }
+        kept.len = next;
+        kept
+    }
+
+    /// All of them in ascending order, as the backend wants its jobs, those without rows too.
+    pub(crate) fn sides(&self) -> Vec<Side> {
+        let mut sides: Vec<Side> = self.blocks.iter().flatten().flatten().copied().collect();
+        sides.sort_by_key(|side| side.index);
+        sides
+    }
+
+    /// Those that have rows, in no order.
+    pub(crate) fn held(&self) -> impl Iterator<Item = &Side> {
+        self.blocks.iter().flatten().flatten().filter(|side| !side.region.is_empty())
+    }
 }
 
 /// Where the diagonal blocks of all factors lie, by the network's blocks, and in how many scalars: where statistics of
@@ -230,6 +351,11 @@ fn cuts(block: &Block, side: &Side) -> Vec<MapJob> {
 }
 
 impl Side {
+    /// 0 of A, 1 of G.
+    pub(crate) fn of_g(&self) -> usize {
+        usize::from(self.slot != self.block)
+    }
+
     /// Rectangles of its factor, which lies at `factor`, and where they are in its own region; all of it together.
     fn pieces(&self, factor: Region) -> impl Iterator<Item = (Region, Region)> {
         let (region, runs) = (self.region, self.part.runs());

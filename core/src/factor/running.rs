@@ -48,29 +48,35 @@ impl<B: Backend> RunningMeans<B> {
     /// # Errors
     /// If memory runs out.
     pub fn new(backend: &mut B, len: usize, groups: &[Vec<Region>]) -> Result<Self, B::Error> {
+        let parts: Vec<Vec<[Region; 2]>> = groups.iter().map(|of| of.iter().map(|&part| [part; 2]).collect()).collect();
+        Self::laid(backend, [len; 2], &parts)
+    }
+
+    /// The same where a batch's statistics and the running averages lie in buffers of these two lengths, and every matrix
+    /// has a region in each; without rows where that buffer does not hold it. What one of them lacks is not averaged.
+    pub(crate) fn laid(
+        backend: &mut B,
+        [fresh, values]: [usize; 2],
+        groups: &[Vec<[Region; 2]>],
+    ) -> Result<Self, B::Error> {
         let parts: usize = groups.iter().map(Vec::len).sum();
-        let (mut sum_jobs, mut total_jobs) = (Vec::with_capacity(parts), Vec::with_capacity(groups.len()));
-        let (mut blend_jobs, mut scale_jobs) = (Vec::with_capacity(parts), Vec::with_capacity(parts));
-        let mut part = 0;
-        for (group, regions) in groups.iter().enumerate() {
-            let first = part;
-            for &region in regions {
-                region.check(len);
-                let flag = Region::scalar(group, region.rows, region.columns);
-                sum_jobs.push(ReduceJob::sum(region, Region::vector(part, 1)));
-                blend_jobs.push(MapJob { x: region, y: flag, out: region });
-                scale_jobs.push(MapJob { x: region, y: flag, out: region });
-                part += 1;
+        let (mut total_jobs, mut scale_jobs) = (Vec::with_capacity(groups.len()), Vec::with_capacity(parts));
+        let mut first = 0;
+        for (group, of) in groups.iter().enumerate() {
+            for region in of.iter().map(|[_, region]| *region).filter(|region| !region.is_empty()) {
+                region.check(values);
+                let scale = Region::scalar(group, region.rows, region.columns);
+                scale_jobs.push(MapJob { x: region, y: scale, out: region });
             }
-            total_jobs.push(ReduceJob::sum(Region::vector(first, part - first), Region::vector(group, 1)));
+            total_jobs.push(ReduceJob::sum(Region::vector(first, of.len()), Region::vector(group, 1)));
+            first += of.len();
         }
-        blend_jobs.sort_by_key(|job| job.out.end());
         scale_jobs.sort_by_key(|job| job.out.end());
         let mut ones = backend.allocate(groups.len())?;
         backend.fill(B::Scalar::of(1.0), Region::vector(0, groups.len()), &mut ones)?;
-        Ok(Self {
-            fresh: backend.allocate(len)?,
-            values: backend.allocate(len)?,
+        let mut means = Self {
+            fresh: backend.allocate(0)?,
+            values: backend.allocate(values)?,
             weights: backend.allocate(groups.len())?,
             ones,
             sums: backend.allocate(parts)?,
@@ -82,11 +88,42 @@ impl<B: Backend> RunningMeans<B> {
             takes: None,
             groups: groups.len(),
             updates: 0,
-            sum_jobs,
+            sum_jobs: Vec::with_capacity(parts),
             total_jobs,
-            blend_jobs,
+            blend_jobs: Vec::with_capacity(parts),
             scale_jobs,
-        })
+        };
+        means.lay_statistics(backend, fresh, groups)?;
+        Ok(means)
+    }
+
+    /// Has the coming batches' statistics in a buffer of another length and layout, from zero; the running averages stay.
+    pub(crate) fn lay_statistics(
+        &mut self,
+        backend: &mut B,
+        len: usize,
+        groups: &[Vec<[Region; 2]>],
+    ) -> Result<(), B::Error> {
+        // What there was goes first.
+        self.fresh = backend.allocate(0)?;
+        self.fresh = backend.allocate(len)?;
+        self.sum_jobs.clear();
+        self.blend_jobs.clear();
+        let parts = groups.iter().enumerate().flat_map(|(group, of)| of.iter().map(move |part| (group, part)));
+        for (part, (group, &[fresh, kept])) in parts.enumerate() {
+            if fresh.is_empty() {
+                continue;
+            }
+            fresh.check(len);
+            self.sum_jobs.push(ReduceJob::sum(fresh, Region::vector(part, 1)));
+            if !kept.is_empty() {
+                let flag = Region::scalar(group, fresh.rows, fresh.columns);
+                self.blend_jobs.push(MapJob { x: fresh, y: flag, out: kept });
+            }
+        }
+        self.blend_jobs.sort_by_key(|job| job.out.end());
+        // Sums of what is no longer there.
+        backend.fill(B::Scalar::of(0.0), Region::vector(0, self.sums.len()), &mut self.sums)
     }
 
     /// How many groups there are.
@@ -171,15 +208,33 @@ impl<B: Backend> RunningMeans<B> {
     /// # Errors
     /// If the device fails.
     pub fn means(&mut self, backend: &mut B, target: &mut B::Buffer) -> Result<(), B::Error> {
+        self.find_scales(backend)?;
+        let scale = Map::MultiplyAdd(B::Scalar::of(1.0), B::Scalar::of(0.0));
+        backend.map(scale, &self.scale_jobs, Some(&self.values), Some(&self.scales), target)
+    }
+
+    /// The same in another layout, of some matrices: for each, its region among the values, its group over as many rows and
+    /// columns, and its region in `target`.
+    pub(crate) fn means_at(
+        &mut self,
+        backend: &mut B,
+        jobs: &[MapJob],
+        target: &mut B::Buffer,
+    ) -> Result<(), B::Error> {
+        self.find_scales(backend)?;
+        let scale = Map::MultiplyAdd(B::Scalar::of(1.0), B::Scalar::of(0.0));
+        backend.map(scale, jobs, Some(&self.values), Some(&self.scales), target)
+    }
+
+    /// One divided by the weights.
+    fn find_scales(&mut self, backend: &mut B) -> Result<(), B::Error> {
         let s = B::Scalar::of;
         let vector = Region::vector(0, self.groups);
         let jobs = [MapJob { x: vector, y: vector, out: vector }];
         // A weight of 0 has a value of 0 beside it, and 0/tiny is 0.
         let tiny = Map::Maximum(s(1.0), s(1e-30));
         backend.map(tiny, &jobs, Some(&self.weights), Some(&self.ones), &mut self.safe)?;
-        backend.map(Map::Reciprocal, &jobs, Some(&self.safe), None, &mut self.scales)?;
-        let scale = Map::MultiplyAdd(s(1.0), s(0.0));
-        backend.map(scale, &self.scale_jobs, Some(&self.values), Some(&self.scales), target)
+        backend.map(Map::Reciprocal, &jobs, Some(&self.safe), None, &mut self.scales)
     }
 
     /// The running values, not yet divided by their weights.

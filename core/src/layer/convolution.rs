@@ -88,6 +88,12 @@ impl<B: Backend> Layer<B> for ConvolutionLayer {
         }
     }
 
+    fn lay(&mut self, block: usize, places: [Region; 2]) {
+        if block == self.number {
+            [self.block.a, self.block.g] = places;
+        }
+    }
+
     fn forward(&mut self, pass: &mut Forward<'_, B>, x: &B::Buffer, y: &mut B::Buffer) -> Result<(), B::Error> {
         let statistic = pass.statistics.as_deref_mut().filter(|_| self.observed).map(|target| Statistic {
             target,

@@ -79,6 +79,12 @@ impl<B: Backend> Layer<B> for Dense<B> {
         }
     }
 
+    fn lay(&mut self, block: usize, places: [Region; 2]) {
+        if block == self.number {
+            [self.block.a, self.block.g] = places;
+        }
+    }
+
     fn reserve(&mut self, backend: &mut B, _batch: usize) -> Result<(), B::Error> {
         if self.bias {
             let mut one = backend.allocate(1)?;

@@ -107,6 +107,13 @@ impl<B: Backend> Layer<B> for Residual<B> {
         }
     }
 
+    fn lay(&mut self, block: usize, places: [Region; 2]) {
+        self.body.lay(block, places);
+        if let Shortcut::Projection(projection) = &mut self.shortcut {
+            projection.lay(block, places);
+        }
+    }
+
     fn reserve(&mut self, backend: &mut B, batch: usize) -> Result<(), B::Error> {
         let len = self.body.output().len() * batch;
         self.body.reserve(backend, batch)?;

@@ -2,6 +2,7 @@
 
 use super::{Backward, Forward, Layer};
 use crate::backend::{Backend, Extent};
+use crate::matrix::Region;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -108,6 +109,12 @@ impl<B: Backend> Layer<B> for Sequence<B> {
     fn observe(&mut self, block: usize, wanted: bool) {
         for link in &mut self.links {
             link.layer.observe(block, wanted);
+        }
+    }
+
+    fn lay(&mut self, block: usize, places: [Region; 2]) {
+        for link in &mut self.links {
+            link.layer.lay(block, places);
         }
     }
 

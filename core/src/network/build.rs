@@ -497,6 +497,8 @@ impl<B: Backend> Builder<B> {
             layers,
             table: self.table,
             running_table: self.running_table,
+            places: self.blocks.iter().map(|block| [block.a, block.g]).collect(),
+            observed: alloc::vec![true; self.blocks.len()],
             blocks: self.blocks,
             dense: self.dense,
             parameters_len: self.parameters,

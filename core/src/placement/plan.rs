@@ -6,6 +6,7 @@ use crate::layer::Block;
 use crate::preconditioner::Form;
 use alloc::vec::Vec;
 use core::ops::Range;
+pub use memory::Memory;
 
 /// A layer as the division of work sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -417,5 +418,6 @@ fn symmetric(rows: usize, triangle: bool) -> usize {
     if triangle { rows * (rows + 1) / 2 } else { rows * rows }
 }
 
+mod memory;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Eigenbases of the second moments of gradients: what Shampoo and SOAP share.
 
 use super::division::{Bundle, Division, Share};
-use super::eigen::Eigen;
+use super::eigen::{Eigen, Refreshed};
 use super::{BlockState, Report};
 use crate::backend::{Backend, Outer};
 use crate::factor::KroneckerFactors;
@@ -99,8 +99,8 @@ impl<B: Backend> Bases<B> {
 
     /// What was decomposed here, on its way to others.
     pub(super) fn hand_out(&mut self, backend: &mut B, division: &Division<B>) -> Result<Bundle<B::Scalar>, B::Error> {
-        let (bases, values, spectra) = self.eigen.refreshed();
-        division.decompositions(backend, bases, Some((values, spectra)))
+        let Refreshed { vectors: (bases, layout), values: (values, spectra) } = self.eigen.refreshed();
+        division.decompositions(backend, (layout, bases), Some((values, spectra)))
     }
 
     /// Takes what others have decomposed.
@@ -110,8 +110,8 @@ impl<B: Backend> Bases<B> {
         division: &Division<B>,
         bundle: &Bundle<B::Scalar>,
     ) -> Result<(), B::Error> {
-        let (bases, values, _) = self.eigen.refreshed();
-        division.take_decompositions(backend, bundle, bases, Some(values))
+        let Refreshed { vectors, values } = self.eigen.refreshed();
+        division.take_decompositions(backend, bundle, vectors.0, Some(values.0))
     }
 
     /// Takes a gradient into the averages; one that is not finite changes nothing in its block.

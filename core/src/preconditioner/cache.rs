@@ -17,7 +17,7 @@ const PATIENCE: u32 = 3;
 /// Jobs that add to sums, and what they read.
 type Sums<'a, B> = (&'a <B as Backend>::Buffer, &'a [ReduceJob<<B as Backend>::Scalar>]);
 
-/// One square matrix for every diagonal block of a factor, in the layout of the running averages, twice.
+/// One square matrix for every diagonal block of a factor that is decomposed or held here, twice.
 ///
 /// `current` starts as the identity, so that what was never refreshed preconditions nothing.
 pub(super) struct Cache<B: Backend> {
@@ -25,7 +25,7 @@ pub(super) struct Cache<B: Backend> {
     pub(super) shadow: B::Buffer,
     /// The diagonal blocks that are decomposed here.
     pub(super) own: Vec<Side>,
-    /// All of them, by the network's blocks: those of A, those of G.
+    /// All of them, by the network's blocks: those of A, those of G; without rows where there is no memory for it.
     pub(super) layout: Vec<[Vec<Side>; 2]>,
     check_jobs: Vec<ReduceJob<B::Scalar>>,
     sums: B::Buffer,
@@ -41,23 +41,21 @@ impl<B: Backend> Cache<B> {
     /// # Panics
     /// If a factor is not packed.
     pub(super) fn new(backend: &mut B, factors: &KroneckerFactors<B>, share: &Share) -> Result<Self, B::Error> {
-        let (sides, len) = (factors.sides(), factors.len());
-        let count = factors.blocks().len();
+        let own = |side: &Side| share.decomposes[side.block][side.of_g()][side.number];
+        let layout = factors.all().only::<B::Scalar>(|side| share.holds[side.block] || own(side));
+        let (count, sides) = (factors.blocks().len(), layout.sides());
+        let held = || sides.iter().filter(|side| !side.region.is_empty());
         assert!(sides.iter().all(|side| side.region.is_packed()), "factors are packed matrices");
-        let check_jobs = sides.iter().map(|side| ReduceJob::sum(side.region, Region::vector(side.index, 1))).collect();
-        let diagonals = sides.iter().map(|side| side.region.diagonal());
+        let check_jobs = held().map(|side| ReduceJob::sum(side.region, Region::vector(side.index, 1))).collect();
+        let diagonals = held().map(|side| side.region.diagonal());
         let jobs: Vec<MapJob> = diagonals.map(|diagonal| MapJob::unary(diagonal, diagonal)).collect();
-        let mut current = backend.allocate(len)?;
+        let mut current = backend.allocate(layout.len)?;
         backend.map(Map::Fill(B::Scalar::of(1.0)), &jobs, None, None, &mut current)?;
         Ok(Self {
             current,
-            shadow: backend.allocate(len)?,
-            layout: factors.layout().to_vec(),
-            own: sides
-                .iter()
-                .copied()
-                .filter(|side| share.decomposes[side.block][side.slot / count][side.number])
-                .collect(),
+            shadow: backend.allocate(layout.len)?,
+            own: sides.iter().copied().filter(own).collect(),
+            layout: layout.blocks,
             check_jobs,
             sums: backend.allocate(sides.len())?,
             flags: backend.allocate(sides.len())?,
@@ -98,7 +96,7 @@ impl<B: Backend> Cache<B> {
         self.failures[block] += 1;
         if self.failures[block] < PATIENCE {
             report.kept += 1;
-            for side in self.layout[block].iter().flatten() {
+            for side in held(&self.layout[block]) {
                 backend.axpby(s(1.0), &self.current, s(0.0), &mut self.shadow, side.region)?;
             }
             return Ok(Kept::Previous);
@@ -111,14 +109,15 @@ impl<B: Backend> Cache<B> {
     /// Puts the identity into the shadow of `block`.
     pub(super) fn leave_alone(&mut self, backend: &mut B, block: usize) -> Result<(), B::Error> {
         let s = B::Scalar::of;
-        for side in self.layout[block].iter().flatten() {
+        for side in held(&self.layout[block]) {
             backend.fill(s(0.0), side.region, &mut self.shadow)?;
             backend.fill(s(1.0), side.region.diagonal(), &mut self.shadow)?;
         }
         Ok(())
     }
 
-    /// Puts what is current of every block into `blocks`: whole factors, zeros outside of diagonal blocks.
+    /// Puts what is current of every block into `blocks`: whole factors, zeros outside of diagonal blocks and in place of what
+    /// is not held.
     pub(super) fn save(&self, backend: &mut B, blocks: &mut [BlockState<B::Scalar>]) -> Result<(), B::Error> {
         let all = backend.fetch(&self.current, 0..self.current.len())?;
         for ((block, &failures), layout) in blocks.iter_mut().zip(&self.failures).zip(&self.layout) {
@@ -126,7 +125,7 @@ impl<B: Backend> Cache<B> {
             for (kept, sides) in block.decompositions.iter_mut().zip(layout) {
                 let whole = whole(sides);
                 *kept = alloc::vec![B::Scalar::of(0.0); whole.len()];
-                for side in sides {
+                for side in sides.iter().filter(|side| !side.region.is_empty()) {
                     side.put(&all[side.region.offset..side.region.end()], whole, kept);
                 }
             }
@@ -142,7 +141,7 @@ impl<B: Backend> Cache<B> {
             for (kept, sides) in block.decompositions.iter().zip(layout) {
                 let whole = whole(sides);
                 assert_eq!(kept.len(), whole.len(), "scalars kept for a factor of {} rows", whole.rows);
-                for side in sides {
+                for side in sides.iter().filter(|side| !side.region.is_empty()) {
                     let mut part = alloc::vec![B::Scalar::of(0.0); side.region.len()];
                     side.take(whole, kept, &mut part);
                     parts.push((side.region, part));
@@ -161,6 +160,11 @@ impl<B: Backend> Cache<B> {
     }
 }
 
+/// Those that have rows.
+fn held(sides: &[Vec<Side>; 2]) -> impl Iterator<Item = &Side> {
+    sides.iter().flatten().filter(|side| !side.region.is_empty())
+}
+
 /// What [`Cache::fall_back`] fell back to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
@@ -170,7 +174,7 @@ pub(super) enum Kept {
 
 /// A factor by itself, packed.
 fn whole(sides: &[Side]) -> Region {
-    let rows = sides.iter().map(|side| side.region.rows).sum();
+    let rows = sides.iter().map(|side| side.part.rows()).sum();
     Region::matrix(0, rows, rows)
 }
 

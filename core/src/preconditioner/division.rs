@@ -67,11 +67,10 @@ pub(super) struct Division<B: Backend> {
     plan: Plan,
     me: usize,
     wire: Option<Box<dyn Wire<B::Scalar>>>,
+    /// The blocks, with the places where passes write their statistics.
     blocks: Vec<Block>,
-    /// Where factors are in the running averages.
+    /// Where the batch's statistics lie once they are cut.
     layout: Vec<[Vec<Side>; 2]>,
-    /// Rows of a factor that is not cut, at most; 0 for any.
-    limit: usize,
     parameters: usize,
     failure: Option<TransportError>,
     overlap: Option<Overlap<B::Scalar>>,
@@ -143,13 +142,27 @@ impl<B: Backend> Division<B> {
         assert_eq!(loads, plan.loads(), "the plan was made for other blocks");
         assert!(me < plan.members(), "member {me} of {}", plan.members());
         let (layout, _) = lay_out::<B::Scalar>(blocks, 0, limit);
-        Self { plan, me, wire, blocks: blocks.to_vec(), layout, limit, parameters, failure: None, overlap: None }
+        Self { plan, me, wire, blocks: blocks.to_vec(), layout, parameters, failure: None, overlap: None }
     }
 
     /// The same work with another plan.
     #[track_caller]
     pub(super) fn redivide(&mut self, plan: Plan, me: usize) {
-        *self = Self::new(&self.blocks, self.parameters, self.limit, Seat { plan, me, wire: self.wire.take() });
+        assert_eq!(self.plan.loads(), plan.loads(), "the plan was made for other blocks");
+        assert!(me < plan.members(), "member {me} of {}", plan.members());
+        (self.plan, self.me, self.failure) = (plan, me, None);
+    }
+
+    /// Has the batch's statistics where these factors have them.
+    pub(super) fn lay(&mut self, factors: &KroneckerFactors<B>) {
+        self.blocks = factors.blocks().to_vec();
+        self.layout.clone_from(&factors.fresh().blocks);
+    }
+
+    /// Of which blocks this member makes statistics.
+    pub(super) fn makes(&self) -> Vec<bool> {
+        let layers = 0..self.blocks.len();
+        layers.map(|layer| self.plan.makes_statistics(layer, self.me) != [false; 2]).collect()
     }
 
     pub(super) fn plan(&self) -> &Plan {
@@ -362,17 +375,16 @@ impl<B: Backend> Division<B> {
         Ok(())
     }
 
-    /// The decompositions that were made, on their way to all who hold them: `matrices` in the layout of the running averages
-    /// and, in an eigen form, the eigenvalues, those of block i's A at `spectra[i]` and of its G after those of all A.
+    /// The decompositions that were made, on their way to all who hold them: `matrices` in this layout and, in an eigen form, the eigenvalues, those of block i's A at `spectra[i]` and of its G after those of all A.
     pub(super) fn decompositions(
         &self,
         backend: &mut B,
-        matrices: &B::Buffer,
+        (layout, matrices): (&[[Vec<Side>; 2]], &B::Buffer),
         eigenvalues: Option<(&B::Buffer, &[Region])>,
     ) -> Result<Bundle<B::Scalar>, B::Error> {
         let triangle = eigenvalues.is_none() && self.plan.placement().triangles;
         let mut bundle = Bundle::empty();
-        for HandOut { from, to, factors } in self.hand_outs() {
+        for HandOut { from, to, factors } in self.hand_outs(layout) {
             let matrix = |side: &Side| Packed { region: side.region, triangle };
             let route = Route::Broadcast { from, to };
             if !route.includes(self.me) {
@@ -414,11 +426,11 @@ impl<B: Backend> Division<B> {
     }
 
     /// Who hands which factors to whom.
-    fn hand_outs(&self) -> Vec<HandOut> {
+    fn hand_outs(&self, layout: &[[Vec<Side>; 2]]) -> Vec<HandOut> {
         let mut found: Vec<HandOut> = Vec::new();
-        for layer in 0..self.blocks.len() {
+        for (layer, sides) in layout.iter().enumerate() {
             let decomposers = self.plan.decomposers(layer).into_iter().flatten();
-            for (side, decomposers) in self.layout[layer].iter().flatten().zip(decomposers) {
+            for (side, decomposers) in sides.iter().flatten().zip(decomposers) {
                 if decomposers.is_empty() {
                     continue;
                 }

@@ -20,6 +20,7 @@ pub(super) struct Eigen<B: Backend> {
     shadow_values: B::Buffer,
     /// Where a factor's eigenvalues lie, by slot: those of one diagonal block after another.
     spectra: Vec<Region>,
+    mean_jobs: Vec<MapJob>,
     eigen_jobs: Vec<EigenJob>,
     check_jobs: Vec<ReduceJob<B::Scalar>>,
     pending: Option<B::Download>,
@@ -40,6 +41,12 @@ pub(super) struct Eigen<B: Backend> {
     observed: Vec<Option<Block>>,
 }
 
+/// What [`Eigen::refresh`] made, and where it lies.
+pub(super) struct Refreshed<'a, B: Backend> {
+    pub(super) vectors: (&'a mut B::Buffer, &'a [[Vec<Side>; 2]]),
+    pub(super) values: (&'a mut B::Buffer, &'a [Region]),
+}
+
 impl<B: Backend> Eigen<B> {
     pub(super) fn new(
         backend: &mut B,
@@ -52,10 +59,10 @@ impl<B: Backend> Eigen<B> {
         let cache = Cache::new(backend, factors, share)?;
         let blocks = factors.blocks();
         let sandwich =
-            |transposed, order| Sandwich::new(share.held(blocks.iter().zip(factors.layout())), transposed, order);
+            |transposed, order| Sandwich::new(share.held(blocks.iter().zip(&cache.layout)), transposed, order);
         let mut spectra = alloc::vec![Region::vector(0, 0); 2 * blocks.len()];
         let mut next = 0;
-        for side in factors.sides() {
+        for side in factors.all().sides() {
             let spectrum = &mut spectra[side.slot];
             // The diagonal blocks of a factor follow each other.
             let first = if side.number == 0 { next } else { spectrum.offset };
@@ -87,8 +94,9 @@ impl<B: Backend> Eigen<B> {
         let mut values = backend.allocate(next)?;
         backend.fill(B::Scalar::of(1.0), Region::vector(0, next), &mut values)?;
         Ok(Self {
+            mean_jobs: factors.mean_jobs(cache.own.iter()),
             eigen_jobs: cache.own.iter().map(job).collect(),
-            check_jobs: factors.sides().iter().map(check).collect(),
+            check_jobs: cache.own.iter().map(check).collect(),
             moment_jobs: spectrum_jobs.iter().map(|job| MapJob::unary(job.out, job.out)).collect(),
             moments: if ekfac { Some(Moments::new(backend, blocks, parameters)?) } else { None },
             values,
@@ -107,7 +115,7 @@ impl<B: Backend> Eigen<B> {
 
     /// Begins a refresh; never waits, unless the device has no eigensolver.
     pub(super) fn refresh(&mut self, backend: &mut B, factors: &mut KroneckerFactors<B>) -> Result<(), B::Error> {
-        factors.means().means(backend, &mut self.cache.shadow)?;
+        factors.means().means_at(backend, &self.mean_jobs, &mut self.cache.shadow)?;
         backend.symmetric_eigen(&self.eigen_jobs, &mut self.cache.shadow, &mut self.shadow_values)?;
         self.pending = Some(self.cache.check(backend, Some((&self.shadow_values, &self.check_jobs)))?);
         Ok(())
@@ -142,9 +150,10 @@ impl<B: Backend> Eigen<B> {
         Ok(true)
     }
 
-    /// The refreshed eigenvectors, in the layout of the running averages, the eigenvalues, and where these lie, by slot.
-    pub(super) fn refreshed(&mut self) -> (&mut B::Buffer, &mut B::Buffer, &[Region]) {
-        (&mut self.cache.shadow, &mut self.shadow_values, &self.spectra)
+    /// The refreshed eigenvectors and where they lie; the eigenvalues and where these lie, by slot.
+    pub(super) fn refreshed(&mut self) -> Refreshed<'_, B> {
+        let vectors = (&mut self.cache.shadow, &self.cache.layout[..]);
+        Refreshed { vectors, values: (&mut self.shadow_values, &self.spectra) }
     }
 
     /// Puts bases that turn nothing in place of a block's, with the same eigenvalue everywhere.
@@ -185,8 +194,8 @@ impl<B: Backend> Eigen<B> {
                 continue;
             }
             let means = factors.running();
-            let region = side.region;
-            let mut matrix = backend.fetch(means.values(), region.offset..region.end())?;
+            let (region, kept) = (side.region, factors.region(&side));
+            let mut matrix = backend.fetch(means.values(), kept.offset..kept.end())?;
             let weight = backend.fetch(means.weights(), block..block + 1)?[0].wide().max(1e-30);
             let Some(values) = dense::eigen(region.rows, weight, &mut matrix) else { return Ok(false) };
             backend.upload(&matrix, &mut self.cache.shadow, region.offset)?;

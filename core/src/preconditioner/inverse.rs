@@ -6,7 +6,7 @@ use super::division::Share;
 use super::low_rank::{LowRank, is_worthwhile};
 use super::{BlockState, Captures, Report};
 use crate::backend::{Backend, Gemm, Invert, Map, MapJob, ReduceJob};
-use crate::factor::{KroneckerFactors, Side};
+use crate::factor::{KroneckerFactors, Layout, Side};
 use crate::layer::Block;
 use crate::matrix::Region;
 use crate::scalar::Scalar;
@@ -22,8 +22,10 @@ const RAISE: f64 = 10.0;
 /// `(A + π√λ)⁻¹` and `(G + √λ/π)⁻¹` of every block.
 pub(super) struct Inverse<B: Backend> {
     cache: Cache<B>,
-    /// Damped means, then their Cholesky factors.
+    /// Damped means, then their Cholesky factors: both of every block of which anything is decomposed here, as the damping
+    /// of one depends on the other.
     work: B::Buffer,
+    mean_jobs: Vec<MapJob>,
     /// Mean diagonal elements, by slot.
     diagonals: B::Buffer,
     /// π of every block.
@@ -54,28 +56,31 @@ impl<B: Backend> Inverse<B> {
         let cache = Cache::new(backend, factors, share)?;
         let blocks = factors.blocks();
         let count = blocks.len();
+        let decomposed = |block: usize| share.decomposes[block].iter().flatten().any(|decomposes| *decomposes);
+        let work = factors.all().only::<B::Scalar>(|side| decomposed(side.block));
+        let at = |side: &Side| work.blocks[side.block][side.of_g()][side.number].region;
         let own = &cache.own;
-        let trace_jobs = traces(factors);
         let sandwich = || {
-            let held = share.held(blocks.iter().zip(factors.layout()));
+            let held = share.held(blocks.iter().zip(&cache.layout));
             Sandwich::new(held, [false; 2], [Order::Parameters; 2])
         };
-        let shift = |side: &Side| MapJob::unary(Region::scalar(side.slot, 1, side.region.rows), side.region.diagonal());
+        let shift = |side: &Side| MapJob::unary(Region::scalar(side.slot, 1, side.region.rows), at(side).diagonal());
         let mut raises = backend.allocate(count)?;
         let raised = vec![B::Scalar::of(1.0); count];
         backend.upload(&raised, &mut raises, 0)?;
         Ok(Self {
-            work: backend.allocate(factors.len())?,
+            work: backend.allocate(work.len)?,
+            mean_jobs: factors.mean_jobs(work.held()),
+            trace_jobs: traces::<B>(&work),
             diagonals: backend.allocate(2 * count)?,
             balances: backend.allocate(count)?,
             shares: backend.allocate(2 * count)?,
             raises,
             raised,
             dampings: backend.allocate(2 * count)?,
-            trace_jobs,
             shift_jobs: own.iter().map(shift).collect(),
-            cholesky_jobs: own.iter().map(|side| side.region).collect(),
-            invert_jobs: own.iter().map(|side| Invert { factor: side.region, out: side.region }).collect(),
+            cholesky_jobs: own.iter().map(at).collect(),
+            invert_jobs: own.iter().map(|side| Invert { factor: at(side), out: side.region }).collect(),
             pending: None,
             sound: vec![false; own.len()],
             all: sandwich(),
@@ -97,7 +102,7 @@ impl<B: Backend> Inverse<B> {
         let count = self.raised.len();
         let (first, second) = (Region::vector(0, count), Region::vector(count, count));
         let both = Region::vector(0, 2 * count);
-        factors.means().means(backend, &mut self.work)?;
+        factors.means().means_at(backend, &self.mean_jobs, &mut self.work)?;
         for jobs in &self.trace_jobs {
             backend.reduce(jobs, &self.work, None, &mut self.diagonals)?;
         }
@@ -150,9 +155,9 @@ impl<B: Backend> Inverse<B> {
         Ok(true)
     }
 
-    /// The refreshed inverses, in the layout of the running averages.
-    pub(super) fn refreshed(&mut self) -> &mut B::Buffer {
-        &mut self.cache.shadow
+    /// The refreshed inverses, and where they lie.
+    pub(super) fn refreshed(&mut self) -> (&mut B::Buffer, &[[Vec<Side>; 2]]) {
+        (&mut self.cache.shadow, &self.cache.layout)
     }
 
     /// Puts what leaves a block's gradient as it is in their place.
@@ -181,7 +186,8 @@ impl<B: Backend> Inverse<B> {
             }
             let means = factors.running();
             let region = side.region;
-            let values = backend.fetch(means.values(), region.offset..region.end())?;
+            let kept = factors.region(&side);
+            let values = backend.fetch(means.values(), kept.offset..kept.end())?;
             let weight = backend.fetch(means.weights(), block..block + 1)?[0].wide().max(1e-30);
             let damping = backend.fetch(&self.dampings, side.slot..side.slot + 1)?[0].wide();
             let mut matrix: Vec<f64> = values.iter().map(|value| value.wide() / weight).collect();
@@ -276,10 +282,13 @@ impl<B: Backend> Inverse<B> {
 }
 
 /// Mean diagonal elements of whole factors.
-fn traces<B: Backend>(factors: &KroneckerFactors<B>) -> Vec<Vec<ReduceJob<B::Scalar>>> {
+fn traces<B: Backend>(work: &Layout) -> Vec<Vec<ReduceJob<B::Scalar>>> {
     let mut jobs = Vec::new();
-    for sides in factors.layout().iter().flatten() {
+    for sides in work.blocks.iter().flatten() {
         let rows: usize = sides.iter().map(|side| side.region.rows).sum();
+        if rows == 0 {
+            continue;
+        }
         for side in sides {
             let alpha = B::Scalar::of(1.0 / rows.max(1) as f64);
             let beta = B::Scalar::of(if side.number == 0 { 0.0 } else { 1.0 });

@@ -38,7 +38,8 @@ pub struct Kronecker<B: Backend> {
     elastic: Option<Elastic<B>>,
     /// Scalars of the flat parameters.
     parameters: usize,
-    curvature: Curvature<B>,
+    /// The quadratic model, where steps are not shared.
+    curvature: Option<Curvature<B>>,
     scratch: B::Buffer,
     v: B::Buffer,
     plain_jobs: Vec<MapJob>,
@@ -199,17 +200,28 @@ impl<B: Backend> Kronecker<B> {
         let taken: Vec<Region> = blocks.iter().map(|block| block.parameters).collect();
         assert!(taken.iter().all(|region| region.is_packed()), "the parameters of a block are a packed matrix");
         let clip = Clip::new(backend, &blocks, options.clip)?;
-        let mut factors = KroneckerFactors::split(backend, blocks, statistics, options.split_factors)?;
-        let curvature = Curvature::new(backend, &factors, parameters)?;
-        let division = match seat {
+        let kept = vec![true; blocks.len()];
+        let (factors, division) = match seat {
+            // Members that come and go keep copies of all running averages.
             Some(seat) => {
-                let division = Division::new(factors.blocks(), parameters, options.split_factors, seat);
-                factors.means().restrict(backend, &division.keeps())?;
-                Some((division, backend.allocate(parameters)?))
+                let is_elastic = seat.wire.is_none();
+                let limit = options.split_factors;
+                let mut division = Division::new(&blocks, parameters, limit, seat);
+                let made = division.makes();
+                let keeps = division.keeps();
+                let wanted = [&made[..], if is_elastic { &kept } else { &keeps }];
+                let mut factors = KroneckerFactors::divided(backend, blocks, statistics, limit, wanted)?;
+                factors.means().restrict(backend, &keeps)?;
+                division.lay(&factors);
+                (factors, Some((division, backend.allocate(parameters)?)))
             }
-            None => None,
+            None => (KroneckerFactors::split(backend, blocks, statistics, options.split_factors)?, None),
         };
         let (division, mean) = division.unzip();
+        let curvature = match division {
+            Some(_) => None,
+            None => Some(Curvature::new(backend, &factors, parameters)?),
+        };
         let share = division.as_ref().map_or_else(|| Share::all(&factors), Division::share);
         let solver = Solver::new(backend, options.form, &factors, &members, parameters, &share)?;
         let plain = gaps(parameters, &taken).into_iter();
@@ -446,7 +458,9 @@ where
         division.redivide(plan, me);
         // What anybody owns now is refreshed at the next step, so that no decomposition has to be taken along.
         let share = division.share();
+        self.factors.lay_statistics(backend, &division.makes())?;
         self.factors.means().restrict(backend, &division.keeps())?;
+        division.lay(&self.factors);
         self.solver = Solver::new(backend, self.options.form, &self.factors, &self.members, self.parameters, &share)?;
         elastic.stage = None;
         elastic.divided_anew = true;
@@ -471,12 +485,10 @@ where
         change: &B::Buffer,
         out: &mut B::Buffer,
     ) -> Result<bool, B::Error> {
-        if self.division.is_some() {
-            // One member's loss says too little of the others', and all have to have the same damping.
-            return Ok(false);
-        }
+        // One member's loss says too little of the others', and all have to have the same damping.
+        let Some(curvature) = &mut self.curvature else { return Ok(false) };
         let values = self.factors.running();
-        self.curvature.model(
+        curvature.model(
             backend,
             (values.values(), values.weights()),
             gradient,
@@ -490,6 +502,10 @@ where
     fn observes(&mut self, block: &str) -> bool {
         let known = self.factors.blocks().iter().any(|known| known.name == block);
         known && self.division.as_ref().is_none_or(|division| division.observes(block))
+    }
+
+    fn place(&mut self, block: &str) -> Option<[Region; 2]> {
+        self.factors.places(block)
     }
 
     fn abandoned(&mut self) -> Option<TransportError> {

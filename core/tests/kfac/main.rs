@@ -8,6 +8,7 @@ mod elastic;
 mod eva;
 mod factor;
 mod gradients;
+mod memory;
 mod methods;
 mod optimiser;
 mod preconditioner;

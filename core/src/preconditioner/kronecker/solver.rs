@@ -1,7 +1,7 @@
 //! The inverse and the eigen form behind one face.
 
 use super::super::division::{Bundle, Division, Share};
-use super::super::eigen::Eigen;
+use super::super::eigen::{Eigen, Refreshed};
 use super::super::inverse::Inverse;
 use super::super::{Captures, Form, Report};
 use crate::backend::Backend;
@@ -52,10 +52,13 @@ impl<B: Backend> Solver<B> {
         division: &Division<B>,
     ) -> Result<Bundle<B::Scalar>, B::Error> {
         match self {
-            Self::Inverse(inverse) => division.decompositions(backend, inverse.refreshed(), None),
+            Self::Inverse(inverse) => {
+                let (inverses, layout) = inverse.refreshed();
+                division.decompositions(backend, (layout, inverses), None)
+            }
             Self::Eigen(eigen) => {
-                let (vectors, values, spectra) = eigen.refreshed();
-                division.decompositions(backend, vectors, Some((values, spectra)))
+                let Refreshed { vectors: (vectors, layout), values: (values, spectra) } = eigen.refreshed();
+                division.decompositions(backend, (layout, vectors), Some((values, spectra)))
             }
         }
     }
@@ -67,10 +70,10 @@ impl<B: Backend> Solver<B> {
         bundle: &Bundle<B::Scalar>,
     ) -> Result<(), B::Error> {
         match self {
-            Self::Inverse(inverse) => division.take_decompositions(backend, bundle, inverse.refreshed(), None),
+            Self::Inverse(inverse) => division.take_decompositions(backend, bundle, inverse.refreshed().0, None),
             Self::Eigen(eigen) => {
-                let (vectors, values, _) = eigen.refreshed();
-                division.take_decompositions(backend, bundle, vectors, Some(values))
+                let Refreshed { vectors, values } = eigen.refreshed();
+                division.take_decompositions(backend, bundle, vectors.0, Some(values.0))
             }
         }
     }
