@@ -17,8 +17,9 @@ pub struct BarPanel {
 /// Height of a bar with what is between it and the next one, in pixels.
 const ROW: i32 = 20;
 const BAR: i32 = 260;
-const NAMES: i32 = 138;
-const PANEL: (i32, i32) = (NAMES + BAR + 110, 34);
+/// Height of a panel's heading, and width of what stands behind its bars.
+const TITLE: i32 = 34;
+const NOTE: i32 = 110;
 const HEAD: i32 = 58;
 
 type Plot<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -37,10 +38,13 @@ pub fn stacked_bars(title: &str, kinds: &[&str], panels: &[BarPanel]) -> Result<
 
 fn draw(svg: &mut String, title: &str, kinds: &[&str], panels: &[BarPanel]) -> Drawn {
     let most = panels.iter().map(|panel| panel.bars.len()).max().unwrap_or(0) as i32;
-    let height = PANEL.1 + ROW * most;
+    let height = TITLE + ROW * most;
+    let longest = panels.iter().flat_map(|panel| &panel.bars).map(|bar| bar.0.chars().count()).max().unwrap_or(0);
+    let names = 20 + 7 * longest as i32;
+    let width = names + BAR + NOTE;
     let rows = panels.len().div_ceil(2).max(1) as i32;
     let columns = panels.len().clamp(1, 2) as i32;
-    let size = ((PANEL.0 * columns).max(560) as u32, (HEAD + height * rows + 10) as u32);
+    let size = ((width * columns).max(560) as u32, (HEAD + height * rows + 10) as u32);
     let root = SVGBackend::with_string(svg, size).into_drawing_area();
     root.fill(&WHITE)?;
     root.draw(&Text::new(title.to_owned(), (8, 16), text(15, HPos::Left)))?;
@@ -51,22 +55,22 @@ fn draw(svg: &mut String, title: &str, kinds: &[&str], panels: &[BarPanel]) -> D
         left += 40 + 7 * kind.chars().count() as i32;
     }
     for (index, panel) in panels.iter().enumerate() {
-        let place = (PANEL.0 * (index as i32 % 2), HEAD + height * (index as i32 / 2));
-        draw_panel(&root, panel, place)?;
+        let place = (width * (index as i32 % 2), HEAD + height * (index as i32 / 2));
+        draw_panel(&root, panel, place, names)?;
     }
     root.present()?;
     Ok(())
 }
 
-fn draw_panel(root: &Plot<'_>, panel: &BarPanel, (left, top): (i32, i32)) -> Drawn {
+fn draw_panel(root: &Plot<'_>, panel: &BarPanel, (left, top): (i32, i32), names: i32) -> Drawn {
     root.draw(&Text::new(panel.title.clone(), (left + 8, top + 12), text(13, HPos::Left)))?;
     let lengths = panel.bars.iter().map(|bar| bar.1.iter().sum::<f64>());
     let longest = lengths.fold(f64::MIN_POSITIVE, f64::max);
     for (row, (name, parts, note)) in panel.bars.iter().enumerate() {
-        let middle = top + PANEL.1 + ROW * row as i32;
-        root.draw(&Text::new(name.clone(), (left + NAMES - 8, middle), text(12, HPos::Right)))?;
+        let middle = top + TITLE + ROW * row as i32;
+        root.draw(&Text::new(name.clone(), (left + names - 8, middle), text(12, HPos::Right)))?;
         let mut sum = 0.0;
-        let at = |sum: f64| left + NAMES + (f64::from(BAR) * sum / longest).round() as i32;
+        let at = |sum: f64| left + names + (f64::from(BAR) * sum / longest).round() as i32;
         for (kind, part) in parts.iter().enumerate() {
             let corners = [(at(sum), middle - 7), (at(sum + part), middle + 7)];
             root.draw(&Rectangle::new(corners, color(kind).filled()))?;

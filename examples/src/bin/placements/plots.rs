@@ -46,10 +46,10 @@ pub(crate) fn over_members(counted: &[&Counted], models: &[String], link: Link) 
     scaling(&title, ["members", "seconds"], &panels)
 }
 
-/// Where the time of a measured step goes.
+/// What a measured step takes of the processor: the clock says little where processes outnumber cores.
 pub(crate) fn steps(measured: &[(String, Vec<Measured>)]) -> Result<String> {
     let bar = |line: &Measured| {
-        let parts = vec![line.computing / 1e3, line.exchanging / 1e3];
+        let parts = vec![line.computing / 1e3, line.sending / 1e3];
         let note = span(parts.iter().sum());
         (line.placement.clone(), parts, note)
     };
@@ -58,6 +58,6 @@ pub(crate) fn steps(measured: &[(String, Vec<Measured>)]) -> Result<String> {
         bars: lines.iter().map(bar).collect(),
     };
     let panels: Vec<BarPanel> = measured.iter().map(panel).collect();
-    let kinds = ["processor time outside exchanges", "time by the clock within exchanges"];
-    stacked_bars("A measured step of the slowest process", &kinds, &panels)
+    let kinds = ["outside exchanges", "within exchanges"];
+    stacked_bars("Processor time of a measured step, of the process that needs most", &kinds, &panels)
 }
