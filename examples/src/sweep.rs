@@ -29,6 +29,7 @@ pub use summary::Summary;
 
 use crate::report::Folder;
 use anyhow::{Result, bail};
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,19 +63,21 @@ impl Swept {
         Ok(self.grid.runs()?.iter().filter_map(|run| self.ledger.find(run)).collect())
     }
 
-    /// What is missing or has failed, a paragraph each.
+    /// How many runs are missing, and which have failed, a paragraph each.
     ///
     /// # Errors
     /// If the grid cannot be read.
     pub fn missing(&self) -> Result<String> {
+        let runs = self.grid.runs()?;
+        let missing = runs.iter().filter(|run| self.ledger.find(run).is_none()).count();
         let mut text = String::new();
-        for run in self.grid.runs()? {
-            let what = match self.ledger.find(&run) {
-                None => "has not been made yet",
-                Some(Outcome { failure: Some(failure), .. }) => &format!("failed: {failure}"),
-                Some(_) => continue,
-            };
-            text += &format!("\nThe run of seed {} {} {what}\n", run.seed, run.name());
+        if missing > 0 {
+            let _ = writeln!(text, "\n{missing} of {} runs have not been made yet.", runs.len());
+        }
+        for run in &runs {
+            if let Some(Outcome { failure: Some(failure), .. }) = self.ledger.find(run) {
+                let _ = writeln!(text, "\nThe run of seed {} {} failed: {failure}", run.seed, run.name());
+            }
         }
         Ok(text)
     }
@@ -96,10 +99,13 @@ pub fn sweep(settings: &SweepSettings, stop: &Arc<AtomicBool>) -> Result<Option<
     }
     let todo: Vec<Run> = runs.iter().filter(|run| ledger.find(run).is_none()).cloned().collect();
     println!("{name}: {} runs, {} of them done, in {}", runs.len(), runs.len() - todo.len(), folder.path().display());
-    if !todo.is_empty() {
+    if !todo.is_empty() && !settings.finished {
         let jobs = settings.jobs();
         let costs = estimate::costs(&todo)?;
-        println!("{}", estimate::announce(&costs, jobs));
+        println!(
+            "{}",
+            estimate::announce(&costs, jobs, todo.iter().any(|run| run.settings.contains_key("stop-at-accuracy")))
+        );
         if settings.dry_run {
             for run in &todo {
                 println!("  seed {} {}", run.seed, run.name());

@@ -262,3 +262,28 @@ fn a_checkpoint_is_gone_on_with_by_fewer_and_by_more_nodes() {
         assert!(first > untrained, "{first} after going on, {untrained} at the beginning");
     }
 }
+
+#[test]
+fn a_run_that_stops_at_an_accuracy_is_the_beginning_of_the_whole_one() {
+    let folder = Folder::new("stopping");
+    for policy in ["--policy=periodic", "--policy=zeros"] {
+        let flags = ["--nodes=2", "--iterations=24", "--outages=none", "--target-accuracy=0.01", policy];
+        let (whole, _) = run(&folder, &flags, Keep::Nothing);
+        // The best of the first half is met before the end, and not at the first look.
+        let half = &whole.averaged[..whole.averaged.len() / 2];
+        let best = half.iter().map(|point| point.1).fold(0.0, f64::max);
+        let met = whole.averaged.iter().position(|point| point.1 >= best).expect("it is one of them");
+        let at = format!("--stop-at-accuracy={best}");
+        let (stopped, model) = run(&folder, &[&flags[..], &[&at]].concat(), Keep::Nothing);
+        assert_eq!(stopped.averaged, whole.averaged[..=met], "{policy}");
+        assert!(met > 0 && !stopped.interrupted && stopped.failure.is_none() && model.is_some(), "{policy}");
+        if policy == "--policy=zeros" {
+            assert!(stopped.traffic.is_empty(), "nothing is sent");
+            continue;
+        }
+        assert_eq!(stopped.traffic, whole.traffic[..=met], "{policy}");
+        assert_eq!(stopped.traffic_to_target(), whole.traffic.first().copied(), "{policy}");
+        assert!(stopped.traffic.is_sorted_by(|a, b| a.bytes < b.bytes && a.rounds <= b.rounds), "{policy}");
+        assert!(stopped.bytes_sent() < whole.bytes_sent(), "{policy}");
+    }
+}

@@ -34,7 +34,7 @@ impl Call<'_> {
     /// # Errors
     /// If the grid or a setting is wrong, the folder cannot be written, or the user stopped it.
     pub fn sweep(&self, grid: &str, more: &[String]) -> Result<Option<Swept>> {
-        let Settings { seeds, set, only, quick, dry_run, jobs, .. } = self.settings;
+        let Settings { seeds, set, only, quick, dry_run, finished, jobs, .. } = self.settings;
         let mut words = vec!["reproduce".to_owned(), grid.to_owned(), "--quiet".to_owned()];
         words.extend(more.iter().map(|set| format!("--set={set}")));
         if *quick {
@@ -46,6 +46,7 @@ impl Call<'_> {
         words.extend(only.iter().map(|only| format!("--only={only}")));
         words.extend(seeds.iter().map(|seed| format!("--seeds={seed}")));
         words.extend(dry_run.then(|| "--dry-run".to_owned()));
+        words.extend(finished.then(|| "--finished".to_owned()));
         sweep::sweep(&SweepSettings::try_parse_from(&words)?, self.stop)
     }
 

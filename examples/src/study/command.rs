@@ -55,6 +55,9 @@ pub struct Settings {
     /// Say what would be run and how long it would take
     #[arg(long)]
     pub dry_run: bool,
+    /// Run nothing more of a grid: write its page from the runs that are done
+    #[arg(long, conflicts_with_all = ["dry_run", "quick"])]
+    pub finished: bool,
 }
 
 fn names() -> PossibleValuesParser {

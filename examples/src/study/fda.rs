@@ -24,11 +24,16 @@ pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
         );
     };
     let grid = if call.settings.full { "fda-full" } else { "fda" };
+    let plot = format!("{grid}.svg");
     let Some(swept) = call.sweep(grid, &[format!("data={}", data.display())])? else { return Ok(None) };
     let mut text = String::new();
     let mut marks: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for group in &swept.grid.groups {
-        let cells = swept.cells(&group.name)?;
+        let mut cells = swept.cells(&group.name)?;
+        cells.retain(|cell| !cell.outcomes.is_empty());
+        if cells.is_empty() {
+            continue;
+        }
         let axes: Vec<&str> = group.vary.iter().map(|axis| axis.split('=').next().unwrap_or_default()).collect();
         let _ = writeln!(text, "### {}\n\n{}", group.title, table(&axes, &cells)?);
         for cell in &cells {
@@ -49,10 +54,10 @@ pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
         y: "steps of each node",
         marks: marks.into_iter().map(|(name, points)| Mark { name, points }).collect(),
     };
-    let _ = writeln!(text, "![steps and bytes to 98 %](fda.svg)");
+    let _ = writeln!(text, "![steps and bytes to 98 %]({plot})");
     text += &swept.missing()?;
     text += &effort(&swept)?;
-    Ok(Some(Figures { text, plots: vec![("fda.svg".to_owned(), scatter.draw()?)] }))
+    Ok(Some(Figures { text, plots: vec![(plot, scatter.draw()?)] }))
 }
 
 /// One line for each cell.

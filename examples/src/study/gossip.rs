@@ -24,7 +24,11 @@ pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
     let Some(swept) = call.sweep(grid, &data)? else { return Ok(None) };
     let (mut text, mut plots) = (String::new(), Vec::new());
     for group in &swept.grid.groups {
-        let cells = swept.cells(&group.name)?;
+        let mut cells = swept.cells(&group.name)?;
+        cells.retain(|cell| !cell.outcomes.is_empty());
+        if cells.is_empty() {
+            continue;
+        }
         let axes: Vec<&str> = group.vary.iter().map(|axis| axis.split('=').next().unwrap_or_default()).collect();
         let svg = format!("{}-{}.svg", call.name, group.name);
         let _ = writeln!(text, "### {}\n\n{}", group.title, table(&axes, &cells));

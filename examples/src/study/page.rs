@@ -20,22 +20,24 @@ pub struct Figures {
     pub plots: Vec<(String, String)>,
 }
 
-/// A page with these figures: the old page's, whose words are kept, or a new one.
+/// A page with these figures: the old page, whose words are kept and which gets them at its end if it has had none, or a new
+/// one.
 ///
 /// ```
 /// use kronfleet_examples::study::compose;
 /// let page = compose(None, "A study", "reproduce it", "one");
 /// let page = compose(Some(&(page + "\nWords.\n")), "A study", "reproduce it", "two");
 /// assert!(page.contains("two") && !page.contains("one") && page.ends_with("Words.\n"));
+/// assert!(compose(Some("Words."), "A study", "reproduce it", "one").starts_with("Words.\n\n"));
 /// ```
 pub fn compose(old: Option<&str>, title: &str, command: &str, figures: &str) -> String {
     let part = format!("{BEGIN}\n`{command}`\n\n{}\n\n{END}", figures.trim());
-    let places = old.and_then(|old| {
-        let (before, rest) = old.split_once(BEGIN)?;
-        let (_, after) = rest.split_once(END)?;
-        Some(format!("{before}{part}{after}"))
-    });
-    places.unwrap_or_else(|| format!("# {title}\n\n{part}\n"))
+    let Some(old) = old else { return format!("# {title}\n\n{part}\n") };
+    let halves = old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    match halves {
+        Some((before, after)) => format!("{before}{part}{after}"),
+        None => format!("{}\n\n{part}\n", old.trim_end()),
+    }
 }
 
 /// Writes a page and its plots; answers where the page is.

@@ -42,7 +42,9 @@ impl Scatter<'_> {
         let root = SVGBackend::with_string(svg, (900, 480)).into_drawing_area();
         root.fill(&WHITE)?;
         let points = || self.marks.iter().flat_map(|mark| &mark.points);
-        let (width, height) = (range(points().map(|point| point.0)), range(points().map(|point| point.1)));
+        let (mut width, height) = (range(points().map(|point| point.0)), range(points().map(|point| point.1)));
+        // Names stand to the right of all points.
+        width.end *= (width.end / width.start).powf(0.25);
         let mut chart = ChartBuilder::on(&root)
             .caption(self.title, ("sans-serif", 18))
             .margin(8)
@@ -57,7 +59,7 @@ impl Scatter<'_> {
             .y_label_formatter(&|value| format!("{value:.0}"))
             .light_line_style(WHITE)
             .draw()?;
-        for (index, mark) in self.marks.iter().enumerate() {
+        for (index, mark) in self.marks.iter().filter(|mark| !mark.points.is_empty()).enumerate() {
             let color = Palette99::pick(index).to_rgba();
             chart
                 .draw_series(mark.points.iter().map(|&point| Circle::new(point, 5, color.filled())))?
@@ -66,7 +68,7 @@ impl Scatter<'_> {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(SeriesLabelPosition::MiddleRight)
             .background_style(WHITE.mix(0.85))
             .border_style(BLACK.mix(0.2))
             .draw()?;

@@ -40,6 +40,9 @@ pub struct SweepSettings {
     /// Say what would be run and how long it would take
     #[arg(long)]
     pub dry_run: bool,
+    /// Run nothing: make tables and plots of the runs that are done
+    #[arg(long, conflicts_with = "dry_run")]
+    pub finished: bool,
     /// Do not print the tables
     #[arg(long, short)]
     pub quiet: bool,
