@@ -6,7 +6,7 @@ use crate::time::Duration;
 use crate::transport::NodeId;
 use alloc::vec::Vec;
 
-/// The knobs of a [`Hierarchical`] policy.
+/// The knobs of a [`Hierarchical`](super::Hierarchical) policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HierarchicalOptions {
     /// Who is in which site; every node in exactly one.
