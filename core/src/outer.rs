@@ -27,6 +27,7 @@ use crate::policy::words::{Saved, Words};
 use crate::scalar::Scalar;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// What is made of the mean way `Δ = w − w̄` that nodes have gone since the last average `w`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -126,15 +127,8 @@ impl<S: Scalar> Outer<S> {
         let (len, weight) = (self.base.len(), parameters.weight);
         assert_eq!(parameters.values.len(), len, "parameters of a model with an outer optimiser");
         match self.optimiser {
-            OuterOptimiser::Momentum { rate, momentum, nesterov } => {
-                let mut velocity = self.moments[0].clone();
-                for ((x, v), base) in parameters.values.iter_mut().zip(&mut velocity).zip(&self.base) {
-                    let way = base.wide() - x.wide();
-                    let moved = momentum * v.wide() + way;
-                    let step = if nesterov { way + momentum * moved } else { moved };
-                    *x = S::of(base.wide() - rate * step);
-                    *v = S::of(moved);
-                }
+            OuterOptimiser::Momentum { .. } => {
+                let velocity = self.step_part(0..len, &mut parameters.values);
                 contribution.segment(SEGMENTS[0], len, weight).copy_from_slice(&velocity);
             }
             OuterOptimiser::Adam { .. } => {
@@ -143,6 +137,34 @@ impl<S: Scalar> Outer<S> {
                 }
             }
         }
+    }
+
+    /// Makes of the values of a part of the model what is to be averaged; answers the momentum that is averaged with them.
+    ///
+    /// # Panics
+    /// If the optimiser is not one with momentum.
+    #[track_caller]
+    pub(crate) fn step_part(&self, range: Range<usize>, values: &mut [S]) -> Vec<S> {
+        let OuterOptimiser::Momentum { rate, momentum, nesterov } = self.optimiser else {
+            panic!("parts of models are stepped with momentum, not by {:?}", self.optimiser)
+        };
+        let mut velocity = self.moments[0][range.clone()].to_vec();
+        for ((x, v), base) in values.iter_mut().zip(&mut velocity).zip(&self.base[range]) {
+            let way = base.wide() - x.wide();
+            let moved = momentum * v.wide() + way;
+            let step = if nesterov { way + momentum * moved } else { moved };
+            *x = S::of(base.wide() - rate * step);
+            *v = S::of(moved);
+        }
+        velocity
+    }
+
+    /// Keeps what contributions of a part have become together; without a momentum, that stays.
+    pub(crate) fn conclude_part(&mut self, range: Range<usize>, values: &[S], velocity: &[S]) {
+        if velocity.len() == range.len() {
+            self.moments[0][range.clone()].copy_from_slice(velocity);
+        }
+        self.base[range].copy_from_slice(values);
     }
 
     /// Makes the step of what contributions have become together, and answers what training is to adopt.

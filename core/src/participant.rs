@@ -11,10 +11,12 @@
 //! # For implementers
 //! [`Training`] is what a trainer implements; it never hears of frames or peers.
 
+mod overlap;
 mod sharing;
 
 pub use self::sharing::SharingReport;
 
+use self::overlap::Overlapping;
 use self::sharing::Sharing;
 use crate::cluster::{AbandonReason, Contribution, Node, Outcome, Persisted, Settings, Status};
 use crate::error::ErrorKind;
@@ -151,6 +153,7 @@ pub struct Participant<T, S: Scalar> {
     sharing: Option<Sharing<S>>,
     /// What makes steps of averages, if the policy wants that.
     outer: Option<Outer<S>>,
+    overlapping: Overlapping<S>,
 }
 
 /// What a [`Participant`] goes on with, its training apart; `N` is its cluster node, or a reference to it.
@@ -165,6 +168,7 @@ pub struct ParticipantState<N> {
     iteration: u64,
     peers: Vec<NodeId>,
     outer: Option<Vec<u64>>,
+    overlapping: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,6 +228,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             peers: Vec::new(),
             sharing: None,
             outer: None,
+            overlapping: Overlapping::default(),
         };
         participant.begin_outer();
         participant.policy.handle(now, PolicyInput::Began { iterations: schedule.iterations });
@@ -242,6 +247,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             iteration: self.iteration,
             peers: self.peers.clone(),
             outer: self.outer.as_ref().map(Outer::save),
+            overlapping: self.overlapping.save(),
         }
     }
 
@@ -255,12 +261,27 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         schedule: Schedule,
     ) -> Self {
         policy.restore(&state.policy);
-        let ParticipantState { node, state, failure, last, iteration, peers, outer, .. } = state;
+        let ParticipantState { node, state, failure, last, iteration, peers, outer, overlapping, .. } = state;
+        let overlapping = Overlapping::restore(&overlapping);
         let state = if mutant!(CheckpointForgets) && state == State::Waiting { State::Training } else { state };
         let observed = Contribution::default();
         let outer = policy.outer().zip(outer).and_then(|(optimiser, words)| Outer::restore(optimiser, &words));
         let sharing = None;
-        Self { node, training, policy, schedule, state, failure, last, iteration, observed, peers, sharing, outer }
+        Self {
+            node,
+            training,
+            policy,
+            schedule,
+            state,
+            failure,
+            last,
+            iteration,
+            observed,
+            peers,
+            sharing,
+            outer,
+            overlapping,
+        }
     }
 
     /// The cluster node: its records, counters, view and last certificate.
@@ -291,6 +312,11 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     /// What the outer optimiser keeps, if there is one.
     pub fn outer(&self) -> Option<&Outer<S>> {
         self.outer.as_ref()
+    }
+
+    /// Whether all members of a committed round have one model right after it, by its policy.
+    pub fn unites(&self) -> bool {
+        self.policy.unites()
     }
 
     /// Iterations done, as of the last completed step.
@@ -331,12 +357,14 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     /// Gives up a round that is under way and says goodbye; frames still have to be sent after that.
     pub fn leave(&mut self, now: Instant) {
         self.state = State::Leaving;
+        self.overlapping = Overlapping::default();
         self.node.leave(now);
     }
 
     /// Answers whether anything changed.
     fn finish_if_done(&mut self, now: Instant) -> bool {
-        if self.state != State::Training || self.iteration < self.schedule.iterations {
+        let flying = self.overlapping.flight.is_some();
+        if self.state != State::Training || flying || self.iteration < self.schedule.iterations {
             return false;
         }
         if !self.says_farewell(now) {
@@ -370,12 +398,14 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             } else if self.state == State::Paused && !self.node.trainers().eq(self.peers.iter().copied()) {
                 self.peers = self.node.trainers().collect();
                 self.policy.handle(now, PolicyInput::Peers(&self.peers));
-            } else if let Some(outcome) = self.node.poll_outcome() {
-                if self.state == State::Waiting {
+            } else if self.takes_outcomes()
+                && let Some(outcome) = self.node.poll_outcome()
+            {
+                if self.state == State::Waiting || self.overlapping.flight.is_some() {
                     self.state = State::Training;
                     self.take(now, outcome);
                 }
-            } else if !self.share_on(now) && !self.finish_if_done(now) {
+            } else if !self.waits_for_outcome() && !self.share_on(now) && !self.finish_if_done(now) {
                 break;
             }
         }
@@ -384,6 +414,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     fn act(&mut self, now: Instant, action: PolicyAction) {
         match action {
             PolicyAction::Contribute(request) => self.contribute(now, &request),
+            PolicyAction::Offer(request, overlap) => self.offer(now, &request, overlap),
             PolicyAction::Withdraw => self.node.withdraw(now),
             PolicyAction::Observe => self.observe(now),
             PolicyAction::Adopt(parameters) => self.adopt(&parameters),
@@ -451,18 +482,27 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     }
 
     fn take(&mut self, now: Instant, outcome: Outcome<S>) {
+        let flight = self.overlapping.flight.take();
         let Some(training) = &mut self.training else {
             return;
         };
         match outcome {
             Outcome::Committed { certificate, average } => {
-                training.adopt(self.outer.as_mut().map_or(&*average, |outer| outer.conclude(&average)), false);
+                match flight {
+                    Some(flight) => self.land(&average, &flight, false),
+                    None => {
+                        training.adopt(self.outer.as_mut().map_or(&*average, |outer| outer.conclude(&average)), false)
+                    }
+                }
                 self.begin_epoch(&certificate);
                 self.give_numbers(now, &average);
                 self.policy.handle(now, PolicyInput::Committed(&certificate));
             }
             Outcome::Healed { certificate, state } => {
-                training.adopt(self.outer.as_mut().map_or(&*state, |outer| outer.conclude(&state)), true);
+                match flight {
+                    Some(flight) => self.land(&state, &flight, true),
+                    None => training.adopt(self.outer.as_mut().map_or(&*state, |outer| outer.conclude(&state)), true),
+                }
                 self.healed();
                 self.give_numbers(now, &state);
                 self.policy.handle(now, PolicyInput::Healed(&certificate));

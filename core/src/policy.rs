@@ -5,6 +5,7 @@
 //!
 //! # For users
 //! [`Local`] never averages, [`Periodic`] averages every so many iterations, [`Dynamic`] when models have drifted apart;
+//! [`Asynchronous`] trains on while an average is under way, [`Streaming`] averages a part of the model at a time;
 //! [`Hierarchical`] averages in two levels, sites and slow lines between them; with [`Gossip`], models move towards those of neighbours, and with [`PushSum`] parts of them are given away.
 //!
 //! # For implementers
@@ -61,21 +62,27 @@
 //! }
 //! ```
 
+mod asynchronous;
 mod dynamic;
 mod exchange;
 mod gossip;
 mod hierarchical;
 mod local;
+mod overlap;
 mod periodic;
 mod push;
+mod streaming;
 pub(crate) mod words;
 
+pub use asynchronous::Asynchronous;
 pub use dynamic::{Axis, Confidence, Dynamic, DynamicOptions, Gauge, Sketcher, State, Threshold};
 pub use gossip::{Gossip, GossipOptions};
 pub use hierarchical::{Cycle, CycleOptions, Hierarchical, HierarchicalOptions, Merge};
 pub use local::Local;
+pub use overlap::{Blend, Overlap, part};
 pub use periodic::{Missed, Periodic};
 pub use push::{PushSum, PushSumOptions};
+pub use streaming::{Streaming, StreamingOptions};
 
 pub use crate::cluster::Rejoin;
 use crate::cluster::{AbandonReason, Certificate};
@@ -138,6 +145,9 @@ pub enum PolicyInput<'a> {
 pub enum PolicyAction {
     /// Contribute what training holds now to the next round, and wait for its outcome.
     Contribute(Request),
+    /// Contribute what training holds now, or a part of it, to the next round, and train on meanwhile; with the answers that a
+    /// contribution has. One at a time; not where steps are shared.
+    Offer(Request, Overlap),
     /// Give up waiting and go on with training.
     Withdraw,
     /// Hand over what training holds now, with [`PolicyInput::Observed`]: in answer to
@@ -233,5 +243,11 @@ pub trait AveragingPolicy: Send {
     /// What is made of averages, the same on all nodes; `None` to take them as models.
     fn outer(&self) -> Option<OuterOptimiser> {
         None
+    }
+
+    /// Whether all members of a committed round have one model right after it: not where they train on meanwhile, or keep
+    /// a part of their own.
+    fn unites(&self) -> bool {
+        true
     }
 }

@@ -23,6 +23,7 @@ mod output;
 mod processes;
 mod requirement;
 mod sharing;
+mod streaming;
 mod task;
 mod tcp;
 
@@ -46,6 +47,7 @@ pub use output::OutputSettings;
 pub use processes::ProcessSettings;
 pub use requirement::Requirement;
 pub use sharing::{Balance, Inner, Outer, SharingSettings};
+pub use streaming::StreamingSettings;
 pub use task::{BackendKind, InitialisationKind, TaskSettings};
 pub use tcp::TcpSettings;
 

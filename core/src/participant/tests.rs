@@ -1,5 +1,7 @@
 //! Participants that train a handful of numbers, in virtual time.
 
+mod overlap;
+
 use super::*;
 use crate::cluster::{Budget, Incarnation, Occurrence, Record, RunId};
 use crate::outer::OuterOptimiser;
@@ -46,16 +48,16 @@ impl Training<f64> for Counter {
     }
 }
 
-type Member = Participant<Counter, f64>;
-
-struct World {
+struct World<T: Training<f64> = Counter> {
     now: Instant,
-    members: Vec<Member>,
-    steps: BTreeMap<usize, (Instant, Step<Counter>)>,
+    members: Vec<Participant<T, f64>>,
+    steps: BTreeMap<usize, (Instant, Step<T>)>,
     frames: VecDeque<(Instant, usize, NodeId, Vec<u8>)>,
     records: Vec<Record>,
     /// Frames from and to this member are lost.
     offline: Option<usize>,
+    /// When the last step ended.
+    stepped: Instant,
 }
 
 const STEP: Duration = Duration::from_millis(10);
@@ -63,11 +65,22 @@ const LATENCY: Duration = Duration::from_millis(1);
 
 impl World {
     fn new(size: u32, iterations: u64, policy: impl Fn() -> Box<dyn AveragingPolicy>) -> Self {
+        let counter = |node| Counter { value: 0.0, rate: f64::from(node), iteration: 0, fails_at: None, healed: 0 };
+        Self::with(size, iterations, policy, counter)
+    }
+}
+
+impl<T: Training<f64> + 'static> World<T> {
+    fn with(
+        size: u32,
+        iterations: u64,
+        policy: impl Fn() -> Box<dyn AveragingPolicy>,
+        make: impl Fn(u32) -> T,
+    ) -> Self {
         let member = |node: u32| {
             let peers = (0..size).map(NodeId).collect();
             let settings = Settings::new(RunId(1), NodeId(node), Incarnation(1), peers, Budget::default());
-            let rate = f64::from(node);
-            let training = Counter { value: 0.0, rate, iteration: 0, fails_at: None, healed: 0 };
+            let training = make(node);
             let schedule = Schedule { iterations, step: STEP };
             Participant::new(settings, Instant::ORIGIN, training, policy(), schedule)
         };
@@ -78,6 +91,7 @@ impl World {
             frames: VecDeque::new(),
             records: Vec::new(),
             offline: None,
+            stepped: Instant::ORIGIN,
         }
     }
 
@@ -108,6 +122,7 @@ impl World {
                 if self.steps.get(&index).is_some_and(|step| step.0 <= self.now) {
                     let (_, mut step) = self.steps.remove(&index).unwrap();
                     step.perform();
+                    self.stepped = self.now;
                     self.members[index].complete(self.now, step);
                 }
                 self.members[index].wake(self.now);

@@ -156,6 +156,8 @@ fn any_flags() -> impl Strategy<Value = Vec<&'static str>> {
         vec!["--policy=fda:linear", "--theta=0.03"],
         vec!["--policy=fda:naive", "--theta=0.03", "--outer-optimiser=fedadam", "--outer-rate=0.01"],
         vec!["--interval=3", "--outer-optimiser=diloco"],
+        vec!["--policy=lasgd", "--interval=3"],
+        vec!["--policy=streaming", "--interval=4", "--fragments=2"],
         vec!["--policy=fda:sketch", "--columns=20"],
         vec!["--policy=gossip:choco", "--interval=2", "--local-statistics"],
         vec!["--policy=gossip:ada", "--compress=random:0.2", "--topology=complete", "--local-statistics"],
@@ -199,13 +201,15 @@ fn what_policies_keep_is_in_a_checkpoint() {
     for kept in [
         &["--scaffold", "--prox=0.1"][..],
         &["--scaffold", "--preconditioner=none", "--outer-optimiser=fedadam", "--outer-rate=0.01"],
+        &["--policy=lasgd", "--jitter=4ms"],
+        &["--policy=streaming", "--interval=6", "--fragments=3", "--iterations=16", "--jitter=4ms"],
         &["--outer-optimiser=diloco"],
         &["--outer-optimiser=fedadam"],
         &["--policy=gossip:push", "--topology=one-peer", "--local-statistics"],
         &["--policy=daso", "--daso-epoch=5", "--daso-warm-up=0", "--daso-cool-down=0", "--daso-skip=2"],
     ] {
         let folder = Folder::new("kept");
-        let flags = [kept, &["--interval=2", "--iterations=10", "--nodes=3", "--offline-fraction=0.3"]].concat();
+        let flags = [&["--interval=2", "--iterations=10", "--nodes=3", "--offline-fraction=0.3"][..], kept].concat();
         let whole = run(&folder, &flags, Keep::Every(150));
         let checkpoints = folder.checkpoints();
         let middle = &checkpoints[checkpoints.len() / 2];

@@ -220,7 +220,7 @@ impl<J: Judge> Watch<J> {
                 _ => {}
             }
         })?;
-        if let Some(certificate) = committed {
+        if let Some(certificate) = committed.filter(|_| participant.unites()) {
             self.audit(node, certificate, participant)?;
         }
         let story = &mut self.story.nodes[index];

@@ -5,14 +5,16 @@ use super::gossip::{Code, ConsensusStep, GossipSettings};
 use super::hierarchical::HierarchicalSettings;
 use super::outer::OuterSettings;
 use super::sharing::{Outer, SharingSettings, sites};
+use super::streaming::StreamingSettings;
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
 use kronfleet_core::gossip::{AdaGossip, AdaptivePace, Mixing, Pace, Rule};
 use kronfleet_core::participant::{Participant, Training};
 use kronfleet_core::policy::{
-    AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Hierarchical,
-    HierarchicalOptions, Local, Missed, Periodic, PushSum, PushSumOptions, Rejoin, Request, Threshold,
+    Asynchronous, AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Hierarchical,
+    HierarchicalOptions, Local, Missed, Periodic, PushSum, PushSumOptions, Rejoin, Request, Streaming,
+    StreamingOptions, Threshold,
 };
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::seed::Seed;
@@ -39,6 +41,11 @@ pub enum Policy {
     /// All average at first, at last and now and then; between, they exchange models while they train on (DASO; with
     /// --daso-merge progress, LASGD). With --inner, sites do: --outer daso.
     Daso,
+    /// The same as periodic, but nodes train on while an average is under way, and the steps made meanwhile are kept (LASGD).
+    Lasgd,
+    /// One of --fragments parts of the model at a time is averaged, stepped by the outer optimiser (diloco, if none is chosen)
+    /// and taken in --fragment-delay steps later, mixed with the node's own values (Streaming DiLoCo).
+    Streaming,
     /// No averages: models move towards those of their neighbours, all the way (D-PSGD).
     #[value(name = "gossip:dpsgd")]
     Dpsgd,
@@ -123,6 +130,9 @@ pub struct AveragingSettings {
     /// What is made of averages.
     #[command(flatten)]
     pub outer: OuterSettings,
+    /// How parts of models take turns.
+    #[command(flatten)]
+    pub streaming: StreamingSettings,
     /// What keeps nodes together while they train apart.
     #[command(flatten)]
     pub drift: DriftSettings,
@@ -246,6 +256,16 @@ impl AveragingSettings {
                 return Ok(Box::new(policy));
             }
             Policy::Daso => return Ok(self.in_sites(node, self.nodes)),
+            Policy::Lasgd => {
+                let mut policy = Asynchronous::new(self.interval);
+                (policy.request, policy.rejoin) = (self.request(), self.rejoin);
+                return Ok(Box::new(policy));
+            }
+            Policy::Streaming => {
+                let options = self.streaming.options(self.interval, &self.outer)?;
+                let options = StreamingOptions { request: self.request(), rejoin: self.rejoin, ..options };
+                return Ok(Box::new(Streaming::new(options)));
+            }
             Policy::Dpsgd => return self.neighbourly(node, Rule::Choco { step: 1.0 }, Code::All),
             Policy::Choco => {
                 let step = match self.gossip.consensus_step {

@@ -255,6 +255,24 @@ const RULES: &[Rule] = &[
         remedy: ", or choose --policy periodic",
     },
     Rule {
+        flags: &["missed", "outer-optimiser"],
+        idle: |matches| is(matches, "policy", "lasgd"),
+        with: "with --policy lasgd, by which averages are models and a missed one is made up for after the next step",
+        remedy: ", or choose --policy periodic",
+    },
+    Rule {
+        flags: &["missed", "scaffold", "average-factors", "average-optimiser"],
+        idle: |matches| is(matches, "policy", "streaming"),
+        with: "with --policy streaming, by which parts of parameters travel in their turn and nothing else",
+        remedy: ", or choose --policy periodic",
+    },
+    Rule {
+        flags: &["fragments", "fragment-delay", "fragment-share"],
+        idle: |matches| value(matches, "inner").is_some() || !is(matches, "policy", "streaming"),
+        with: "where models are not averaged part by part",
+        remedy: ", or choose --policy streaming",
+    },
+    Rule {
         flags: &["daso-epoch", "daso-warm-up", "daso-cool-down", "daso-skip", "daso-merge"],
         idle: |matches| match value(matches, "inner") {
             None => !is(matches, "policy", "daso"),
@@ -295,7 +313,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         flags: &["outer-rate", "outer-momentum"],
-        idle: |matches| is(matches, "outer-optimiser", "none"),
+        idle: |matches| is(matches, "outer-optimiser", "none") && !is(matches, "policy", "streaming"),
         with: "without an outer optimiser",
         remedy: ", or choose --outer-optimiser diloco",
     },
@@ -455,6 +473,9 @@ mod tests {
             ("--policy fda:linear --columns 9", "--policy fda:sketch --columns 9 --confidence 0.99"),
             ("--policy local --outer-optimiser diloco", "--policy fda:linear --outer-optimiser diloco"),
             ("--outer-rate .5", "--outer-optimiser fedavgm --outer-rate .5 --outer-momentum 0"),
+            ("--policy lasgd --missed wait", "--policy lasgd --interval 3 --rejoin heal"),
+            ("--policy streaming --scaffold", "--policy streaming --outer-rate .5 --prox .1"),
+            ("--fragments 3", "--policy streaming --fragments 3 --fragment-delay 0 --fragment-share 0"),
             ("--policy local --prox .1", "--policy gossip:choco --prox .1"),
             ("--policy gossip:choco --scaffold", "--policy daso --scaffold --prox .1"),
             ("--inner dp-kfac --prox .1", "--policy fda:linear --prox .1"),

@@ -1,5 +1,7 @@
 //! What becomes of a model when a mean arrives that was under way for some iterations.
 
+use crate::policy::Blend;
+
 /// How a mean of snapshots is merged into a model that has gone on since.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Merge {
@@ -36,7 +38,7 @@ impl Merge {
             let mean = f64::from(mean);
             *x = match self {
                 Self::Stale => own * *x + (1.0 - own) * mean,
-                Self::Progress => mean + (*x - before),
+                Self::Progress => Blend::Progress.of(*x, before, mean),
             };
         }
     }

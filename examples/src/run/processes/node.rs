@@ -372,7 +372,8 @@ impl Report {
         if let Some(failure) = participant.failure() {
             return Err(anyhow!("{failure}"));
         }
-        if let (Some(certificate), Some(trainer)) = (committed, participant.training_mut()) {
+        let united = committed.filter(|_| participant.unites());
+        if let (Some(certificate), Some(trainer)) = (united, participant.training_mut()) {
             let weights = trainer.model()?.digest();
             self.say(Message::Adopted { certificate, weights });
         }

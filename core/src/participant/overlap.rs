@@ -1,0 +1,225 @@
+//! Contributions that training does not wait for.
+//!
+//! While one is under way the node makes steps as ever. Its outcome stays with the cluster node until it is to be taken in,
+//! between two steps; it is then made one with a model that has gone on.
+//!
+//! Where a part of the model is contributed, the parts are segments `parameters/0` and so on, of which those of others count
+//! nothing and do not travel. All segments are always there, so that nodes whose turns differ can be in one round. A node
+//! that is healed by such a round is given the parts that were in it; the others count next to nothing until it has them, too.
+
+use super::{Participant, State, Training};
+use crate::cluster::Contribution;
+use crate::outer::Outer;
+use crate::policy::words::{Saved, Words};
+use crate::policy::{Blend, Overlap, Request, part};
+use crate::scalar::Scalar;
+use crate::time::Instant;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::vec::Vec;
+
+/// What a part counts of a node that has no business to have an opinion on it.
+const DOUBTED: f64 = 1e-9;
+
+/// A contribution under way.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Flight<S> {
+    pub(super) overlap: Overlap,
+    /// The iteration at which it began.
+    begun: u64,
+    /// The model at that time; empty where nobody asks.
+    snapshot: Vec<S>,
+}
+
+/// What of contributions under way is remembered.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Overlapping<S> {
+    pub(super) flight: Option<Flight<S>>,
+    /// Parts of the model in which this node is behind.
+    doubted: BTreeSet<u32>,
+}
+
+impl<S> Default for Overlapping<S> {
+    fn default() -> Self {
+        Self { flight: None, doubted: BTreeSet::new() }
+    }
+}
+
+impl<S: Scalar> Overlapping<S> {
+    /// Puts it into words.
+    pub(super) fn save(&self) -> Vec<u64> {
+        let mut words = Words::default();
+        words.0.push(self.doubted.len() as u64);
+        words.0.extend(self.doubted.iter().map(|&part| u64::from(part)));
+        words.optional(self.flight.as_ref(), |words, Flight { overlap, begun, snapshot }| {
+            let (kind, own) = match overlap.blend {
+                Blend::Progress => (0, 0.0),
+                Blend::Share(own) => (1, own),
+            };
+            let part = [overlap.part.0, overlap.part.1].map(u64::from);
+            words.0.extend([overlap.delay, overlap.most, part[0], part[1], kind, own.to_bits(), *begun]);
+            words.values(snapshot);
+        });
+        words.0
+    }
+
+    /// What was [`save`](Self::save)d; nothing under way if it is not that.
+    pub(super) fn restore(words: &[u64]) -> Self {
+        Self::read(&mut Saved::new(words)).unwrap_or_default()
+    }
+
+    fn read(words: &mut Saved<'_>) -> Option<Self> {
+        let number = |words: &mut Saved<'_>| u32::try_from(words.word()?).ok();
+        let doubted = (0..words.count()?).map(|_| number(words)).collect::<Option<_>>()?;
+        let flight = if words.flag()? {
+            let (delay, most) = (words.word()?, words.word()?);
+            let part = (number(words)?, number(words)?);
+            let shares = words.flag()?;
+            let own = f64::from_bits(words.word()?);
+            let blend = if shares { Blend::Share(own) } else { Blend::Progress };
+            let begun = words.word()?;
+            Some(Flight { overlap: Overlap { delay, most, part, blend }, begun, snapshot: words.values()? })
+        } else {
+            None
+        };
+        Some(Self { flight, doubted })
+    }
+}
+
+impl<T: Training<S>, S: Scalar> Participant<T, S> {
+    /// Contributes what training holds now, and goes on.
+    pub(super) fn offer(&mut self, now: Instant, request: &Request, overlap: Overlap) {
+        if self.state != State::Training || self.overlapping.flight.is_some() {
+            return;
+        }
+        let Some(training) = &mut self.training else { return };
+        let mut contribution = self.node.spare();
+        contribution.clear();
+        let (number, parts) = overlap.part;
+        let mut snapshot = Vec::new();
+        if parts > 1 {
+            self.observed.clear();
+            training.contribute(request, &mut self.observed);
+            let doubted = self.overlapping.doubted.contains(&number);
+            let weight = if doubted { DOUBTED * request.weight } else { request.weight };
+            divide(&self.observed, (number, parts), weight, self.outer.as_ref(), &mut contribution);
+        } else {
+            training.contribute(request, &mut contribution);
+            if let (Blend::Progress, Some(segment)) = (overlap.blend, contribution.segments().first()) {
+                snapshot.clone_from(&segment.values);
+            }
+            if let Some(outer) = &self.outer {
+                outer.contribute(&mut contribution);
+            }
+        }
+        contribution.iteration = self.iteration;
+        training.contributed(&contribution);
+        self.overlapping.flight = Some(Flight { overlap, begun: self.iteration, snapshot });
+        self.node.contribute(now, contribution);
+    }
+
+    /// Whether an outcome would be taken in now.
+    pub(super) fn takes_outcomes(&self) -> bool {
+        let Some(Flight { overlap, begun, .. }) = &self.overlapping.flight else { return true };
+        let since = self.iteration.saturating_sub(*begun);
+        let done = self.iteration >= self.schedule.iterations;
+        self.training.is_some() && (since >= overlap.delay || done)
+    }
+
+    /// Waits for the outcome of what is under way if no further step is to be made without it; answers whether it begins to.
+    pub(super) fn waits_for_outcome(&mut self) -> bool {
+        let Some(Flight { overlap, begun, .. }) = &self.overlapping.flight else { return false };
+        let since = self.iteration.saturating_sub(*begun);
+        let waits = since >= overlap.most || self.iteration >= self.schedule.iterations;
+        if !waits || self.state != State::Training || self.training.is_none() {
+            return false;
+        }
+        self.state = State::Waiting;
+        true
+    }
+
+    /// Makes the model one with an average of what was under way. `healed` is the state of others in its place.
+    pub(super) fn land(&mut self, average: &Contribution<S>, flight: &Flight<S>, healed: bool) {
+        let Some(training) = &mut self.training else { return };
+        let Overlap { part: (_, parts), blend, .. } = flight.overlap;
+        let whole = parts == 1;
+        if let (false, Some(outer)) = (whole, &mut self.outer) {
+            for (number, segment) in (0..parts).zip(average.segments()).filter(|(_, segment)| segment.weight > 0.0) {
+                let range = part(outer.base().len(), number, parts);
+                outer.conclude_part(range, &segment.values, velocity(average, number));
+            }
+        }
+        let made = match &mut self.outer {
+            Some(outer) if whole => outer.conclude(average),
+            _ => average,
+        };
+        if healed && whole {
+            training.adopt(made, true);
+            return;
+        }
+        if healed {
+            self.overlapping.doubted = (0..parts).collect();
+        }
+        self.observed.clear();
+        training.show(&mut self.observed);
+        let Some(model) = self.observed.segments_mut().first_mut() else { return };
+        let (name, mut model) = (core::mem::take(&mut model.name), core::mem::take(&mut model.values));
+        let mut weight = 0.0;
+        for number in 0..parts {
+            let range = part(model.len(), number, parts);
+            let segment = &made.segments()[number as usize];
+            if segment.weight == 0.0 {
+                continue;
+            }
+            weight = segment.weight;
+            self.overlapping.doubted.remove(&number);
+            for (place, &made) in range.zip(&segment.values) {
+                let x = model[place].wide();
+                let then = flight.snapshot.get(place).map_or(x, |then| then.wide());
+                let blend = if healed { Blend::Share(0.0) } else { blend };
+                model[place] = S::of(blend.of(x, then, made.wide()));
+            }
+        }
+        let mut landed = Contribution::default();
+        landed.iteration = average.iteration;
+        landed.segment(&name, model.len(), weight).copy_from_slice(&model);
+        for segment in &made.segments()[parts as usize..] {
+            landed.segment(&segment.name, segment.values.len(), segment.weight).copy_from_slice(&segment.values);
+        }
+        training.adopt(&landed, healed);
+    }
+}
+
+/// Puts the parts of a model, of which one counts, and everything else into `target`.
+fn divide<S: Scalar>(
+    source: &Contribution<S>,
+    (number, parts): (u32, u32),
+    weight: f64,
+    outer: Option<&Outer<S>>,
+    target: &mut Contribution<S>,
+) {
+    let [model, rest @ ..] = source.segments() else { return };
+    let weigh = |other: u32| if other == number { weight } else { 0.0 };
+    for other in 0..parts {
+        let range = part(model.values.len(), other, parts);
+        target.segment(&format!("parameters/{other}"), range.len(), weigh(other)).copy_from_slice(&model.values[range]);
+    }
+    for segment in rest {
+        target.segment(&segment.name, segment.values.len(), segment.weight).copy_from_slice(&segment.values);
+    }
+    let Some(outer) = outer else { return };
+    for other in 0..parts {
+        let range = part(model.values.len(), other, parts);
+        target.segment(&format!("outer/{other}"), range.len(), weigh(other)).fill(S::zero());
+    }
+    let range = part(model.values.len(), number, parts);
+    let moved = outer.step_part(range, &mut target.segments_mut()[number as usize].values);
+    let first = target.segments().len() - parts as usize;
+    target.segments_mut()[first + number as usize].values = moved;
+}
+
+/// What the outer optimiser's momentum of a part has become.
+fn velocity<S: Scalar>(average: &Contribution<S>, number: u32) -> &[S] {
+    let segment = average.find(&format!("outer/{number}")).filter(|segment| segment.weight > 0.0);
+    segment.map_or(&[], |segment| &segment.values)
+}

@@ -1,0 +1,274 @@
+//! Contributions under way while training goes on, against plain loops.
+
+use super::*;
+use crate::outer::Outer;
+use crate::participant::overlap::Overlapping;
+use crate::policy::{Asynchronous, Streaming, StreamingOptions, part};
+use crate::seed::Seed;
+use alloc::format;
+use proptest::prelude::*;
+
+/// Goes a way of its own, each value for itself.
+#[derive(Debug)]
+struct Walker {
+    node: u32,
+    model: Vec<f64>,
+    iteration: u64,
+    healed: u32,
+}
+
+/// What step `iteration` of a node adds to a value.
+fn pace(node: u32, iteration: u64, place: usize) -> f64 {
+    Seed(7).derive("pace", u64::from(node) << 32 | iteration << 8 | place as u64).random().normal()
+}
+
+impl Training<f64> for Walker {
+    fn iteration(&self) -> u64 {
+        self.iteration
+    }
+
+    fn step(&mut self) -> Result<Summary, TrainingError> {
+        self.iteration += 1;
+        for (place, value) in self.model.iter_mut().enumerate() {
+            *value += pace(self.node, self.iteration, place);
+        }
+        Ok(Summary { samples: 1, loss: 1.0 })
+    }
+
+    fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f64>) {
+        contribution.segment("parameters", self.model.len(), request.weight).copy_from_slice(&self.model);
+        contribution.segment("running", 1, request.weight).fill(f64::from(self.node));
+    }
+
+    fn adopt(&mut self, average: &Contribution<f64>, healed: bool) {
+        self.model.copy_from_slice(&average.find("parameters").expect("all have some").values);
+        if healed {
+            self.healed += 1;
+            self.iteration = average.iteration;
+        }
+    }
+}
+
+fn walkers(size: u32, len: usize, iterations: u64, policy: impl Fn() -> Box<dyn AveragingPolicy>) -> World<Walker> {
+    let make = |node| Walker { node, model: vec![0.0; len], iteration: 0, healed: 0 };
+    World::with(size, iterations, policy, make)
+}
+
+/// Some tens of operations on values of some units.
+fn close(world: &World<Walker>, models: &[Vec<f64>]) -> Result<(), String> {
+    for (member, expected) in world.members.iter().zip(models) {
+        let model = &member.training().expect("no step is under way").model;
+        if model.iter().zip(expected).any(|(a, b)| (a - b).abs() > 1e-11) {
+            return Err(format!("{model:?} instead of {expected:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Means of a part over nodes.
+fn mean(models: &[Vec<f64>], range: core::ops::Range<usize>) -> Vec<f64> {
+    let sum = |place| models.iter().map(|model: &Vec<f64>| model[place]).sum::<f64>();
+    range.map(|place| sum(place) / models.len() as f64).collect()
+}
+
+fn step(models: &mut [Vec<f64>], iteration: u64) {
+    for (node, model) in (0..).zip(models) {
+        model.iter_mut().enumerate().for_each(|(place, value)| *value += pace(node, iteration, place));
+    }
+}
+
+/// What lasgd makes of models if rounds take less than a step; `kept` is what of a step made meanwhile is kept.
+fn lasgd(size: u32, len: usize, iterations: u64, interval: u64, kept: f64) -> Vec<Vec<f64>> {
+    let mut models = vec![vec![0.0; len]; size as usize];
+    for iteration in 1..=iterations {
+        let before = models.clone();
+        step(&mut models, iteration);
+        // At the last iteration there is no step to wait with.
+        let ends = iteration == iterations && iteration.is_multiple_of(interval);
+        let lands = iteration > 1 && (iteration - 1).is_multiple_of(interval);
+        if lands {
+            let average = mean(&before, 0..len);
+            for (model, before) in models.iter_mut().zip(&before) {
+                for (place, value) in model.iter_mut().enumerate() {
+                    *value = average[place] + kept * (*value - before[place]);
+                }
+            }
+        }
+        if ends {
+            let average = mean(&models, 0..len);
+            models.iter_mut().for_each(|model| model.clone_from(&average));
+        }
+    }
+    models
+}
+
+#[test]
+fn steps_made_while_an_average_is_under_way_are_kept_and_nobody_waits() {
+    for (size, interval, iterations) in [(3, 5, 23), (2, 5, 20), (4, 7, 30)] {
+        let mut world = walkers(size, 5, iterations, || Box::new(Asynchronous::new(interval)));
+        world.run(Duration::from_secs(3));
+        assert!(world.members.iter().all(Participant::is_over));
+        assert_eq!(world.commits(0) as u64, iterations / interval);
+        assert_eq!(close(&world, &lasgd(size, 5, iterations, interval, 1.0)), Ok(()));
+        assert!(close(&world, &lasgd(size, 5, iterations, interval, 0.9)).is_err(), "what is lost is noticed");
+        // The last step ends when it would have without any average.
+        let last = world.stepped;
+        assert_eq!(last, Instant::ORIGIN + STEP * iterations as u32, "they waited");
+    }
+}
+
+#[test]
+fn whoever_is_lost_while_an_average_is_under_way_comes_back() {
+    let mut world = walkers(3, 4, 400, || Box::new(Asynchronous::new(3)));
+    world.run(Duration::from_millis(300));
+    let before = world.commits(2);
+    world.offline = Some(2);
+    world.run(Duration::from_millis(2300));
+    let (alone, commits) = (world.members[2].iteration(), world.commits(2));
+    assert!(alone > 180, "it stopped training at {alone}");
+    assert!(commits <= before + 1 && world.commits(0) > commits + 10, "the others did not go on");
+    assert!(world.members[0].iteration() > 220, "the others waited: {}", world.members[0].iteration());
+    world.offline = None;
+    world.run(Duration::from_secs(20));
+    assert!(world.commits(2) > commits + 10 && world.members.iter().all(Participant::is_over));
+}
+
+/// What Streaming DiLoCo makes of models, for nodes in step with each other.
+fn streaming(size: u32, len: usize, iterations: u64, options: &StreamingOptions) -> Vec<Vec<f64>> {
+    let OuterOptimiser::Momentum { rate, momentum, .. } = options.outer else { panic!("momentum") };
+    let (mut models, mut global, mut velocity) = (vec![vec![0.0; len]; size as usize], vec![0.0; len], vec![0.0; len]);
+    let mut sent = None;
+    for iteration in 1..=iterations {
+        step(&mut models, iteration);
+        if iteration.is_multiple_of(options.period()) {
+            let number = (iteration / options.period() - 1) % u64::from(options.parts);
+            let range = part(len, number as u32, options.parts);
+            sent = Some((iteration, range.clone(), mean(&models, range)));
+        }
+        // What is still under way at the end is waited for.
+        let due = |(at, ..): &(u64, _, _)| iteration - at >= options.delay || iteration == iterations;
+        let Some((_, range, average)) = sent.take_if(|sent| due(sent)) else { continue };
+        for (place, average) in range.zip(average) {
+            let way = global[place] - average;
+            velocity[place] = momentum * velocity[place] + way;
+            global[place] -= rate * (way + momentum * velocity[place]);
+            for model in &mut models {
+                model[place] = options.share * model[place] + (1.0 - options.share) * global[place];
+            }
+        }
+    }
+    models
+}
+
+fn published(options: StreamingOptions) -> impl Fn() -> Box<dyn AveragingPolicy> {
+    move || Box::new(Streaming::new(options))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn parts_take_turns_and_are_taken_in_later(
+        size in 2_u32..5, len in 1_usize..9, parts in 1_u32..5, period in 3_u64..6, delay in 0_u64..3,
+        share in prop::sample::select(vec![0.0, 0.5, 0.9]), more in 0_u64..7,
+    ) {
+        let interval = period * u64::from(parts);
+        let options = StreamingOptions { share, ..StreamingOptions::new(interval, parts, delay) };
+        let iterations = 2 * interval + more;
+        let mut world = walkers(size, len, iterations, published(options));
+        world.run(Duration::from_secs(5));
+        prop_assert!(world.members.iter().all(Participant::is_over));
+        prop_assert_eq!(world.commits(0) as u64, iterations / period);
+        prop_assert_eq!(close(&world, &streaming(size, len, iterations, &options)), Ok(()));
+        for mistaken in [
+            StreamingOptions { share: share + 0.1, ..options },
+            StreamingOptions { outer: options.outer.with_momentum(0.5), ..options },
+        ] {
+            prop_assert!(close(&world, &streaming(size, len, iterations, &mistaken)).is_err());
+        }
+        // Of every round of this run, one part counts, and its momentum.
+        for record in &world.records {
+            let Occurrence::Committed { certificate } = &record.what else { continue };
+            for member in &certificate.members {
+                let counts = member.weights.iter().filter(|weight| **weight > 0.0).count();
+                prop_assert_eq!((counts, member.weights.len()), (3, 2 * parts as usize + 1));
+            }
+        }
+    }
+}
+
+#[test]
+fn one_part_without_delay_and_share_is_diloco_to_the_bit() {
+    let diloco = || {
+        let mut policy = Periodic::new(5);
+        policy.outer = Some(OuterOptimiser::DILOCO);
+        Box::new(policy) as Box<dyn AveragingPolicy>
+    };
+    let options = StreamingOptions { share: 0.0, ..StreamingOptions::new(5, 1, 0) };
+    let [one, other] = [walkers(3, 6, 33, diloco), walkers(3, 6, 33, published(options))].map(|mut world| {
+        world.run(Duration::from_secs(3));
+        let models = world.members.iter().map(|member| member.training().unwrap().model.clone());
+        (models.collect::<Vec<_>>(), world.members[0].outer().map(Outer::save), world.commits(1))
+    });
+    assert_eq!(one, other);
+}
+
+#[test]
+fn no_step_sends_more_than_the_largest_part_and_its_momentum() {
+    for (len, parts) in [(10, 3), (7, 7), (5, 2), (3, 5), (61_706, 4)] {
+        let lengths: Vec<usize> = (0..parts).map(|number| part(len, number, parts).len()).collect();
+        assert_eq!(lengths.iter().sum::<usize>(), len);
+        assert!(lengths.iter().all(|&of| of == len / parts as usize || of == len.div_ceil(parts as usize)));
+    }
+    let mut world = walkers(2, 10, 40, published(StreamingOptions::new(15, 3, 4)));
+    let mut seen = Vec::new();
+    for milliseconds in 1..400 {
+        world.run(Duration::from_millis(milliseconds));
+        for member in &world.members {
+            let Some(contribution) = member.node().contribution() else { continue };
+            let counts = contribution.segments().iter().filter(|segment| segment.weight > 0.0);
+            seen.push(counts.map(|segment| segment.values.len()).sum::<usize>());
+        }
+    }
+    // Parts of 3, 3 and 4 values, as much momentum, and a running statistic.
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen, [7, 9]);
+}
+
+#[test]
+fn what_is_under_way_is_in_what_is_saved() {
+    let policies: [fn() -> Box<dyn AveragingPolicy>; 2] =
+        [|| Box::new(Asynchronous::new(3)), || Box::new(Streaming::new(StreamingOptions::new(8, 2, 2)))];
+    for policy in policies {
+        let mut world = walkers(3, 6, 60, policy);
+        let mut flights = 0;
+        for milliseconds in 1..300 {
+            world.run(Duration::from_millis(milliseconds));
+            for member in &world.members {
+                flights += usize::from(member.overlapping.flight.is_some());
+                assert_eq!(Overlapping::restore(&member.overlapping.save()), member.overlapping);
+            }
+        }
+        assert!(flights > 50, "{flights}");
+    }
+}
+
+#[test]
+fn parts_that_a_healed_node_lacks_are_not_what_others_take() {
+    let options = StreamingOptions { rejoin: Rejoin::HealFirst, share: 0.0, ..StreamingOptions::new(8, 2, 1) };
+    let mut world = walkers(3, 6, 200, published(options));
+    world.run(Duration::from_millis(300));
+    world.offline = Some(2);
+    world.run(Duration::from_millis(1200));
+    // Far away from everything that the others have.
+    world.steps.get_mut(&2).expect("a step is under way").1.training.model.fill(1e6);
+    world.offline = None;
+    world.run(Duration::from_secs(20));
+    assert!(world.members.iter().all(Participant::is_over));
+    assert!(world.members[2].training().unwrap().healed > 0);
+    for member in &world.members {
+        let model = &member.training().unwrap().model;
+        assert!(model.iter().all(|value| value.abs() < 1e4), "{model:?}");
+    }
+}
