@@ -43,7 +43,17 @@ mod catalogue {
 
                 /// Whether it is a mistake in sharing steps, of which rounds know nothing.
                 pub fn is_of_shared_steps(self) -> bool {
-                    matches!(self, Self::ReducedTwice | Self::OwnersSwapped | Self::BucketShared | Self::BatchIgnored)
+                    matches!(
+                        self,
+                        Self::ReducedTwice
+                            | Self::OwnersSwapped
+                            | Self::BucketShared
+                            | Self::BatchIgnored
+                            | Self::PartTraced
+                            | Self::BiasMisplaced
+                            | Self::StatisticsScattered
+                            | Self::VectorsKept
+                    )
                 }
 
                 /// What is done wrong.
@@ -98,6 +108,10 @@ mod catalogue {
         OwnersSwapped: "The owner of A decomposes G, and that of G decomposes A.",
         BucketShared: "The directions of two owners that have one layer each go into one bucket.",
         BatchIgnored: "The mean over members takes no account of how many samples each has.",
+        PartTraced: "The damping of a factor in diagonal blocks goes by the trace of the first of them.",
+        BiasMisplaced: "The bias's row of a factor in diagonal blocks is in the first of them instead of the last.",
+        StatisticsScattered: "Means of statistics that came during the passes are written to the gradient, too.",
+        VectorsKept: "Holders of Eva's vectors compute with those of their own batches.",
     }
 
     impl Mutant {

@@ -108,7 +108,7 @@ impl Placement {
     /// Whether the parts fit each other.
     ///
     /// # Errors
-    /// If a member would have to decompose what it has no statistics of; with the remedy.
+    /// If a member would have to decompose, or to compute directions with, what it has no statistics of; with the remedy.
     pub fn check(&self) -> Result<(), &'static str> {
         let alone = matches!(self.statistics, Statistics::AtOwner | Statistics::OwnBatch);
         let of_gradient = self.statistics == Statistics::OfGradient;
@@ -137,6 +137,12 @@ impl Placement {
             return Err(
                 "both factors of a layer are made of one gradient, by one member or by all who hold it: choose \
                         Decomposers::Owner or Everybody",
+            );
+        }
+        if alone && nobody && self.holders > 0.0 {
+            return Err(
+                "vectors that owners alone have are never handed on, so that other holders would compute with none: choose \
+                        holders = 0 or Statistics::Everywhere",
             );
         }
         if nobody && self.apart {

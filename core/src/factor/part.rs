@@ -1,5 +1,6 @@
 //! Diagonal blocks of a factor that is too large to be decomposed whole.
 
+use crate::mutant::mutant;
 use alloc::vec::Vec;
 
 /// A diagonal block of a factor: some of its rows, and the same columns.
@@ -64,7 +65,8 @@ pub(crate) fn parts(rows: usize, kernel: usize, limit: usize) -> Vec<Part> {
     let mut first = 0;
     let part = |number: usize| {
         let channels = each + usize::from(number < more);
-        let bias = number + 1 == count && rows > kernel * stride;
+        let last = if mutant!(BiasMisplaced) { 0 } else { count - 1 };
+        let bias = number == last && rows > kernel * stride;
         first += channels;
         Part { first: first - channels, channels, stride, kernel, bias }
     };

@@ -21,8 +21,10 @@ pub struct Work {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Machine {
-    /// Operations per second of large products.
+    /// Operations per second of large products: statistics and directions.
     pub products: f64,
+    /// Operations per second of forward and backward pass.
+    pub passes: f64,
     /// Operations per second of decompositions.
     pub decompositions: f64,
     /// Bytes per second of a link, in each direction.
@@ -34,9 +36,9 @@ pub struct Machine {
 }
 
 impl Default for Machine {
-    /// One core of 100 GFLOP/s for products and a quarter of that for decompositions, behind 10 GbE, in f32.
+    /// One core of 100 GFLOP/s for products and passes and a quarter of that for decompositions, behind 10 GbE, in f32.
     fn default() -> Self {
-        Self { products: 1e11, decompositions: 2.5e10, bandwidth: 1.25e9, latency: 20e-6, value: 4.0 }
+        Self { products: 1e11, passes: 1e11, decompositions: 2.5e10, bandwidth: 1.25e9, latency: 20e-6, value: 4.0 }
     }
 }
 
@@ -69,7 +71,8 @@ pub struct Cost {
 pub struct Seconds {
     /// Making statistics.
     pub statistics: f64,
-    /// Averaging them, as far as nothing else is done meanwhile.
+    /// Averaging them, as far as nothing else is done meanwhile: where a placement has them averaged during the passes, all
+    /// that the passes last is taken to be used. Diagonal blocks are averaged after the passes.
     pub statistics_exchange: f64,
     /// Decomposing.
     pub decompositions: f64,

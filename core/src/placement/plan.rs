@@ -345,7 +345,8 @@ impl Plan {
         };
         let statistics = machine.seconds(&self.statistics(), self.members);
         let passes: f64 = self.places.iter().map(|place| place.load.passes()).sum::<f64>() * self.work.batch as f64;
-        let hidden = if self.placement.overlapped { passes / machine.products } else { 0.0 };
+        // Diagonal blocks are cut out of statistics once the passes are done.
+        let hidden = if self.placement.overlapped && !self.is_cut() { passes / machine.passes } else { 0.0 };
         Seconds {
             statistics: slowest(&|cost| cost.statistics) / machine.products,
             statistics_exchange: f64::max(0.0, statistics - hidden),
@@ -363,6 +364,11 @@ impl Plan {
     /// Whether statistics are one vector for each factor.
     fn has_vectors(&self) -> bool {
         self.placement.decomposers == Decomposers::Nobody && self.placement.statistics != Statistics::OfGradient
+    }
+
+    /// Whether any factor is in several diagonal blocks.
+    fn is_cut(&self) -> bool {
+        self.places.iter().any(|place| place.factors.iter().any(|parts| parts.len() > 1))
     }
 
     fn is_eigen(&self) -> bool {

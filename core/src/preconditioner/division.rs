@@ -9,6 +9,7 @@ use crate::layer::{Block, Capture, Observer};
 use crate::matrix::Region;
 use crate::mutant::mutant;
 use crate::placement::{Letter, Letters, Load, Plan, Route, Statistics, Wire};
+use crate::scalar::Scalar;
 use crate::transport::TransportError;
 use alloc::boxed::Box;
 use alloc::vec;
@@ -392,11 +393,13 @@ impl<B: Backend> Division<B> {
                 continue;
             }
             let mut content = Content { matrices: factors.iter().map(matrix).collect(), spectra: Vec::new() };
-            let mut values = gathered(backend, matrices, &content.matrices)?;
-            if let Some((buffer, spectra)) = eigenvalues {
+            if let Some((_, spectra)) = eigenvalues {
                 let lengths = factors.iter().map(|side| values_of(side, spectra));
                 content.spectra = lengths.map(|region| Packed { region, triangle: false }).collect();
-                gather(backend, buffer, &content.spectra, &mut values)?;
+            }
+            let mut values = self.handed(backend, matrices, &content.matrices, from)?;
+            if let Some((buffer, _)) = eigenvalues {
+                values.extend(self.handed(backend, buffer, &content.spectra, from)?);
             }
             bundle.add(route, values, content);
         }
@@ -423,6 +426,20 @@ impl<B: Backend> Division<B> {
             }
         }
         Ok(())
+    }
+
+    /// What member `from` hands out; whoever gets it has room for it.
+    fn handed(
+        &self,
+        backend: &mut B,
+        buffer: &B::Buffer,
+        parts: &[Packed],
+        from: usize,
+    ) -> Result<Vec<B::Scalar>, B::Error> {
+        if from == self.me {
+            return gathered(backend, buffer, parts);
+        }
+        Ok(vec![B::Scalar::of(0.0); parts.iter().map(Packed::len).sum()])
     }
 
     /// Who hands which factors to whom.
@@ -477,7 +494,7 @@ impl<B: Backend> Division<B> {
         for (from, to, matrices) in turns {
             let route = Route::Broadcast { from, to };
             let part = route.includes(self.me);
-            let values = if part { gathered(backend, v, &matrices)? } else { Vec::new() };
+            let values = if part { self.handed(backend, v, &matrices, from)? } else { Vec::new() };
             bundle.add(route, values, Content { matrices, spectra: Vec::new() });
         }
         Ok(bundle)

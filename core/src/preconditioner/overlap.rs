@@ -4,6 +4,7 @@ use super::division::{Packed, gather, scatter};
 use crate::backend::Backend;
 use crate::layer::Block;
 use crate::matrix::Region;
+use crate::mutant::mutant;
 use crate::placement::{Letter, Letters, Route, Wire};
 use crate::transport::TransportError;
 use alloc::vec::Vec;
@@ -137,7 +138,7 @@ impl<S: crate::scalar::Scalar> Overlap<S> {
             for piece in pieces {
                 let (own, rest) = values.split_at(piece.packed.len());
                 values = rest;
-                if piece.of_statistics == of_statistics {
+                if piece.of_statistics == of_statistics || (mutant!(StatisticsScattered) && piece.of_statistics) {
                     scatter(backend, target, &[piece.packed], own, &mut self.mirrored)?;
                     any = true;
                 }

@@ -4,7 +4,7 @@ use crate::dense::{Device, assert_close};
 use crate::trainer::{CLASSES, Cloud, INPUTS};
 use kronfleet_core::backend::{Backend, Extent};
 use kronfleet_core::error::ErrorKind;
-use kronfleet_core::network::{Initialisation, Network, Spec};
+use kronfleet_core::network::{Initialisation, Network, Shape, Spec};
 use kronfleet_core::optimiser::{Sgd, SgdOptions};
 use kronfleet_core::placement::{
     Balance, Group, Letter, Load, Machine, Mail, Pipeline, Placement, Plan, Route, Wire, Work,
@@ -191,6 +191,8 @@ pub(crate) const STEPS: usize = 7;
 impl Case {
     fn network(&self, backend: &mut Device) -> Network<Device> {
         let specs = [
+            Spec::convolution("front", 3, Shape::square(2, 1, 1)),
+            Spec::Tanh,
             Spec::dense("first", self.hidden),
             Spec::Tanh,
             Spec::dense("second", 6),
@@ -198,7 +200,8 @@ impl Case {
             Spec::dense("last", CLASSES as usize),
         ];
         let capacity = self.batches.iter().sum();
-        let mut network = Network::build(backend, Extent::flat(INPUTS), &specs, capacity).expect("the network fits");
+        let input = Extent::new(2, 2, INPUTS / 4);
+        let mut network = Network::build(backend, input, &specs, capacity).expect("the network fits");
         network.initialise(backend, Seed(2), Initialisation::Uniform).expect("memory");
         network
     }
@@ -472,11 +475,13 @@ fn statistics_of_inputs_leave_with_the_forward_pass() {
     let hidden = 400;
     let triangle = |rows: usize| rows * (rows + 1) / 2;
     let (sent, settled) = echoed(Placement::spd(), hidden, None);
-    // The second layer's fill a bucket. What is left of the statistics follows with the gradients.
-    assert_eq!(sent[0], triangle(INPUTS + 1) + triangle(hidden + 1));
+    // Two channels at four positions of the kernel and a bias; three channels at nine positions of the image and a bias.
+    let (patch, image) = (9, 28);
+    // The last layer's but one fill a bucket. What is left of the statistics follows with the gradients.
+    assert_eq!(sent[0], [patch, image, hidden + 1].map(triangle).iter().sum::<usize>());
     let classes = CLASSES as usize;
-    let of_outputs = [hidden, 6, classes].map(triangle).iter().sum::<usize>();
-    let gradients = hidden * (INPUTS + 1) + 6 * (hidden + 1) + classes * 7;
+    let of_outputs = [3, hidden, 6, classes].map(triangle).iter().sum::<usize>();
+    let gradients = 3 * patch + hidden * image + 6 * (hidden + 1) + classes * 7;
     assert_eq!(sent.iter().sum::<usize>(), sent[0] + triangle(7) + of_outputs + gradients);
     assert_eq!(settled, [sent.len()]);
 }
@@ -522,21 +527,43 @@ fn a_pipeline_forgets_what_was_started_when_it_fails() {
     });
 }
 
-/// DP-KFAC by its own definition: every layer preconditions the mean gradient by its owner's batches.
-#[test]
-fn dp_kfac_preconditions_by_the_owners_batches() {
-    for (members, split_factors) in [(1, 0), (2, 0), (3, 4), (4, 5), (7, 0), (7, 3)] {
-        let case = Case {
-            batches: vec![6; members],
-            placement: Placement::dp_kfac(),
-            options: Options { inverse_period: 1, clip: None, split_factors, ..Options::default() },
-            hidden: 12,
+/// Members that precondition by their own batches, of any size.
+fn cases_of_own_batches() -> impl Strategy<Value = Case> {
+    let members = prop::sample::select(vec![1_usize, 2, 3, 4, 7]);
+    let batches = members.prop_flat_map(|members| prop::collection::vec(1..9_usize, members));
+    let split = prop::sample::select(vec![0_usize, 0, 3, 4, 9]);
+    let form = prop_oneof![Just(Form::Inverse), Just(Form::Eigen)];
+    (batches, form, 3..20_usize, split, any::<bool>(), any::<bool>()).prop_map(
+        |(batches, form, hidden, split_factors, largest, overlapped)| Case {
+            batches,
+            placement: Placement {
+                balance: if largest { Balance::Largest } else { Balance::Contiguous },
+                ..Placement::dp_kfac()
+            },
+            options: Options { form, inverse_period: 1, clip: None, split_factors, ..Options::default() },
+            hidden,
             machine: Machine::default(),
-            overlapped: false,
-        };
-        let (found, _) = case.run();
-        assert!(found.iter().all(|member| *member == found[0]), "all members have the same bits");
-        assert_close(&found[0], &by_definition(&case), 1e-9);
+            overlapped,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// DP-KFAC by its own definition: every layer preconditions the mean gradient by its owner's batches; what is moved and
+    /// decomposed is what the plan says.
+    #[test]
+    fn dp_kfac_preconditions_by_the_owners_batches(case in cases_of_own_batches()) {
+        let (members, moved) = case.counted();
+        let plan = case.plan(&case.network(&mut Device::new()));
+        for (me, (parameters, decomposed)) in members.iter().enumerate() {
+            prop_assert_eq!(parameters, &members[0].0, "all members have the same bits");
+            prop_assert_eq!(*decomposed, (STEPS * plan.cost(me).decomposed) as u64, "a refresh at every step");
+        }
+        assert_close(&members[0].0, &by_definition(&case), 1e-9);
+        let gradients = 2 * (members.len() - 1) * members[0].0.len();
+        prop_assert_eq!(moved, STEPS as u64 * (gradients as u64 + plan.directions().values()));
     }
 }
 
@@ -544,6 +571,7 @@ fn dp_kfac_preconditions_by_the_owners_batches() {
 /// counts.
 fn by_definition(case: &Case) -> Vec<f64> {
     let members = case.batches.len();
+    let union: usize = case.batches.iter().sum();
     let alone = |me: usize| Case { placement: Placement::d_kfac(), ..case.clone() }.one_of(me);
     let mut nodes: Vec<_> = (0..members).map(alone).collect();
     let plan = case.plan(nodes[0].parts().1);
@@ -554,13 +582,14 @@ fn by_definition(case: &Case) -> Vec<f64> {
     // A rate of 0 leaves the parameters alone, so that gradients and factors can be read after each step.
     for _ in 0..STEPS {
         let mut mean = vec![0.0; len];
-        for node in &mut nodes {
+        for (node, &batch) in nodes.iter_mut().zip(&case.batches) {
+            let weight = batch as f64 / union as f64;
             let (backend, network) = node.parts();
             backend.upload(&x, &mut network.parameters, 0).expect("a host's memory");
             node.step().expect("a host's memory");
             let (backend, network) = node.parts();
             let gradient = backend.fetch(&network.gradient, 0..len).expect("a host's memory");
-            mean.iter_mut().zip(&gradient).for_each(|(mean, value)| *mean += value / members as f64);
+            mean.iter_mut().zip(&gradient).for_each(|(mean, value)| *mean += weight * value);
         }
         let mut direction = mean.clone();
         for (layer, block) in blocks.iter().enumerate() {
@@ -648,7 +677,7 @@ fn a_step_without_a_member_changes_no_parameters() {
 #[test]
 fn mistakes_in_sharing_steps_are_noticed() {
     use kronfleet_core::mutant::Mutant;
-    use std::panic::catch_unwind;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     // Of two layers of one size with two owners, neither of which owns everything.
     let case = |placement: Placement, form: Form| Case {
         batches: vec![2, 5, 3],
@@ -659,7 +688,11 @@ fn mistakes_in_sharing_steps_are_noticed() {
         overlapped: false,
     };
     let apart = Placement { apart: true, balance: Balance::Contiguous, ..Placement::mpd(true) };
-    let cases = [case(apart, Form::Eigen), case(Placement::owner_reduce(), Form::Inverse)];
+    let cases = [
+        case(apart, Form::Eigen),
+        case(Placement::owner_reduce(), Form::Inverse),
+        Case { overlapped: true, ..case(Placement::spd(), Form::Inverse) },
+    ];
     let holds = |case: &Case| {
         let mut alone = case.trainer(None);
         train(&mut alone);
@@ -668,10 +701,11 @@ fn mistakes_in_sharing_steps_are_noticed() {
         members.iter().all(|member| *member == members[0])
             && members[0].iter().zip(&alone).all(|(found, expected)| (found - expected).abs() < 1e-9)
     };
-    assert!(cases.iter().all(holds), "without a mistake all laws hold");
-    for mutant in [Mutant::ReducedTwice, Mutant::OwnersSwapped, Mutant::BucketShared, Mutant::BatchIgnored] {
+    let laws = || cases.iter().all(holds) && crate::split::holds() && crate::eva::holds();
+    assert!(laws(), "without a mistake all laws hold");
+    for mutant in Mutant::ALL.iter().copied().filter(|mutant| mutant.is_of_shared_steps()) {
         Mutant::choose(Some(mutant));
-        let noticed = cases.iter().any(|case| !catch_unwind(|| holds(case)).unwrap_or(false));
+        let noticed = !catch_unwind(AssertUnwindSafe(laws)).unwrap_or(false);
         Mutant::choose(None);
         assert!(noticed, "not noticed: {}", mutant.text());
     }

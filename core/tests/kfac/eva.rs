@@ -97,6 +97,18 @@ fn options() -> EvaOptions {
     EvaOptions { damping: 0.3, ema_old: 0.8, clip: Some(1e-3), exclude: Vec::new() }
 }
 
+/// Whether holders of everybody's vectors are one node with all samples.
+#[cfg(feature = "mutants")]
+pub(crate) fn holds() -> bool {
+    let case = Case { batches: vec![2, 5, 3], placement: Placement::d_kfac().of_vectors(), options: options() };
+    let mut alone = case.trainer(None, [0, case.batches.iter().sum()], 0.05);
+    train(&mut alone);
+    let expected = parameters(&mut alone);
+    let (members, _) = case.run();
+    members.iter().all(|member| *member == members[0])
+        && members[0].iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 1e-9)
+}
+
 fn cases() -> impl Strategy<Value = Case> {
     let placements = prop_oneof![
         Just(Placement::d_kfac()),

@@ -2,12 +2,15 @@
 
 use crate::dense::{Device, Matrix, assert_close, blocks, read, statistics, upload, write};
 use crate::preconditioner::{eigen_oracle, inverse_oracle};
-use kronfleet_core::backend::Backend;
+use kronfleet_core::backend::{Backend, Extent};
 use kronfleet_core::layer::Block;
 use kronfleet_core::matrix::aligned;
+use kronfleet_core::network::{Initialisation, Network, Shape, Spec};
+use kronfleet_core::optimiser::{Sgd, SgdOptions};
 use kronfleet_core::placement::Load;
 use kronfleet_core::preconditioner::{Form, Kronecker, Model, Options, Preconditioner};
 use kronfleet_core::seed::Seed;
+use kronfleet_core::trainer::{Batches, Trainer, TrainerOptions};
 use proptest::prelude::*;
 
 /// K-FAC fed with statistics and gradients directly.
@@ -123,6 +126,18 @@ fn cases() -> impl Strategy<Value = Case> {
     })
 }
 
+/// Whether a convolution's diagonal blocks are the whole factor whose other elements are zero.
+#[cfg(feature = "mutants")]
+pub(crate) fn holds() -> bool {
+    let (mut blocks, parameters, statistics) = blocks(&[(6, 3 * 4 + 1)]);
+    blocks[0].kernel = 4;
+    let case = Case { blocks, parameters, statistics, form: Form::Inverse, damping: 0.1, seed: 1 };
+    let (flat, gradient) = (case.flat(0), case.gradient(0));
+    let zeroed = case.cut(5, flat.clone());
+    let (found, expected) = (Node::new(&case, 5).step(&flat, &gradient), Node::new(&case, 0).step(&zeroed, &gradient));
+    found.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 1e-9)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -206,6 +221,56 @@ proptest! {
         prop_assert_eq!(&again, &state);
         let (flat, gradient) = (case.flat(1), case.gradient(1));
         prop_assert_eq!(later.step(&flat, &gradient), node.step(&flat, &gradient));
+    }
+}
+
+/// Images of two channels, of which the second is empty.
+struct OneChannel;
+
+impl Batches<f64> for OneChannel {
+    fn fill(&mut self, x: &mut [f64], labels: &mut [u32]) {
+        let mut random = Seed(5).random();
+        x.iter_mut().enumerate().for_each(|(at, x)| *x = if at % 2 == 0 { random.normal() } else { 0.0 });
+        labels.fill(1);
+    }
+
+    fn position(&self) -> u64 {
+        0
+    }
+
+    fn restore(&mut self, _: u64) {}
+}
+
+/// What a convolution writes has a channel's rows where diagonal blocks look for them.
+#[test]
+fn the_rows_of_a_channel_are_those_that_a_convolution_writes() {
+    for split_factors in [0, 5] {
+        let mut backend = Device::new();
+        let specs = [Spec::convolution("front", 3, Shape::square(2, 1, 1)), Spec::dense("last", 4)];
+        let mut network = Network::build(&mut backend, Extent::new(2, 2, 2), &specs, 5).expect("the network fits");
+        network.initialise(&mut backend, Seed(2), Initialisation::Uniform).expect("memory");
+        let (len, statistics) = (network.parameters_len(), network.statistics_len());
+        let (a, kernel) = (network.blocks()[0].a, network.blocks()[0].kernel);
+        assert_eq!((a.rows, kernel), (2 * 4 + 1, 4));
+        let options = Options { split_factors, ..Options::default() };
+        let kfac = Kronecker::new(&mut backend, network.blocks(), statistics, len, options).expect("memory");
+        let sgd = Box::new(Sgd::new(&mut backend, len, &[], SgdOptions::default()).expect("memory"));
+        let how = TrainerOptions::new(5, 0.05);
+        let trainer = Trainer::new(backend, network, Box::new(kfac), sgd, Box::new(OneChannel), how);
+        let mut trainer = trainer.expect("memory");
+        trainer.step().expect("a host's memory");
+        let (backend, kfac) = trainer.preconditioner();
+        let [kept, _] = kfac.factors().expect("K-FAC has factors").save(backend).expect("memory");
+        // The first channel, the empty one, and the bias, which is with the last channel.
+        let of = |row: usize| if row == 8 { 2 } else { row % 2 };
+        for (row, column) in (0..9).flat_map(|row| (0..9).map(move |column| (row, column))) {
+            let expected = match (of(row), of(column)) {
+                (1, _) | (_, 1) => false,
+                (one, other) => one == other || split_factors == 0,
+            };
+            let found = kept[a.index(row, column)];
+            assert_eq!(found != 0.0, expected, "{found} in row {row}, column {column}, split at {split_factors}");
+        }
     }
 }
 

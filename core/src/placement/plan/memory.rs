@@ -31,7 +31,7 @@ impl Plan {
     pub fn memory(&self, member: usize) -> Memory {
         let mut memory = Memory::default();
         // Where any factor is cut, passes write into memory of its own.
-        let is_cut = self.places.iter().any(|place| place.factors.iter().any(|parts| parts.len() > 1));
+        let is_cut = self.is_cut();
         let of_passes = self.placement.statistics != Statistics::OfGradient;
         for (layer, place) in self.places.iter().enumerate() {
             let square = |rows: usize| if self.has_vectors() { rows } else { rows * rows };

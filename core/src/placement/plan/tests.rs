@@ -189,6 +189,15 @@ fn parts_that_do_not_fit_each_other_are_refused_with_the_remedy() {
     }
     let alone = Placement { decomposers: Decomposers::Cheaper, ..Placement::dp_kfac() };
     assert!(alone.check().is_err_and(|reason| reason.contains("Decomposers::Owner")));
+    for alone in [Placement::owner_reduce(), Placement::dp_kfac()] {
+        assert_eq!(alone.of_vectors().check(), Ok(()));
+        for holders in [0.5, 1.0] {
+            let held = Placement { holders, ..alone };
+            assert_eq!(held.check(), Ok(()), "decompositions are handed to holders");
+            assert!(held.of_vectors().check().is_err_and(|reason| reason.contains("holders = 0")));
+            assert_eq!(Placement { statistics: Statistics::Everywhere, ..held.of_vectors() }.check(), Ok(()));
+        }
+    }
 }
 
 #[test]
@@ -215,6 +224,25 @@ fn diagonal_blocks_are_dealt_out_and_travel_by_themselves() {
     assert_eq!(dp.cost(0).values, 2 * (squares + 512 * 512));
     let whole = Plan::new(dp.placement(), &[layers[0].split(0)], 6, &dp.work);
     assert!(dp.cost(0).decompositions < whole.cost(0).decompositions / 20.0, "cubes of blocks instead of a cube");
+}
+
+#[test]
+fn statistics_travel_behind_passes_of_the_machines_speed_unless_they_are_cut() {
+    let layers = [Load::new(300, 400, 9), Load::new(200, 300, 9)];
+    let exchange = |passes, limit, placement: &Placement| {
+        let layers = layers.map(|load| load.split(limit));
+        let machine = Machine { passes, bandwidth: 1e6, latency: 0.0, ..Machine::default() };
+        let plan = Plan::new(placement, &layers, 3, &Work { form: Form::Inverse, batch: 8, machine });
+        (plan.seconds().statistics_exchange, machine.seconds(&plan.statistics(), 3))
+    };
+    let operations = 6.0 * 8.0 * 9.0 * (300.0 * 400.0 + 200.0 * 300.0);
+    let (left, whole) = exchange(operations / 0.25, 0, &Placement::spd());
+    assert!((whole - left - 0.25).abs() < 1e-12, "{left} of {whole}");
+    assert_eq!(exchange(1.0, 0, &Placement::spd()).0, 0.0);
+    for (limit, placement) in [(100, Placement::spd()), (0, Placement::d_kfac())] {
+        let (left, whole) = exchange(1.0, limit, &placement);
+        assert_eq!(left, whole);
+    }
 }
 
 #[test]

@@ -46,13 +46,6 @@ fn d_kfac() -> Placement {
     Placement { triangles: true, ..Placement::d_kfac() }
 }
 
-/// How fast a machine is, its passes apart: they are no plain products.
-#[derive(Clone, Copy, Debug)]
-struct Speed {
-    machine: Machine,
-    passes: f64,
-}
-
 fn plan(placement: &Placement, layers: &[Load], machine: Machine) -> Plan {
     let (_, members, batch) = SETTING;
     Plan::new(placement, layers, members, &Work { form: Form::Inverse, batch, machine })
@@ -65,17 +58,14 @@ fn passes(layers: &[Load]) -> f64 {
 }
 
 /// Parts of an iteration with a refresh. Directions, which are not published apart, are left out.
-fn parts(placement: &Placement, layers: &[Load], speed: Speed) -> Parts {
-    let plan = plan(placement, layers, speed.machine);
+fn parts(placement: &Placement, layers: &[Load], machine: Machine) -> Parts {
+    let plan = plan(placement, layers, machine);
     let seconds = plan.seconds();
-    let passes = passes(layers) / speed.passes;
-    let statistics_exchange = speed.machine.seconds(&plan.statistics(), SETTING.1);
-    let hidden = if placement.overlapped { passes } else { 0.0 };
     Parts {
-        passes,
-        gradients: speed.machine.seconds(&plan.gradients(), SETTING.1),
+        passes: passes(layers) / machine.passes,
+        gradients: machine.seconds(&plan.gradients(), SETTING.1),
         statistics: seconds.statistics,
-        statistics_exchange: f64::max(0.0, statistics_exchange - hidden),
+        statistics_exchange: seconds.statistics_exchange,
         decompositions: seconds.decompositions,
         decompositions_exchange: seconds.decompositions_exchange,
     }
@@ -99,17 +89,17 @@ impl Parts {
 }
 
 /// The speed at which our counts give the published times of passes, statistics, their exchange and inversions: four figures
-/// of one iteration. All others then follow.
-fn fitted(layers: &[Load]) -> Speed {
-    let unit = Machine { products: 1.0, decompositions: 1.0, bandwidth: 1.0, latency: 0.0, value: 4.0 };
+/// of one iteration. The other two parts and, but for these four in them, whole iterations then follow.
+fn fitted(layers: &[Load]) -> Machine {
+    let unit = Machine { products: 1.0, passes: 1.0, decompositions: 1.0, bandwidth: 1.0, latency: 0.0, value: 4.0 };
     let counts = plan(&mpd(), layers, unit).seconds();
-    let machine = Machine {
+    Machine {
         products: counts.statistics / PUBLISHED.statistics,
+        passes: passes(layers) / PUBLISHED.passes,
         decompositions: counts.decompositions / PUBLISHED.decompositions,
         bandwidth: counts.statistics_exchange / PUBLISHED.statistics_exchange,
         ..unit
-    };
-    Speed { machine, passes: passes(layers) / PUBLISHED.passes }
+    }
 }
 
 /// What was published, what our counts say of this machine behind a link, and what they say at the published machine's speed.
@@ -117,8 +107,7 @@ pub(crate) fn breakdown(link: Link, rates: Rates, share: f64) -> Result<String> 
     let (model, members, batch) = SETTING;
     let layers = shapes(model)?;
     let fitted = fitted(&layers);
-    let machine = link.behind(rates.machine(Form::Inverse));
-    let ours = Speed { machine, passes: machine.products };
+    let ours = link.behind(rates.machine(Form::Inverse));
     let mut text = format!(
         "An iteration of MPD-KFAC with a refresh, {model}, {members} members, batches of {batch}: published (64 GPUs), our \
          counts at the speed of one core of this machine behind {}, and our counts at the published machine's speed\n\n",
@@ -140,7 +129,7 @@ pub(crate) fn breakdown(link: Link, rates: Rates, share: f64) -> Result<String> 
     }
     let whole = [("D-KFAC", d_kfac()), ("MPD-KFAC", mpd()), ("SPD-KFAC", Placement::spd())];
     for ((name, placement), seconds) in whole.into_iter().zip(ITERATIONS) {
-        let total = |speed: Speed| format!("{:.3} s", parts(&placement, &layers, speed).total());
+        let total = |machine: Machine| format!("{:.3} s", parts(&placement, &layers, machine).total());
         table.row([format!("an iteration of {name}"), format!("{seconds:.3} s"), total(ours), total(fitted)]);
     }
     writeln!(text, "{table}")?;
@@ -148,20 +137,20 @@ pub(crate) fn breakdown(link: Link, rates: Rates, share: f64) -> Result<String> 
         text,
         "The published machine's speed by our counts: passes {:.2}, statistics {:.2}, inversions {:.3} TFLOP/s, {:.1} Gb/s.\n",
         fitted.passes / 1e12,
-        fitted.machine.products / 1e12,
-        fitted.machine.decompositions / 1e12,
-        fitted.machine.bandwidth * 8e-9
+        fitted.products / 1e12,
+        fitted.decompositions / 1e12,
+        fitted.bandwidth * 8e-9
     )?;
     write!(text, "{}", updates(&layers, fitted, share)?)?;
     Ok(text)
 }
 
 /// DP-KFAC against the others at the published machine's speed.
-fn updates(layers: &[Load], fitted: Speed, share: f64) -> Result<String> {
+fn updates(layers: &[Load], fitted: Machine, share: f64) -> Result<String> {
     let (model, members, batch) = SETTING;
     let line = |named: Named| {
         // Eigenvectors at the rate of inversions, counted nine times as many operations.
-        let work = Work { form: named.2, batch, machine: fitted.machine };
+        let work = Work { form: named.2, batch, machine: fitted };
         Line::new(model, layers, members, "fitted", named, work)
     };
     let lines: Vec<Line> = published(share).into_iter().map(line).collect();

@@ -239,9 +239,9 @@ impl Trainings {
 }
 
 impl Run {
-    /// What it is kept under: all that is asked of it.
+    /// What it is kept under: all that is asked of it, and of which version.
     fn key(&self) -> String {
-        self.words[1..].join(" ")
+        format!("{}: {}", env!("CARGO_PKG_VERSION"), self.words[1..].join(" "))
     }
 }
 

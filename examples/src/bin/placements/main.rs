@@ -245,6 +245,9 @@ impl Arguments {
         folder: &Folder,
         stop: &Arc<AtomicBool>,
     ) -> Result<String> {
+        if let (Some(rate), true) = (self.rate, media.iter().all(|(medium, _)| *medium != Medium::Tcp)) {
+            bail!("--rate {rate}: only lines over TCP are held to a rate; add tcp to --measure, or leave out --rate");
+        }
         let models = or(&self.models, ["resnet20", "resnet32"].map(String::from));
         let members = or(&self.members, [2, 4]);
         if let Some(&count) = members.iter().find(|&&count| count > 64) {

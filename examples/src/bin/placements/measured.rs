@@ -48,7 +48,7 @@ pub(crate) struct Measured {
     pub(crate) exchanging: f64,
     /// Bytes of values that travelled in a step, all members together, gradients included: as many as planned.
     pub(crate) bytes: f64,
-    /// Bytes of the backend's buffers.
+    /// Bytes of buffers that the backend allocated in all, those that were given back meanwhile included.
     pub(crate) buffers: u64,
 }
 
@@ -183,7 +183,7 @@ pub(crate) fn table(measured: &[Measured]) -> Table {
         ("sending", Align::Right),
         ("exchanging", Align::Right),
         ("travels in a step", Align::Right),
-        ("buffers", Align::Right),
+        ("allocated in all", Align::Right),
     ]);
     for line in measured {
         table.row([

@@ -71,7 +71,7 @@ pub(crate) struct Seen {
     pub(crate) bytes: u64,
     /// Bytes of a period by the plan, all members together.
     pub(crate) planned: u64,
-    /// Bytes of the backend's buffers.
+    /// Bytes of buffers that the backend allocated in all.
     pub(crate) buffers: u64,
 }
 

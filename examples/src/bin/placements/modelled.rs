@@ -46,7 +46,8 @@ pub(crate) struct Line {
     pub(crate) communication: f64,
     /// Bytes that travel, all members together, without the gradients.
     pub(crate) bytes: f64,
-    /// Bytes of running averages and decompositions at the member that keeps most.
+    /// Bytes that the member with most has for factors: statistics of a batch, running averages, decompositions twice and what
+    /// is decomposed in, as [`Plan::memory`] has them.
     pub(crate) memory: f64,
     /// The same with what every member of a training holds beside them.
     pub(crate) peak: f64,
@@ -70,7 +71,7 @@ impl Line {
         let moved = [plan.statistics(), plan.decompositions(), plan.directions()];
         let costs: Vec<_> = (0..members).map(|member| plan.cost(member)).collect();
         let value = work.machine.value;
-        let memory = costs.iter().map(|cost| cost.values).max().unwrap_or(0) as f64 * value;
+        let memory = (0..members).map(|member| plan.memory(member).total()).max().unwrap_or(0) as f64 * value;
         Self {
             model: model.to_owned(),
             members,

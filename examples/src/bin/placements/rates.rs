@@ -64,10 +64,10 @@ impl Rates {
         })
     }
 
-    /// A machine of these rates whose factors are decomposed in this form; it has no link yet.
+    /// A machine of these rates whose factors are decomposed in this form, its passes being products; it has no link yet.
     pub(crate) fn machine(self, form: Form) -> Machine {
         let decompositions = if form == Form::Inverse { self.inversions } else { self.eigenvectors };
-        Machine { products: self.products, decompositions, ..Machine::default() }
+        Machine { products: self.products, passes: self.products, decompositions, ..Machine::default() }
     }
 }
 
