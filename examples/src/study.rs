@@ -33,6 +33,10 @@ pub struct Study {
     pub about: &'static str,
     /// Whether it cannot do without `--data`.
     pub needs_data: bool,
+    /// Whether it has the setting of a paper for `--full`, which then needs `--data`.
+    pub has_full: bool,
+    /// Whether it is a grid of runs, with seeds, settings and groups.
+    pub is_grid: bool,
     /// Runs it; nothing comes out of a dry run.
     pub run: fn(&Call<'_>) -> Result<Option<Figures>>,
 }
@@ -43,30 +47,40 @@ pub const STUDIES: [Study; 8] = [
         name: "fda",
         about: "Averages when models have drifted apart, to an accuracy: LeNet-5 on the whole of MNIST (--data)",
         needs_data: true,
+        has_full: true,
+        is_grid: true,
         run: fda::run,
     },
     Study {
         name: "gossip",
         about: "Neighbours instead of averages: the whole of Fashion-MNIST",
         needs_data: false,
+        has_full: true,
+        is_grid: true,
         run: gossip::run,
     },
     Study {
         name: "daso",
         about: "Sites and slow lines between them: time to an accuracy in virtual time",
         needs_data: false,
+        has_full: false,
+        is_grid: true,
         run: daso::run,
     },
     Study {
         name: "consensus",
         about: "How fast nodes agree that tell each other parts of what has changed, beside the theory: seconds",
         needs_data: false,
+        has_full: false,
+        is_grid: false,
         run: consensus::run,
     },
     Study {
         name: "scale",
         about: "What a node costs in fleets of up to a thousand, in virtual time",
         needs_data: false,
+        has_full: false,
+        is_grid: true,
         run: scale::run,
     },
     tables("outer", "Outer optimisers beside plain averages"),
@@ -76,5 +90,5 @@ pub const STUDIES: [Study; 8] = [
 
 /// A study that is a grid of the same name, shown as it is.
 const fn tables(name: &'static str, about: &'static str) -> Study {
-    Study { name, about, needs_data: false, run: |call| call.tables(call.name) }
+    Study { name, about, needs_data: false, has_full: false, is_grid: true, run: |call| call.tables(call.name) }
 }

@@ -293,10 +293,13 @@ impl<S: Scalar> Push<S> {
         }
     }
 
-    /// What was [`save`](Self::save)d; `None` if it ends too early or lengths differ.
-    pub(crate) fn restore(pace: Pace, words: &mut Saved<'_>) -> Option<Self> {
+    /// What was [`save`](Self::save)d by one of the same `tensors`, as [`new`](Self::new) takes them; `None` if it ends too
+    /// early or lengths differ.
+    pub(crate) fn restore(pace: Pace, tensors: &[usize], words: &mut Saved<'_>) -> Option<Self> {
         let count = |words: &mut Saved<'_>| words.word().and_then(|word| usize::try_from(word).ok());
         let lengths: Vec<usize> = (0..words.count()?).map(|_| count(words)).collect::<Option<_>>()?;
+        let same = if tensors.is_empty() { lengths.len() == 1 } else { lengths == tensors };
+        same.then_some(())?;
         let (len, tensors) = (lengths.iter().try_fold(0_usize, |sum, &len| sum.checked_add(len))?, lengths.len());
         let (mass, moments) = (Mass::restore(words, len, tensors)?, Moments::restore(words, tensors)?);
         let model: Vec<S> = words.values()?;

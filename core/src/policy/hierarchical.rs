@@ -28,6 +28,8 @@
 //!   round have the same afterwards, and so has who is healed.
 //! - A snapshot of any site is used once. Who sends none is waited for with patience each time, for a while; then not until it
 //!   sends again, and it is sent something only now and then: nothing piles up in front of a line that stands still.
+//! - A model that is not finite in single precision is not sent, and snapshots that are not are dropped: a site that diverges
+//!   takes no other with it. Its members are still told a mean, without values, so that none of them waits.
 
 mod cycle;
 mod exchange;

@@ -105,9 +105,9 @@ impl<S: Scalar> State<S> {
     }
 
     /// Reads what was saved with the same options; `None` if it is something else.
-    fn restore(pace: Pace, place: &Place, words: &mut Saved<'_>) -> Option<Self> {
+    fn restore(pace: Pace, tensors: &[usize], place: &Place, words: &mut Saved<'_>) -> Option<Self> {
         let (birth, exchange) = (words.word()?, words.word()?);
-        let push = if words.flag()? { Some(Push::restore(pace, words)?) } else { None };
+        let push = if words.flag()? { Some(Push::restore(pace, tensors, words)?) } else { None };
         let receiver = |node: NodeId| (words.node()? == node).then_some((node, Receiver::restore(words)?));
         let receivers = place.receivers().into_iter().map(receiver).collect::<Option<_>>()?;
         let sender = |node: NodeId| (words.node()? == node).then_some((node, Sender::restore(words)?));
@@ -176,7 +176,9 @@ impl<S: Scalar> Exchange<S> for PushSum<S> {
     fn observed(&mut self, now: Instant, model: Vec<S>, peers: &[NodeId]) {
         let State { birth, receivers, senders, push, exchange, waiting } = &mut self.state;
         let push = push.get_or_insert_with(|| Push::new(self.pace, &self.tensors, &model));
-        if !self.turns.take_due() || !model.iter().all(|value| value.is_finite()) {
+        // A model of another length than what was restored fits nothing that others have.
+        let fits = model.len() == push.mass().values.len();
+        if !self.turns.take_due() || !fits || !model.iter().all(|value| value.is_finite()) {
             return;
         }
         push.learn(&model);
@@ -292,7 +294,7 @@ impl<S: Scalar> AveragingPolicy for PushSum<S> {
 
     fn restore(&mut self, state: &[u64]) {
         self.turns.reset();
-        let restored = State::restore(self.pace, &self.place, &mut Saved::new(state));
+        let restored = State::restore(self.pace, &self.tensors, &self.place, &mut Saved::new(state));
         self.state = restored.unwrap_or_else(|| {
             self.turns.actions.push_back(PolicyAction::Proceed);
             // As of a later start than any: what others have given is not given again.

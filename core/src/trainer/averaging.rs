@@ -27,6 +27,7 @@ use crate::placement::Letters;
 use crate::policy::Request;
 use crate::scalar::Scalar;
 use alloc::format;
+use alloc::vec;
 use alloc::vec::Vec;
 
 /// What a factor counts that is not its owner's.
@@ -62,11 +63,13 @@ impl<B: Backend> Trainer<B> {
                 put(name, buffer, buffer.len());
             }
         }
-        if let (Ok(()), Some(drift)) = (&outcome, drift) {
-            outcome = drift.contribute(backend, request.weight, contribution);
+        if let Some(drift) = drift {
+            let came = drift.contribute(backend, request.weight, outcome.is_ok(), contribution);
+            outcome = outcome.and(came);
         }
         if shared {
-            return self.contribute_blocks(request, contribution);
+            let came = self.contribute_blocks(request, contribution);
+            return outcome.and(came);
         }
         if let (true, Some(factors)) = (request.factors, preconditioner.factors()) {
             let means = factors.running();
@@ -83,6 +86,7 @@ impl<B: Backend> Trainer<B> {
         outcome
     }
 
+    /// Adds the segments of all blocks, whatever goes wrong with one.
     fn contribute_blocks(
         &mut self,
         request: &Request,
@@ -94,7 +98,11 @@ impl<B: Backend> Trainer<B> {
         let Some(factors) = preconditioner.factors() else { return Ok(()) };
         let layout = factors.layout();
         let means = factors.running();
-        let weights = backend.fetch(means.weights(), 0..count)?;
+        let mut outcome = Ok(());
+        let weights = backend.fetch(means.weights(), 0..count).unwrap_or_else(|error| {
+            outcome = Err(error);
+            vec![B::Scalar::of(0.0); count]
+        });
         for (number, (sides, keeps)) in layout.iter().zip(keeps).enumerate() {
             let seen = request.factors && weights[number] > B::Scalar::of(0.0);
             let weight = if !seen { 0.0 } else { request.weight * if keeps { 1.0 } else { REPLICA } };
@@ -105,12 +113,15 @@ impl<B: Backend> Trainer<B> {
                 target[len] = weights[number];
                 for region in regions() {
                     let (own, rest) = target.split_at_mut(region.len());
-                    own.copy_from_slice(&backend.fetch(means.values(), region.offset..region.end())?);
+                    if outcome.is_ok() {
+                        let values = backend.fetch(means.values(), region.offset..region.end());
+                        outcome = values.map(|values| own.copy_from_slice(&values));
+                    }
                     target = rest;
                 }
             }
         }
-        Ok(())
+        outcome
     }
 
     fn try_adopt(&mut self, average: &Contribution<B::Scalar>, healed: bool) -> Result<(), B::Error> {

@@ -120,11 +120,12 @@ impl<B: Backend> Drift<B> {
         Ok(&self.gradient)
     }
 
-    /// Adds `c_i` to what is averaged. Waits for the device.
+    /// Adds `c_i` to what is averaged: its segment always, what is in it only if it `reads`. Waits for the device.
     pub(super) fn contribute(
         &mut self,
         backend: &mut B,
         weight: f64,
+        reads: bool,
         contribution: &mut Contribution<B::Scalar>,
     ) -> Result<(), B::Error> {
         let Some(Variate { own, sum, offered, counts, .. }) = &mut self.variate else { return Ok(()) };
@@ -132,6 +133,9 @@ impl<B: Backend> Drift<B> {
         // Who has made no step says what it said; who has never said anything has nothing to say.
         let weight = if counts.summed > 0 || counts.known { weight } else { 0.0 };
         let target = contribution.segment(VARIATE, len, weight);
+        if !reads {
+            return Ok(());
+        }
         if counts.summed > 0 {
             let (one, zero) = (B::Scalar::of(1.0 / counts.summed as f64), B::Scalar::of(0.0));
             backend.axpby(one, sum, zero, offered, Region::vector(0, len))?;
@@ -172,7 +176,8 @@ impl<B: Backend> Drift<B> {
             } else {
                 backend.axpby(s(-(counts.offered as f64)), offered, s(1.0), sum, all)?;
             }
-            counts.summed -= counts.offered;
+            // Counts may have been read from a file.
+            counts.summed = counts.summed.saturating_sub(counts.offered);
             counts.offered = 0;
         }
         if counts.known {

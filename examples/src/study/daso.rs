@@ -7,6 +7,7 @@ use crate::data::source::Source;
 use crate::report::{Align, Table};
 use crate::sweep::{Cell, Outcome, Spread, Swept};
 use anyhow::{Result, bail};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// What others are compared with.
@@ -17,16 +18,29 @@ const BASELINE: &str = "blocking";
 /// # Errors
 /// If it is asked for what it does not have, or as [`Call::sweep`].
 pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
-    if call.settings.full {
-        bail!("--full is ResNet-50 on ImageNet, which no data format of this program holds: leave it out");
+    ends_at_target(&call.settings.set)?;
+    let installed = Source::FashionMnist.load().is_ok();
+    let data = if installed { Source::FashionMnist } else { Source::Embedded };
+    if !installed {
+        println!("daso: the whole of Fashion-MNIST is not installed; its runs have the embedded 10,000 images");
     }
-    let data = match &call.settings.data {
-        Some(data) => data.display().to_string(),
-        None if Source::FashionMnist.load().is_ok() => Source::FashionMnist.to_string(),
-        None => Source::Embedded.to_string(),
-    };
     let Some(swept) = call.sweep("daso", &[format!("data={data}")])? else { return Ok(None) };
     figures(&swept).map(Some)
+}
+
+/// Times are those of the ends of runs, which have to be where the target is reached.
+fn ends_at_target(set: &[String]) -> Result<()> {
+    let pairs = set.iter().filter_map(|pair| pair.trim_start_matches('-').split_once('='));
+    let said: BTreeMap<&str, &str> = pairs.collect();
+    let [target, stop] = ["target-accuracy", "stop-at-accuracy"].map(|key| said.get(key).copied());
+    if target != stop {
+        bail!(
+            "--set target-accuracy={}, stop-at-accuracy={}: times are those at which runs end: set both to the same",
+            target.unwrap_or("as it is"),
+            stop.unwrap_or("as it is")
+        );
+    }
+    Ok(())
 }
 
 fn figures(swept: &Swept) -> Result<Figures> {
@@ -76,9 +90,8 @@ fn table(axis: &str, cells: &[Cell]) -> Table {
 
 /// By how many percent of the baseline's time the target was reached earlier, seed by seed.
 fn saved(cell: &Cell, baseline: &Cell) -> Option<Spread> {
-    let pairs = cell.outcomes.iter().zip(&baseline.outcomes);
     let saved: Vec<f64> =
-        pairs.filter_map(|(one, other)| Some(100.0 * (1.0 - seconds(one)? / seconds(other)?))).collect();
+        cell.pairs(baseline).filter_map(|(one, other)| Some(100.0 * (1.0 - seconds(one)? / seconds(other)?))).collect();
     Spread::of(&saved)
 }
 
@@ -95,7 +108,6 @@ fn scatter<'a>(title: &'a str, cells: &[Cell]) -> Scatter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn cell(name: &str, outcomes: &[(Option<u64>, f64)]) -> Cell {
         let outcome = |&(iterations, virtual_seconds): &(Option<u64>, f64)| Outcome {
@@ -108,8 +120,26 @@ mod tests {
         Cell {
             values: vec![name.to_owned()],
             settings: BTreeMap::new(),
+            seeds: (1..).take(outcomes.len()).collect(),
             outcomes: outcomes.iter().map(outcome).collect(),
         }
+    }
+
+    #[test]
+    fn seeds_that_one_of_two_lacks_are_left_out() {
+        let all = cell("blocking", &[(Some(100), 40.0), (Some(200), 80.0)]);
+        let mut second = cell("daso", &[(Some(200), 60.0)]);
+        second.seeds = vec![2];
+        let saved = saved(&second, &all).expect("one pair");
+        assert_eq!((saved.mean, saved.count), (25.0, 1));
+    }
+
+    #[test]
+    fn runs_that_end_elsewhere_than_at_the_target_are_refused() {
+        let refused = |words: &str| ends_at_target(&words.split(' ').map(String::from).collect::<Vec<_>>()).is_err();
+        assert!(refused("target-accuracy=0.8") && refused("stop-at-accuracy=0.8"));
+        assert!(refused("target-accuracy=0.8 stop-at-accuracy=0.81"));
+        assert!(!refused("batch=8") && !refused("target-accuracy=0.8 stop-at-accuracy=0.8"));
     }
 
     #[test]

@@ -134,6 +134,7 @@ mod tests {
         let settings = |pairs: &[(&str, &str)]| Cell {
             values: Vec::new(),
             settings: pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            seeds: Vec::new(),
             outcomes: Vec::new(),
         };
         let outcome = |iterations, rounds| Outcome {

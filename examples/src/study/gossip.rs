@@ -16,8 +16,7 @@ const COMPARED: [(&str, &str); 2] = [("ada-tenth", "choco-tenth"), ("ada-hundred
 /// As [`Call::sweep`]; with `--full`, if CIFAR-10 is not at hand.
 pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
     let (grid, data) = match (call.settings.full, &call.settings.data) {
-        (false, None) => ("gossip", Vec::new()),
-        (false, Some(_)) => bail!("--data is for --full: the study itself takes the installed Fashion-MNIST"),
+        (false, _) => ("gossip", Vec::new()),
         (true, None) => bail!("--full is on CIFAR-10: give the folder of its binary version with --data DIR"),
         (true, Some(data)) => ("gossip-full", vec![format!("data={}", data.display())]),
     };
@@ -74,7 +73,7 @@ fn gains(cells: &[Cell]) -> String {
         let rival =
             cells.iter().find(|candidate| candidate.values.split_last() == Some((&(*rival).to_owned(), others)));
         let Some(rival) = rival else { continue };
-        let pairs = cell.outcomes.iter().zip(&rival.outcomes);
+        let pairs = cell.pairs(rival);
         let gains: Vec<f64> =
             pairs.filter_map(|(one, other)| Some(100.0 * (one.accuracy? - other.accuracy?))).collect();
         if let Some(gain) = Spread::of(&gains) {
@@ -116,6 +115,7 @@ mod tests {
         let cell = |values: [&str; 2], accuracies: [f64; 2]| Cell {
             values: values.map(String::from).to_vec(),
             settings: BTreeMap::new(),
+            seeds: vec![1, 2],
             outcomes: accuracies.map(|accuracy| Outcome { accuracy: Some(accuracy), ..Outcome::default() }).to_vec(),
         };
         let cells = [

@@ -19,7 +19,9 @@ pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
     for group in &swept.grid.groups {
         let _ = writeln!(text, "### {}\n\n{}", group.title, table(&swept.cells(&group.name)?));
     }
-    text += "### Exchanges until a thousandth of the disagreement is left\n\n";
+    text += "### Exchanges of everything until a thousandth of the disagreement is left\n\nCounted is \
+             Σ‖x − x̄‖² + Σ‖x − x̂‖², x̂ being what neighbours have of a model: what it was before the exchange. The theory \
+             beside it is of the first sum alone.\n\n";
     text += &exchanges(if call.settings.quick { &[16, 32] } else { &[16, 64, 256, 1024] }).to_string();
     text += "\n";
     text += &swept.missing()?;
@@ -73,7 +75,7 @@ fn exchanges(counts: &[u32]) -> Table {
         ("at the slowest, ln 1000 / (−2 ln(1 − δ))", Align::Right),
     ]);
     for &nodes in counts {
-        let side = nodes.isqrt();
+        let side = (1..=nodes.isqrt()).rev().find(|side| nodes.is_multiple_of(*side)).unwrap_or(1);
         let graphs = [
             ("ring", Topology::ring(nodes)),
             ("torus", Topology::torus(nodes / side, side)),
@@ -102,4 +104,19 @@ fn exchanges(counts: &[u32]) -> Table {
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_graph_has_as_many_nodes_as_its_line_says() {
+        let text = exchanges(&[12, 32]).to_string();
+        let gap = |topology: &Topology| format!("{:.2e}", Mixing::metropolis(topology).spectral_gap());
+        for (nodes, torus) in [(" 12 |", Topology::torus(4, 3)), (" 32 |", Topology::torus(8, 4))] {
+            let line = text.lines().find(|line| line.contains("torus") && line.contains(nodes)).expect("a line");
+            assert!(line.contains(&gap(&torus)), "{line}");
+        }
+    }
 }

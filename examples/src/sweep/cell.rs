@@ -13,7 +13,9 @@ pub struct Cell {
     pub values: Vec<String>,
     /// All settings.
     pub settings: BTreeMap<String, String>,
-    /// What came out, by seed.
+    /// The seeds that are done.
+    pub seeds: Vec<u64>,
+    /// What came out, one for each of them.
     pub outcomes: Vec<Outcome>,
 }
 
@@ -25,10 +27,19 @@ impl Cell {
     pub fn all(grid: &Grid, group: &Group, ledger: &Ledger) -> Result<Vec<Self>> {
         let cell = |Combination { values, settings }: Combination| {
             let run = |&seed: &u64| Run { seed, settings: settings.clone() };
-            let outcomes = grid.seeds.iter().map(run).filter_map(|run| ledger.find(&run).cloned()).collect();
-            Self { values, settings, outcomes }
+            let done = grid.seeds.iter().map(run).filter_map(|run| Some((run.seed, ledger.find(&run)?.clone())));
+            let (seeds, outcomes) = done.unzip();
+            Self { values, settings, seeds, outcomes }
         };
         Ok(grid.combinations(group)?.into_iter().map(cell).collect())
+    }
+
+    /// What the same seeds gave here and there.
+    pub fn pairs<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a Outcome, &'a Outcome)> {
+        self.seeds.iter().zip(&self.outcomes).filter_map(move |(seed, outcome)| {
+            let place = other.seeds.iter().position(|candidate| candidate == seed)?;
+            Some((outcome, &other.outcomes[place]))
+        })
     }
 
     /// Mean and spread of what there is of this value.

@@ -43,6 +43,12 @@ pub struct Grid {
     pub methods: BTreeMap<String, toml::Table>,
     /// What is varied.
     pub groups: Vec<Group>,
+    /// What the user wants of all runs: wins over everything else.
+    #[serde(skip)]
+    pub wanted: toml::Table,
+    /// What settings of all runs are at most, the user's own excepted.
+    #[serde(skip)]
+    pub most: BTreeMap<String, u64>,
 }
 
 /// Settings that are varied together, and shown in one table.
@@ -95,6 +101,16 @@ impl Grid {
         }
         let mut runs = Vec::new();
         let mut seen = BTreeSet::new();
+        for group in &self.groups {
+            let mut keys = group.vary.iter().filter_map(|axis| axis.split('=').next());
+            if let Some(key) = keys.find(|key| self.wanted.contains_key(*key)) {
+                bail!(
+                    "--set {key}=…: the group {} varies {key}, which cannot be set for all runs: leave it out, or choose \
+                     other groups with --only",
+                    group.name
+                );
+            }
+        }
         for &seed in &self.seeds {
             for group in &self.groups {
                 for Combination { settings, .. } in self.combinations(group)? {
@@ -133,10 +149,10 @@ impl Grid {
             .collect()
     }
 
-    /// Base, then method, then the group's own settings, as text.
+    /// Base, then method, then the group's own settings, none above what is the most, then the user's, as text.
     fn resolve(&self, own: &toml::Table) -> Result<BTreeMap<String, String>> {
         let mut settings = self.base.clone();
-        let method = own.get(METHOD).or_else(|| self.base.get(METHOD));
+        let method = [&self.wanted, own, &self.base].into_iter().find_map(|table| table.get(METHOD));
         if let Some(method) = method.and_then(toml::Value::as_str) {
             let Some(named) = self.methods.get(method) else {
                 let names: Vec<&str> = self.methods.keys().map(String::as_str).collect();
@@ -145,6 +161,11 @@ impl Grid {
             settings.extend(named.clone());
         }
         settings.extend(own.clone());
+        for (key, &most) in &self.most {
+            let at_most = settings.get(key).map(|value| text(key, value)).transpose()?.and_then(|own| own.parse().ok());
+            settings.insert(key.clone(), toml::Value::from(at_most.map_or(most, |own: u64| own.min(most)).to_string()));
+        }
+        settings.extend(self.wanted.clone());
         settings.remove(METHOD);
         settings.remove("seed");
         let pairs = settings.into_iter();
@@ -222,4 +243,55 @@ pub(super) fn fleet<'a>(
 ) -> Fleet<'a> {
     let JobSettings { task, averaging, network, output, .. } = job;
     Fleet { workshop, task, averaging, network, output, settings: text, stop }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        seeds = [1]
+        [base]
+        iterations = 300
+        batch = 4
+        [methods.adam]
+        optimiser = "adam"
+        learning-rate = 0.001
+        [[groups]]
+        name = "g"
+        title = "G"
+        set = { iterations = 200 }
+        vary = ["nodes=2,4", "method=adam"]
+    "#;
+
+    fn first(grid: &Grid) -> BTreeMap<String, String> {
+        grid.runs().expect("a grid")[0].settings.clone()
+    }
+
+    #[test]
+    fn what_the_user_wants_wins_over_methods_groups_and_what_is_the_most() {
+        let mut grid = Grid::read(TEXT).expect("a grid");
+        let own = first(&grid);
+        assert_eq!((&*own["iterations"], &*own["learning-rate"], &*own["batch"]), ("200", "0.001", "4"));
+        grid.most =
+            [("iterations", 60), ("batch", 8), ("evaluate-every", 20)].map(|(key, most)| (key.into(), most)).into();
+        let quick = first(&grid);
+        assert_eq!((&*quick["iterations"], &*quick["batch"], &*quick["evaluate-every"]), ("60", "4", "20"));
+        for (key, value) in [("iterations", "70"), ("learning-rate", "0.5"), ("batch", "16")] {
+            grid.wanted.insert(key.into(), value.into());
+        }
+        let wanted = first(&grid);
+        assert_eq!((&*wanted["iterations"], &*wanted["learning-rate"], &*wanted["batch"]), ("70", "0.5", "16"));
+        assert_eq!(wanted["optimiser"], "adam");
+    }
+
+    #[test]
+    fn what_is_varied_cannot_be_set_for_all_runs() {
+        for key in ["nodes", "method"] {
+            let mut grid = Grid::read(TEXT).expect("a grid");
+            grid.wanted.insert(key.into(), "3".into());
+            let error = grid.runs().expect_err("an axis").to_string();
+            assert!(error.contains(key) && error.contains("group g") && error.contains("--only"), "{error}");
+        }
+    }
 }

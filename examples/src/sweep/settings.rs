@@ -12,19 +12,24 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "lossy sweep", version)]
 pub struct SweepSettings {
-    /// unstable (the study of docs/unstable.md), gossip (that of docs/reproduce/gossip.md; gossip-search: what its rates were
-    /// chosen by), choosing (every policy at every share of the time offline), outer (outer optimisers), daso (sites and slow lines between them), fda (averages when
-    /// models have drifted apart, on MNIST: --set data=DIR), fda-full and gossip-full (as published), smoke (seconds), or a
-    /// TOML file
+    /// unstable (the study of docs/unstable.md), gossip (that of docs/reproduce/gossip.md; gossip-search: other rates and
+    /// consensus steps, at another seed), choosing (every policy at every share of the time offline), outer (outer
+    /// optimisers), daso (sites and slow lines between them), scale (what a node costs in fleets of up to a thousand), fda
+    /// (averages when models have drifted apart, on MNIST: --set data=DIR), fda-full and gossip-full (as published), smoke
+    /// (seconds), or a TOML file
     #[arg(default_value = "unstable", value_name = "NAME|FILE")]
     pub grid: String,
     /// Instead of the grid's groups: vary a setting, such as `offline-fraction=0,0.4,0.8`; several are crossed, the last
     /// one gives the columns of heat maps
     #[arg(long, value_name = "KEY=A,B")]
     pub vary: Vec<String>,
-    /// A setting of all runs, such as `iterations=100`; wins over the grid's
+    /// A setting of all runs, such as `iterations=100`; wins over the grid's, those of methods and groups included. What a
+    /// group varies cannot be set
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// What a setting of all runs is at most, such as `iterations=60`: lower ones stay, and so does what --set says
+    #[arg(long, value_name = "KEY=N")]
+    pub at_most: Vec<String>,
     /// Only these groups of the grid
     #[arg(long, value_name = "GROUP")]
     pub only: Vec<String>,
@@ -86,7 +91,14 @@ impl SweepSettings {
             let Some((key, value)) = pair.split_once('=') else {
                 bail!("--set {pair}: write it as KEY=VALUE, for instance --set iterations=100");
             };
-            grid.base.insert(key.trim_start_matches('-').to_owned(), toml::Value::from(value));
+            grid.wanted.insert(key.trim_start_matches('-').to_owned(), toml::Value::from(value));
+        }
+        for pair in &self.at_most {
+            let parsed = pair.split_once('=').and_then(|(key, value)| Some((key, value.parse().ok()?)));
+            let Some((key, most)) = parsed else {
+                bail!("--at-most {pair}: write it as KEY=N, for instance --at-most iterations=60");
+            };
+            grid.most.insert(key.trim_start_matches('-').to_owned(), most);
         }
         if !self.vary.is_empty() {
             let vary = self.vary.clone();

@@ -287,6 +287,54 @@ fn nobody_waits_for_ever_for_a_site_from_which_nothing_comes() {
 }
 
 #[test]
+fn a_site_that_diverges_takes_no_other_with_it() {
+    let law = |((mut options, _, len, seed), site, from): (
+        (HierarchicalOptions, u64, usize, u64),
+        prop::sample::Index,
+        u64,
+    )| {
+        // No round, which would leave out whoever is no number.
+        options.cycle = CycleOptions { warm_up: 0, epoch: 99, ..options.cycle };
+        let site = site.index(options.sites.len());
+        let mut fleet = Fleet::new(&options, u64::MAX, len, seed);
+        (fleet.iterations, fleet.diverges) = (30, Some((site, from)));
+        let models = fleet.train(seed)?;
+        let told = |(begun, by, _): &&(u64, NodeId, NodeId)| *begun >= from && fleet.site(by.0 as usize) == site;
+        if let Some(exchange) = fleet.exchanges.iter().find(told) {
+            return Err(format!("{exchange:?} is what nobody can use"));
+        }
+        for (node, model) in models.iter().enumerate().filter(|(node, _)| fleet.site(*node) != site) {
+            // Steps of order one.
+            if !model.iter().all(|value| value.abs() < 1e3) {
+                return Err(format!("n{node} has {model:?}"));
+            }
+        }
+        Ok(())
+    };
+    let cases = (fleets(), any::<prop::sample::Index>(), 1_u64..30);
+    assert_eq!(Check::default().hold(cases, law), Ok(()));
+}
+
+#[test]
+fn a_snapshot_that_is_no_numbers_is_dropped() {
+    let sites = vec![vec![NodeId(0)], vec![NodeId(1)]];
+    let cycle = CycleOptions { warm_up: 0, ..CycleOptions::new(99) };
+    let mut fleet = Fleet::new(&HierarchicalOptions { cycle, ..HierarchicalOptions::new(sites, 99) }, 1000, 3, 1);
+    for iteration in 1..=4 {
+        let summary = Summary { samples: 1, loss: 1.0 };
+        fleet.tell(1, PolicyInput::Stepped { iteration, summary: &summary });
+    }
+    let sent = fleet.mail.values().flatten().next().expect("a snapshot").clone();
+    let before = fleet.members[0].policy.save();
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1.0] {
+        let mut bytes = sent[..sent.len() - 4].to_vec();
+        bytes.extend(value.to_le_bytes());
+        fleet.tell(0, PolicyInput::Told { from: NodeId(1), bytes: &bytes });
+        assert_eq!(fleet.members[0].policy.save() == before, !value.is_finite(), "{value}");
+    }
+}
+
+#[test]
 fn whoever_is_interrupted_goes_on_and_torn_notes_are_survived() {
     let sites = vec![vec![NodeId(0), NodeId(1)], vec![NodeId(2)]];
     let options = HierarchicalOptions {

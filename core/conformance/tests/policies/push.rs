@@ -603,6 +603,22 @@ fn policies_agree_and_keep_their_masses_whoever_went_and_came_back() {
 }
 
 #[test]
+fn what_was_saved_with_other_tensors_is_not_taken() {
+    let mut hall = Hall::new(&Directed::exponential(4), 0, false, 5, false);
+    (0..6).for_each(|iteration| hall.run(iteration));
+    let saved = hall.members[1].policy.save();
+    let restored = |tensors: &[usize]| {
+        let mut options = PushSumOptions::new(&hall.graph, NodeId(1));
+        (options.pace, options.tensors) = (pace(0, false), tensors.to_vec());
+        let mut policy = PushSum::<f64>::new(options, compressor(0));
+        policy.restore(&saved);
+        policy
+    };
+    assert_eq!(restored(&TENSORS).save(), saved);
+    assert!(restored(&[]).push().is_none() && restored(&[LEN]).push().is_none());
+}
+
+#[test]
 fn whoever_begins_anew_is_given_nothing_twice() {
     let graph = Directed::exponential(4);
     let mut hall = Hall::new(&graph, 0, false, 5, false);

@@ -58,7 +58,8 @@ impl Hierarchical {
         }
         let begun = self.iteration;
         self.flight = Some(Flight { begun, until: begun + self.cycle.wait, snapshot: model.to_vec() });
-        if !self.is_turn(begun) {
+        // A model that is no numbers any more is of no use to others.
+        if !self.is_turn(begun) || !is_finite(model) {
             return;
         }
         let values = model.iter().map(|&value| value as f32).collect();
@@ -110,7 +111,8 @@ impl Hierarchical {
             sum.iter_mut().zip(&parcel.values).for_each(|(sum, &value)| *sum += counts * f64::from(value));
             (weight, count) = (weight + counts, count + 1);
         }
-        let values = if count > 1 { sum.iter().map(|sum| (sum / weight) as f32).collect() } else { Vec::new() };
+        let merges = count > 1 && is_finite(&flight.snapshot);
+        let values = if merges { sum.iter().map(|sum| (sum / weight) as f32).collect() } else { Vec::new() };
         let parcel = Parcel { kind: Kind::Mean, base: self.base.digest.0, begun: flight.begun, count, values };
         for &member in self.members.iter().filter(|member| **member != self.node) {
             parcel.say(member, &mut self.actions);
@@ -147,7 +149,11 @@ impl Hierarchical {
         let site = self.options.sites.iter().position(|site| site.contains(&from));
         match (parcel.kind, site) {
             (Kind::Mean, Some(site)) if site == self.own => self.mean = Some(parcel),
+            // Means are not looked at in this way: members wait for them.
             (Kind::Snapshot, Some(site)) if site != self.own && parcel.base >= self.base.round.0 => {
+                if !parcel.values.iter().all(|value| value.is_finite()) {
+                    return;
+                }
                 self.sites.entry(site).or_default().snapshot = Some((parcel, self.iteration));
                 self.take_turn(false);
             }
@@ -155,4 +161,9 @@ impl Hierarchical {
         }
         self.take_mean();
     }
+}
+
+/// Whether a model consists of numbers when it travels, in single precision.
+fn is_finite(model: &[f64]) -> bool {
+    model.iter().all(|&value| (value as f32).is_finite())
 }

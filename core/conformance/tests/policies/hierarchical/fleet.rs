@@ -35,6 +35,8 @@ pub(super) struct Fleet {
     pub(super) interrupted: bool,
     /// From this site nothing arrives elsewhere.
     pub(super) cut_off: Option<usize>,
+    /// From this iteration on the models of this site have values that no message can carry.
+    pub(super) diverges: Option<(usize, u64)>,
     /// All make a step before anything arrives, and everything has arrived before the next.
     pub(super) in_step: bool,
     /// What is still to happen to nodes.
@@ -66,6 +68,7 @@ impl Fleet {
             round: 0,
             interrupted: false,
             cut_off: None,
+            diverges: None,
             in_step: false,
             events: VecDeque::new(),
             stop_after: None,
@@ -275,6 +278,9 @@ impl Fleet {
             let iteration = member.iteration;
             let moved = step(seed, site, iteration, member.model.len());
             member.model.iter_mut().zip(moved).for_each(|(value, moved)| *value += moved);
+            if self.diverges.is_some_and(|(which, from)| which == site && iteration >= from) {
+                member.model.fill(f64::MAX);
+            }
             let summary = Summary { samples: 1, loss: loss(seed, node, iteration) };
             self.tell(node, PolicyInput::Stepped { iteration, summary: &summary });
         } else {
