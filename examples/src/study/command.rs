@@ -77,7 +77,8 @@ impl Settings {
         if self.full && !study.has_full {
             bail!("it has no --full: leave that out");
         }
-        if !study.is_grid && !(self.seeds.is_empty() && self.set.is_empty() && self.only.is_empty() && !self.finished) {
+        let of_grids = !self.seeds.is_empty() || !self.set.is_empty() || !self.only.is_empty() || self.finished;
+        if of_grids && !study.is_grid {
             bail!("it is no grid of runs, which --seeds, --set, --only and --finished are for: leave them out");
         }
         if takes_data && self.data.is_none() {
