@@ -25,8 +25,6 @@ pub(super) struct Neighbour {
     asked: bool,
     /// Exchanges that have ended without news of it.
     silent: u32,
-    /// Exchanges that have ended without a copy of it.
-    without: u32,
     /// The sequence of its last message.
     last: u64,
 }
@@ -106,15 +104,10 @@ impl Neighbour {
             }
             self.held = Some(message.sequence);
         }
-        self.without = if self.held.is_some() { 0 } else { self.without.saturating_add(1) };
-        // It goes on speaking, but the request or the answer may have been lost. An exchange is given to them first.
-        self.asked &= self.without < 2 || !self.without.is_power_of_two();
     }
 
     pub(super) fn save(&self, words: &mut Words) {
-        words.0.extend([self.follows, self.asked].map(u64::from));
-        words.0.extend([self.silent, self.without].map(u64::from));
-        words.0.push(self.last);
+        words.0.extend([u64::from(self.follows), u64::from(self.asked), u64::from(self.silent), self.last]);
         words.optional(self.held.as_ref(), |words, &held| words.0.push(held));
         words.0.push(self.pending.len() as u64);
         self.pending.iter().for_each(|message| message.save(words));
@@ -123,11 +116,9 @@ impl Neighbour {
 
     pub(super) fn restore(words: &mut Saved<'_>) -> Option<Self> {
         let (follows, asked) = (words.flag()?, words.flag()?);
-        let mut count = || words.word().and_then(|word| u32::try_from(word).ok());
-        let (silent, without) = (count()?, count()?);
-        let (last, held) = (words.word()?, words.optional()?);
+        let (silent, last, held) = (u32::try_from(words.word()?).ok()?, words.word()?, words.optional()?);
         let pending = (0..words.count()?).map(|_| Message::restore(words)).collect::<Option<_>>()?;
-        Some(Self { follows, held, pending, partial: Assembly::restore(words)?, asked, silent, without, last })
+        Some(Self { follows, held, pending, partial: Assembly::restore(words)?, asked, silent, last })
     }
 }
 
