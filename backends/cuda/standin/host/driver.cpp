@@ -202,6 +202,19 @@ void close(char* start) {
     allocations.erase(start);
 }
 
+// ---- the libraries behind these
+
+// An OpenBLAS older than the processor takes it for one of 2004 (0.3.21: Prescott, on an Emerald Rapids), and those kernels
+// write past the end of their stack here. What the processor can do is asked before OpenBLAS is loaded, which comes later.
+__attribute__((constructor)) void name_the_processor() {
+#ifdef __x86_64__
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        setenv("OPENBLAS_CORETYPE", "Haswell", 0);
+    }
+#endif
+}
+
 // ---- faults
 
 sigjmp_buf rescue;
