@@ -79,7 +79,8 @@ pub trait Training<S: Scalar>: Send {
     /// The segments' names, order and lengths must be the same on all nodes for the same request.
     fn contribute(&mut self, request: &Request, contribution: &mut Contribution<S>);
 
-    /// Puts the model's parameters into the first segment of the empty `contribution`, to be looked at.
+    /// Puts the model's parameters into the first segment of the empty `contribution`, to be looked at; with a weight of 0 if
+    /// they cannot be read.
     fn show(&mut self, contribution: &mut Contribution<S>) {
         let request = Request { running: false, ..Request::default() };
         self.contribute(&request, contribution);
@@ -262,7 +263,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     ) -> Self {
         policy.restore(&state.policy);
         let ParticipantState { node, state, failure, last, iteration, peers, outer, overlapping, .. } = state;
-        let overlapping = Overlapping::restore(&overlapping);
+        let overlapping = Overlapping::restore(&overlapping, node.contribution());
         let state = if mutant!(CheckpointForgets) && state == State::Waiting { State::Training } else { state };
         let observed = Contribution::default();
         let outer = policy.outer().zip(outer).and_then(|(optimiser, words)| Outer::restore(optimiser, &words));
@@ -386,6 +387,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
 
     /// Lets the policy act and takes in outcomes, until neither has anything more.
     fn settle(&mut self, now: Instant) {
+        self.give_up_lost(now);
         loop {
             while let Some(action) = self.policy.poll() {
                 self.act(now, action);
@@ -415,7 +417,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         match action {
             PolicyAction::Contribute(request) => self.contribute(now, &request),
             PolicyAction::Offer(request, overlap) => self.offer(now, &request, overlap),
-            PolicyAction::Withdraw => self.node.withdraw(now),
+            PolicyAction::Withdraw => self.withdraw(now),
             PolicyAction::Observe => self.observe(now),
             PolicyAction::Adopt(parameters) => self.adopt(&parameters),
             PolicyAction::Tell { to, bytes } => self.node.tell(to, &bytes),
@@ -425,7 +427,19 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         }
     }
 
-    /// Shows the policy what training holds.
+    /// Gives up what is under way, unless its outcome is there already.
+    fn withdraw(&mut self, now: Instant) {
+        if self.node.contribution().is_none() {
+            return;
+        }
+        self.node.withdraw(now);
+        self.overlapping.flight = None;
+        if self.state == State::Waiting {
+            self.state = State::Training;
+        }
+    }
+
+    /// Shows the policy what training holds; nothing if it cannot be read, which the next step reports.
     fn observe(&mut self, now: Instant) {
         let Some(training) = &mut self.training else {
             return;
@@ -433,7 +447,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         self.observed.clear();
         training.show(&mut self.observed);
         self.peers = self.node.trainers().collect();
-        if let Some(segment) = self.observed.segments().first() {
+        if let Some(segment) = self.observed.segments().first().filter(|segment| segment.weight > 0.0) {
             let parameters = S::view(&segment.values);
             self.policy.handle(now, PolicyInput::Observed { parameters, peers: &self.peers });
         }
@@ -471,11 +485,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         if let Some(outer) = &self.outer {
             outer.contribute(&mut contribution);
         }
-        let (numbers, weight) = (self.policy.numbers(), request.weight);
-        if !numbers.is_empty() {
-            let target = contribution.segment(NUMBERS, numbers.len(), weight);
-            target.iter_mut().zip(numbers).for_each(|(target, number)| *target = S::of(number));
-        }
+        put_numbers(&*self.policy, &request, &mut contribution);
         training.contributed(&contribution);
         self.state = State::Waiting;
         self.node.contribute(now, contribution);
@@ -522,6 +532,15 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
 
 /// The segment of a policy's numbers.
 const NUMBERS: &str = "policy";
+
+/// Adds what a policy has averaged with every contribution.
+fn put_numbers<S: Scalar>(policy: &dyn AveragingPolicy, request: &Request, contribution: &mut Contribution<S>) {
+    let numbers = policy.numbers();
+    if !numbers.is_empty() {
+        let target = contribution.segment(NUMBERS, numbers.len(), request.weight);
+        target.iter_mut().zip(numbers).for_each(|(target, number)| *target = S::of(number));
+    }
+}
 
 impl<T: Training<S>, S: Scalar> Participant<T, S> {
     /// Tells the policy what became of its numbers.

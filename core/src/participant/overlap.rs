@@ -5,17 +5,19 @@
 //!
 //! Where a part of the model is contributed, the parts are segments `parameters/0` and so on, of which those of others count
 //! nothing and do not travel. All segments are always there, so that nodes whose turns differ can be in one round. A node
-//! that is healed by such a round is given the parts that were in it; the others count next to nothing until it has them, too.
+//! that is healed by such a round is given the parts that were in it; its others count next to nothing until the first
+//! averages of them, which it takes as they are. After the last step all parts are contributed.
 
-use super::{Participant, State, Training};
-use crate::cluster::Contribution;
+use super::{Participant, State, Training, put_numbers};
+use crate::cluster::{AbandonReason, Contribution, Segment};
 use crate::outer::Outer;
 use crate::policy::words::{Saved, Words};
-use crate::policy::{Blend, Overlap, Request, part};
+use crate::policy::{Blend, Overlap, PolicyInput, Request, part};
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use alloc::collections::BTreeSet;
 use alloc::format;
+use alloc::vec;
 use alloc::vec::Vec;
 
 /// What a part counts of a node that has no business to have an opinion on it.
@@ -37,11 +39,13 @@ pub(super) struct Overlapping<S> {
     pub(super) flight: Option<Flight<S>>,
     /// Parts of the model in which this node is behind.
     doubted: BTreeSet<u32>,
+    /// What was remembered could not be read.
+    lost: bool,
 }
 
 impl<S> Default for Overlapping<S> {
     fn default() -> Self {
-        Self { flight: None, doubted: BTreeSet::new() }
+        Self { flight: None, doubted: BTreeSet::new(), lost: false }
     }
 }
 
@@ -63,9 +67,21 @@ impl<S: Scalar> Overlapping<S> {
         words.0
     }
 
-    /// What was [`save`](Self::save)d; nothing under way if it is not that.
-    pub(super) fn restore(words: &[u64]) -> Self {
-        Self::read(&mut Saved::new(words)).unwrap_or_default()
+    /// What was [`save`](Self::save)d while this was contributed, if anything had no outcome; if it is not that, what was under
+    /// way is lost.
+    pub(super) fn restore(words: &[u64], contributed: Option<&Contribution<S>>) -> Self {
+        let mut words = Saved::new(words);
+        let read = Self::read(&mut words).filter(|read| words.word().is_none() && read.fits(contributed));
+        read.unwrap_or_else(|| Self { lost: true, ..Self::default() })
+    }
+
+    fn fits(&self, contributed: Option<&Contribution<S>>) -> bool {
+        let Some(Flight { overlap: Overlap { part: (number, parts), .. }, snapshot, .. }) = &self.flight else {
+            return true;
+        };
+        let model = contributed.and_then(|contribution| contribution.segments().first());
+        let of_model = |snapshot: &Vec<S>| model.is_none_or(|model| model.values.len() == snapshot.len());
+        number < parts && (snapshot.is_empty() || of_model(snapshot))
     }
 
     fn read(words: &mut Saved<'_>) -> Option<Self> {
@@ -82,7 +98,7 @@ impl<S: Scalar> Overlapping<S> {
         } else {
             None
         };
-        Some(Self { flight, doubted })
+        Some(Self { flight, doubted, lost: false })
     }
 }
 
@@ -100,9 +116,15 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         if parts > 1 {
             self.observed.clear();
             training.contribute(request, &mut self.observed);
-            let doubted = self.overlapping.doubted.contains(&number);
-            let weight = if doubted { DOUBTED * request.weight } else { request.weight };
-            divide(&self.observed, (number, parts), weight, self.outer.as_ref(), &mut contribution);
+            // Whoever is healed after the others' last step is given what counts in it, and nothing later.
+            let last = self.iteration >= self.schedule.iterations;
+            let doubted = &self.overlapping.doubted;
+            let counts = |other: u32| match doubted.contains(&other) {
+                _ if other != number && !last => 0.0,
+                true => DOUBTED,
+                false => 1.0,
+            };
+            divide(&self.observed, parts, counts, self.outer.as_ref(), &mut contribution);
         } else {
             training.contribute(request, &mut contribution);
             if let (Blend::Progress, Some(segment)) = (overlap.blend, contribution.segments().first()) {
@@ -113,9 +135,18 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             }
         }
         contribution.iteration = self.iteration;
+        put_numbers(&*self.policy, request, &mut contribution);
         training.contributed(&contribution);
         self.overlapping.flight = Some(Flight { overlap, begun: self.iteration, snapshot });
         self.node.contribute(now, contribution);
+    }
+
+    /// Gives up what was under way if it was lost with a checkpoint, so that the policy may begin again.
+    pub(super) fn give_up_lost(&mut self, now: Instant) {
+        if core::mem::take(&mut self.overlapping.lost) {
+            self.withdraw(now);
+            self.policy.handle(now, PolicyInput::Abandoned(AbandonReason::Late));
+        }
     }
 
     /// Whether an outcome would be taken in now.
@@ -143,6 +174,13 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         let Some(training) = &mut self.training else { return };
         let Overlap { part: (_, parts), blend, .. } = flight.overlap;
         let whole = parts == 1;
+        let of_model = average.segments().get(..parts as usize).unwrap_or_default();
+        let len = of_model.iter().map(|segment| segment.values.len()).sum();
+        let fits = |(number, segment): (u32, &Segment<S>)| part(len, number, parts).len() == segment.values.len();
+        if of_model.is_empty() || !(0..parts).zip(of_model).all(fits) {
+            // Of a checkpoint of something else.
+            return;
+        }
         if let (false, Some(outer)) = (whole, &mut self.outer) {
             for (number, segment) in (0..parts).zip(average.segments()).filter(|(_, segment)| segment.weight > 0.0) {
                 let range = part(outer.base().len(), number, parts);
@@ -162,7 +200,8 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         }
         self.observed.clear();
         training.show(&mut self.observed);
-        let Some(model) = self.observed.segments_mut().first_mut() else { return };
+        // What cannot be read must not be written back; the next step says why.
+        let Some(model) = self.observed.segments_mut().first_mut().filter(|model| model.weight > 0.0) else { return };
         let (name, mut model) = (core::mem::take(&mut model.name), core::mem::take(&mut model.values));
         let mut weight = 0.0;
         for number in 0..parts {
@@ -172,11 +211,11 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
                 continue;
             }
             weight = segment.weight;
-            self.overlapping.doubted.remove(&number);
+            let lacked = self.overlapping.doubted.remove(&number);
+            let blend = if healed || lacked { Blend::Share(0.0) } else { blend };
             for (place, &made) in range.zip(&segment.values) {
                 let x = model[place].wide();
                 let then = flight.snapshot.get(place).map_or(x, |then| then.wide());
-                let blend = if healed { Blend::Share(0.0) } else { blend };
                 model[place] = S::of(blend.of(x, then, made.wide()));
             }
         }
@@ -190,32 +229,35 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     }
 }
 
-/// Puts the parts of a model, of which one counts, and everything else into `target`.
+/// Puts the parts of a model, each of which `counts` so much, and everything else into `target`.
 fn divide<S: Scalar>(
     source: &Contribution<S>,
-    (number, parts): (u32, u32),
-    weight: f64,
+    parts: u32,
+    counts: impl Fn(u32) -> f64,
     outer: Option<&Outer<S>>,
     target: &mut Contribution<S>,
 ) {
     let [model, rest @ ..] = source.segments() else { return };
-    let weigh = |other: u32| if other == number { weight } else { 0.0 };
-    for other in 0..parts {
-        let range = part(model.values.len(), other, parts);
-        target.segment(&format!("parameters/{other}"), range.len(), weigh(other)).copy_from_slice(&model.values[range]);
+    let weigh = |number: u32| model.weight * counts(number);
+    for number in 0..parts {
+        let range = part(model.values.len(), number, parts);
+        let name = format!("parameters/{number}");
+        target.segment(&name, range.len(), weigh(number)).copy_from_slice(&model.values[range]);
     }
     for segment in rest {
         target.segment(&segment.name, segment.values.len(), segment.weight).copy_from_slice(&segment.values);
     }
     let Some(outer) = outer else { return };
-    for other in 0..parts {
-        let range = part(model.values.len(), other, parts);
-        target.segment(&format!("outer/{other}"), range.len(), weigh(other)).fill(S::zero());
+    for number in 0..parts {
+        let range = part(model.values.len(), number, parts);
+        let weight = weigh(number);
+        let moved = if weight > 0.0 {
+            outer.step_part(range, &mut target.segments_mut()[number as usize].values)
+        } else {
+            vec![S::zero(); range.len()]
+        };
+        target.segment(&format!("outer/{number}"), moved.len(), weight).copy_from_slice(&moved);
     }
-    let range = part(model.values.len(), number, parts);
-    let moved = outer.step_part(range, &mut target.segments_mut()[number as usize].values);
-    let first = target.segments().len() - parts as usize;
-    target.segments_mut()[first + number as usize].values = moved;
 }
 
 /// What the outer optimiser's momentum of a part has become.

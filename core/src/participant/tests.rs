@@ -306,6 +306,68 @@ fn a_lost_node_holds_up_no_check_and_comes_back() {
     assert!(world.members.iter().all(Participant::is_over));
 }
 
+/// Looks at the model after every step, and counts how often it sees one.
+#[derive(Debug, Default)]
+struct Watcher {
+    due: bool,
+    seen: u64,
+}
+
+impl AveragingPolicy for Watcher {
+    fn name(&self) -> &'static str {
+        "watcher"
+    }
+
+    fn handle(&mut self, _: Instant, input: PolicyInput<'_>) {
+        match input {
+            PolicyInput::Stepped { .. } => self.due = true,
+            PolicyInput::Observed { .. } => self.seen += 1,
+            _ => {}
+        }
+    }
+
+    fn poll(&mut self) -> Option<PolicyAction> {
+        core::mem::take(&mut self.due).then_some(PolicyAction::Observe)
+    }
+
+    fn save(&self) -> Vec<u64> {
+        vec![self.seen]
+    }
+}
+
+/// Its model cannot be read in the first so many steps.
+#[derive(Debug)]
+struct Blind(u64, Counter);
+
+impl Training<f64> for Blind {
+    fn iteration(&self) -> u64 {
+        self.1.iteration
+    }
+
+    fn step(&mut self) -> Result<Summary, TrainingError> {
+        self.1.step()
+    }
+
+    fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f64>) {
+        let weight = if self.1.iteration > self.0 { request.weight } else { 0.0 };
+        self.1.contribute(&Request { weight, ..*request }, contribution);
+    }
+
+    fn adopt(&mut self, average: &Contribution<f64>, healed: bool) {
+        self.1.adopt(average, healed);
+    }
+}
+
+#[test]
+fn a_model_that_cannot_be_read_is_shown_to_no_policy() {
+    let counter = Counter { value: 0.0, rate: 1.0, iteration: 0, fails_at: None, healed: 0 };
+    let make = |_| Blind(4, Counter { ..counter });
+    let mut world = World::with(1, 11, || Box::new(Watcher::default()), make);
+    world.run(Duration::from_secs(2));
+    assert!(world.members[0].is_finished());
+    assert_eq!(world.members[0].policy().save(), [7]);
+}
+
 /// A fleet of three that averages every 5 iterations, with this outer optimiser.
 fn stepping(outer: Option<OuterOptimiser>, rejoin: Rejoin) -> impl Fn() -> Box<dyn AveragingPolicy> {
     move || {

@@ -9,7 +9,8 @@ pub struct Overlap {
     pub delay: u64,
     /// Steps after which the node waits for the outcome; [`u64::MAX`] to go on as long as it takes.
     pub most: u64,
-    /// What of the model is contributed: the part of this number, out of so many.
+    /// What of the model is contributed: the part of this number, out of so many; all of them after the last iteration, so
+    /// that whoever is healed by what comes of it has a whole model.
     pub part: (u32, u32),
     /// What becomes of a model that has gone on meanwhile.
     pub blend: Blend,

@@ -49,12 +49,17 @@ impl StreamingOptions {
 /// `x ← αx + (1 − α)w`.
 ///
 /// Parts are equal ranges of the flat parameters. All nodes that are in the same round take in all parts that somebody in it
-/// has contributed; nodes that are out of step with each other contribute different ones.
+/// has contributed; nodes that are out of step with each other contribute different ones. After the last iteration, where
+/// that is known, all parts have their turn at once: nobody else could give a node that comes back later what it lacks.
 #[derive(Clone, Debug)]
 pub struct Streaming {
     options: StreamingOptions,
+    /// How many iterations its training has in all.
+    iterations: u64,
     due: Option<u32>,
     flying: bool,
+    /// The last iteration is done while a contribution is under way.
+    owed: bool,
 }
 
 impl Streaming {
@@ -69,7 +74,7 @@ impl Streaming {
         assert!(parts > 0 && options.period() > 0, "{parts} parts take turns within {interval} iterations");
         assert!(delay < options.period(), "a delay of {delay} steps, and {} to the next part", options.period());
         assert!(matches!(outer, OuterOptimiser::Momentum { .. }), "parts of models are stepped with momentum");
-        Self { options, due: None, flying: false }
+        Self { options, iterations: u64::MAX, due: None, flying: false, owed: false }
     }
 }
 
@@ -80,13 +85,20 @@ impl AveragingPolicy for Streaming {
 
     fn handle(&mut self, _: Instant, input: PolicyInput<'_>) {
         match input {
+            PolicyInput::Began { iterations } => self.iterations = iterations,
             PolicyInput::Stepped { iteration, .. } => {
                 let period = self.options.period();
-                let turn = iteration.is_multiple_of(period) && !self.flying;
+                let ends = self.options.parts > 1 && iteration >= self.iterations;
                 let number = (iteration / period).wrapping_sub(1) % u64::from(self.options.parts);
-                self.due = turn.then_some(number as u32);
+                let turn = ends || iteration.is_multiple_of(period);
+                self.due = (turn && !self.flying).then_some(number as u32);
+                self.owed = ends && self.flying;
             }
-            PolicyInput::Committed(_) | PolicyInput::Healed(_) | PolicyInput::Abandoned(_) => self.flying = false,
+            PolicyInput::Committed(_) | PolicyInput::Healed(_) | PolicyInput::Abandoned(_) => {
+                self.flying = false;
+                let owed = core::mem::take(&mut self.owed) && !matches!(input, PolicyInput::Healed(_));
+                self.due = owed.then_some(0);
+            }
             _ => {}
         }
     }
@@ -99,12 +111,14 @@ impl AveragingPolicy for Streaming {
     }
 
     fn save(&self) -> Vec<u64> {
-        vec![u64::from(self.flying), self.due.map_or(u64::MAX, u64::from)]
+        let due = self.due.map_or(u64::MAX, u64::from);
+        vec![u64::from(self.flying), due, u64::from(self.owed), self.iterations]
     }
 
     fn restore(&mut self, state: &[u64]) {
-        self.flying = state.first() == Some(&1);
-        self.due = state.get(1).and_then(|&due| u32::try_from(due).ok());
+        let &[flying, due, owed, iterations] = state else { return };
+        let due = u32::try_from(due).ok().filter(|&due| due < self.options.parts);
+        *self = Self { options: self.options, iterations, due, flying: flying == 1, owed: owed == 1 };
     }
 
     fn rejoin(&self) -> Rejoin {

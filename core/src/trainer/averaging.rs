@@ -191,6 +191,14 @@ impl<B: Backend> Trainer<B> {
     }
 }
 
+/// Makes of what could not be read something that nobody takes for a model.
+fn count_nothing<S: Scalar>(contribution: &mut Contribution<S>) {
+    for segment in contribution.segments_mut() {
+        segment.weight = 0.0;
+        segment.values.fill(S::zero());
+    }
+}
+
 impl<B> Training<B::Scalar> for Trainer<B>
 where
     B: Backend + Send,
@@ -209,14 +217,12 @@ where
     fn contribute(&mut self, request: &Request, contribution: &mut Contribution<B::Scalar>) {
         let result = self.try_contribute(request, contribution);
         if result.is_err() {
-            for segment in contribution.segments_mut() {
-                segment.weight = 0.0;
-                segment.values.fill(B::Scalar::of(0.0));
-            }
+            count_nothing(contribution);
         }
         self.note(result);
     }
 
+    /// Waits for the device, whose failure is returned by the next step.
     fn show(&mut self, contribution: &mut Contribution<B::Scalar>) {
         let len = self.network.parameters_len();
         contribution.iteration = self.progress.iteration;
@@ -224,7 +230,7 @@ where
         let ticket = self.backend.download(&self.network.parameters, 0..len);
         let result = ticket.and_then(|ticket| self.backend.finish(ticket, target));
         if result.is_err() {
-            target.fill(B::Scalar::of(0.0));
+            count_nothing(contribution);
         }
         self.note(result);
     }

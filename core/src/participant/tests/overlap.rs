@@ -3,7 +3,7 @@
 use super::*;
 use crate::outer::Outer;
 use crate::participant::overlap::Overlapping;
-use crate::policy::{Asynchronous, Streaming, StreamingOptions, part};
+use crate::policy::{Asynchronous, Blend, Overlap, Streaming, StreamingOptions, part};
 use crate::seed::Seed;
 use alloc::format;
 use proptest::prelude::*;
@@ -15,6 +15,8 @@ struct Walker {
     model: Vec<f64>,
     iteration: u64,
     healed: u32,
+    /// What it has cannot be read.
+    blind: bool,
 }
 
 /// What step `iteration` of a node adds to a value.
@@ -36,8 +38,9 @@ impl Training<f64> for Walker {
     }
 
     fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f64>) {
-        contribution.segment("parameters", self.model.len(), request.weight).copy_from_slice(&self.model);
-        contribution.segment("running", 1, request.weight).fill(f64::from(self.node));
+        let weight = if self.blind { 0.0 } else { request.weight };
+        contribution.segment("parameters", self.model.len(), weight).copy_from_slice(&self.model);
+        contribution.segment("running", 1, weight).fill(f64::from(self.node));
     }
 
     fn adopt(&mut self, average: &Contribution<f64>, healed: bool) {
@@ -50,7 +53,7 @@ impl Training<f64> for Walker {
 }
 
 fn walkers(size: u32, len: usize, iterations: u64, policy: impl Fn() -> Box<dyn AveragingPolicy>) -> World<Walker> {
-    let make = |node| Walker { node, model: vec![0.0; len], iteration: 0, healed: 0 };
+    let make = |node| Walker { node, model: vec![0.0; len], iteration: 0, healed: 0, blind: false };
     World::with(size, iterations, policy, make)
 }
 
@@ -137,24 +140,33 @@ fn whoever_is_lost_while_an_average_is_under_way_comes_back() {
 fn streaming(size: u32, len: usize, iterations: u64, options: &StreamingOptions) -> Vec<Vec<f64>> {
     let OuterOptimiser::Momentum { rate, momentum, .. } = options.outer else { panic!("momentum") };
     let (mut models, mut global, mut velocity) = (vec![vec![0.0; len]; size as usize], vec![0.0; len], vec![0.0; len]);
+    let mut land = |models: &mut Vec<Vec<f64>>, range: core::ops::Range<usize>, average: Vec<f64>| {
+        for (place, average) in range.zip(average) {
+            let way = global[place] - average;
+            velocity[place] = momentum * velocity[place] + way;
+            global[place] -= rate * (way + momentum * velocity[place]);
+            for model in &mut *models {
+                model[place] = options.share * model[place] + (1.0 - options.share) * global[place];
+            }
+        }
+    };
     let mut sent = None;
     for iteration in 1..=iterations {
         step(&mut models, iteration);
-        if iteration.is_multiple_of(options.period()) {
+        let ends = options.parts > 1 && iteration == iterations;
+        if iteration.is_multiple_of(options.period()) && !ends {
             let number = (iteration / options.period() - 1) % u64::from(options.parts);
             let range = part(len, number as u32, options.parts);
             sent = Some((iteration, range.clone(), mean(&models, range)));
         }
         // What is still under way at the end is waited for.
         let due = |(at, ..): &(u64, _, _)| iteration - at >= options.delay || iteration == iterations;
-        let Some((_, range, average)) = sent.take_if(|sent| due(sent)) else { continue };
-        for (place, average) in range.zip(average) {
-            let way = global[place] - average;
-            velocity[place] = momentum * velocity[place] + way;
-            global[place] -= rate * (way + momentum * velocity[place]);
-            for model in &mut models {
-                model[place] = options.share * model[place] + (1.0 - options.share) * global[place];
-            }
+        if let Some((_, range, average)) = sent.take_if(|sent| due(sent)) {
+            land(&mut models, range, average);
+        }
+        if ends {
+            let average = mean(&models, 0..len);
+            land(&mut models, 0..len, average);
         }
     }
     models
@@ -178,7 +190,8 @@ proptest! {
         let mut world = walkers(size, len, iterations, published(options));
         world.run(Duration::from_secs(5));
         prop_assert!(world.members.iter().all(Participant::is_over));
-        prop_assert_eq!(world.commits(0) as u64, iterations / period);
+        let extra = u64::from(parts > 1 && !iterations.is_multiple_of(period));
+        prop_assert_eq!(world.commits(0) as u64, iterations / period + extra);
         prop_assert_eq!(close(&world, &streaming(size, len, iterations, &options)), Ok(()));
         for mistaken in [
             StreamingOptions { share: share + 0.1, ..options },
@@ -186,12 +199,14 @@ proptest! {
         ] {
             prop_assert!(close(&world, &streaming(size, len, iterations, &mistaken)).is_err());
         }
-        // Of every round of this run, one part counts, and its momentum.
+        // Of every round of this run but the last, one part counts, and its momentum.
         for record in &world.records {
             let Occurrence::Committed { certificate } = &record.what else { continue };
             for member in &certificate.members {
                 let counts = member.weights.iter().filter(|weight| **weight > 0.0).count();
-                prop_assert_eq!((counts, member.weights.len()), (3, 2 * parts as usize + 1));
+                let all = 2 * parts as usize + 1;
+                let expected = if member.iteration == iterations && parts > 1 { all } else { 3 };
+                prop_assert_eq!((counts, member.weights.len()), (expected, all));
             }
         }
     }
@@ -214,15 +229,15 @@ fn one_part_without_delay_and_share_is_diloco_to_the_bit() {
 }
 
 #[test]
-fn no_step_sends_more_than_the_largest_part_and_its_momentum() {
+fn no_step_but_the_last_sends_more_than_the_largest_part_and_its_momentum() {
     for (len, parts) in [(10, 3), (7, 7), (5, 2), (3, 5), (61_706, 4)] {
         let lengths: Vec<usize> = (0..parts).map(|number| part(len, number, parts).len()).collect();
         assert_eq!(lengths.iter().sum::<usize>(), len);
         assert!(lengths.iter().all(|&of| of == len / parts as usize || of == len.div_ceil(parts as usize)));
     }
-    let mut world = walkers(2, 10, 40, published(StreamingOptions::new(15, 3, 4)));
+    let mut world = walkers(2, 10, 60, published(StreamingOptions::new(15, 3, 4)));
     let mut seen = Vec::new();
-    for milliseconds in 1..400 {
+    for milliseconds in 1..500 {
         world.run(Duration::from_millis(milliseconds));
         for member in &world.members {
             let Some(contribution) = member.node().contribution() else { continue };
@@ -247,7 +262,8 @@ fn what_is_under_way_is_in_what_is_saved() {
             world.run(Duration::from_millis(milliseconds));
             for member in &world.members {
                 flights += usize::from(member.overlapping.flight.is_some());
-                assert_eq!(Overlapping::restore(&member.overlapping.save()), member.overlapping);
+                let (words, contributed) = (member.overlapping.save(), member.node().contribution());
+                assert_eq!(Overlapping::restore(&words, contributed), member.overlapping);
             }
         }
         assert!(flights > 50, "{flights}");
@@ -256,19 +272,140 @@ fn what_is_under_way_is_in_what_is_saved() {
 
 #[test]
 fn parts_that_a_healed_node_lacks_are_not_what_others_take() {
-    let options = StreamingOptions { rejoin: Rejoin::HealFirst, share: 0.0, ..StreamingOptions::new(8, 2, 1) };
-    let mut world = walkers(3, 6, 200, published(options));
+    for (share, parts) in [(0.0, 2), (0.5, 2), (0.5, 4)] {
+        let options = StreamingOptions { rejoin: Rejoin::HealFirst, share, ..StreamingOptions::new(8, parts, 1) };
+        come_back_from_afar(options, 200, Duration::from_millis(1200));
+    }
+}
+
+#[test]
+fn whoever_comes_back_after_the_others_have_finished_is_given_a_whole_model() {
+    for (parts, delay, iterations) in [(2, 1, 96), (4, 1, 96), (4, 1, 97), (2, 3, 98), (2, 3, 99)] {
+        let options = StreamingOptions { rejoin: Rejoin::HealFirst, ..StreamingOptions::new(8, parts, delay) };
+        come_back_from_afar(options, iterations, Duration::from_millis(2500));
+    }
+}
+
+/// Nobody ends far away from the others after one of three, who was away until `back`, has come back with a model that is.
+fn come_back_from_afar(options: StreamingOptions, iterations: u64, back: Duration) {
+    let mut world = walkers(3, 6, iterations, published(options));
     world.run(Duration::from_millis(300));
     world.offline = Some(2);
-    world.run(Duration::from_millis(1200));
-    // Far away from everything that the others have.
-    world.steps.get_mut(&2).expect("a step is under way").1.training.model.fill(1e6);
+    // It has iterations left when the others have done all of theirs.
+    let (_, step) = world.steps.get_mut(&2).expect("a step is under way");
+    step.training.iteration -= 20;
+    world.run(Duration::from_millis(900));
+    let (at, mut step) = world.steps.remove(&2).expect("a step is under way");
+    step.training.model.fill(1e6);
+    world.steps.insert(2, (at.max(Instant::ORIGIN + back), step));
+    world.run(back);
     world.offline = None;
     world.run(Duration::from_secs(20));
     assert!(world.members.iter().all(Participant::is_over));
-    assert!(world.members[2].training().unwrap().healed > 0);
+    assert!(world.members[2].training().unwrap().healed > 0, "with {options:?}");
     for member in &world.members {
         let model = &member.training().unwrap().model;
-        assert!(model.iter().all(|value| value.abs() < 1e4), "{model:?}");
+        assert!(model.iter().all(|value| value.abs() < 1e4), "{model:?} with {options:?}");
+    }
+}
+
+#[test]
+fn whoever_cannot_read_its_model_counts_nothing_in_any_part() {
+    let options = StreamingOptions::new(12, 3, 1);
+    let make = |node| Walker { node, model: vec![0.0; 5], iteration: 0, healed: 0, blind: node == 2 };
+    let mut world = World::with(3, 30, published(options), make);
+    world.run(Duration::from_secs(5));
+    assert!(world.members.iter().all(Participant::is_over));
+    assert_eq!(close(&world, &streaming(2, 5, 30, &options)), Ok(()));
+}
+
+/// Gives up every contribution at once that begins before this iteration.
+#[derive(Debug)]
+struct Fickle {
+    overlap: Option<Overlap>,
+    until: u64,
+    actions: VecDeque<PolicyAction>,
+}
+
+impl AveragingPolicy for Fickle {
+    fn name(&self) -> &'static str {
+        "fickle"
+    }
+
+    fn handle(&mut self, _: Instant, input: PolicyInput<'_>) {
+        let PolicyInput::Stepped { iteration, .. } = input else { return };
+        if !iteration.is_multiple_of(3) {
+            return;
+        }
+        self.actions.push_back(match self.overlap {
+            Some(overlap) => PolicyAction::Offer(Request::default(), overlap),
+            None => PolicyAction::Contribute(Request::default()),
+        });
+        if iteration < self.until {
+            self.actions.push_back(PolicyAction::Withdraw);
+        }
+    }
+
+    fn poll(&mut self) -> Option<PolicyAction> {
+        self.actions.pop_front()
+    }
+}
+
+#[test]
+fn what_is_given_up_holds_up_nothing() {
+    let overlap = Overlap { delay: 0, most: 0, part: (0, 1), blend: Blend::Progress };
+    for overlap in [None, Some(overlap)] {
+        let policy = || Box::new(Fickle { overlap, until: 12, actions: VecDeque::new() }) as Box<dyn AveragingPolicy>;
+        let mut world = walkers(2, 3, 19, policy);
+        world.run(Duration::from_secs(3));
+        assert!(world.members.iter().all(Participant::is_over), "with {overlap:?}");
+        assert_eq!([world.commits(0), world.commits(1)], [3, 3], "with {overlap:?}");
+    }
+}
+
+#[test]
+fn what_was_under_way_and_cannot_be_read_is_given_up() {
+    let policies: [fn() -> Box<dyn AveragingPolicy>; 2] =
+        [|| Box::new(Asynchronous::new(3)), || Box::new(Streaming::new(StreamingOptions::new(8, 2, 2)))];
+    // Words of which the last are missing, or too many, or that are of part 7 of 3.
+    let spoil: [fn(&mut Vec<u64>); 3] = [|words| words.truncate(3), |words| words.push(0), |words| words[4] = 7];
+    for (policy, spoil) in policies.iter().flat_map(|policy| spoil.iter().map(move |spoil| (policy, spoil))) {
+        let mut world = walkers(3, 6, 90, policy);
+        let mut milliseconds = 100;
+        while world.members[2].overlapping.flight.is_none() {
+            milliseconds += 1;
+            world.run(Duration::from_millis(milliseconds));
+        }
+        let commits = world.commits(2);
+        let member = world.members.pop().expect("three");
+        let Participant { node, training, policy: before, schedule, state, iteration, peers, outer, .. } = member;
+        let mut overlapping = member.overlapping.save();
+        spoil(&mut overlapping);
+        let (policy_state, outer) = (before.save(), outer.as_ref().map(Outer::save));
+        let state = ParticipantState {
+            node,
+            policy: policy_state,
+            state,
+            failure: None,
+            last: None,
+            iteration,
+            peers,
+            outer,
+            overlapping,
+        };
+        world.members.push(Participant::resume(state, training, policy(), schedule));
+        world.run(Duration::from_secs(5));
+        assert!(world.members.iter().all(Participant::is_over));
+        let since = world.commits(2) - commits;
+        assert!(since > 10, "it has averaged {since} times since");
+    }
+}
+
+#[test]
+fn parts_that_a_model_does_not_have_are_not_contributed() {
+    let mut policy = Streaming::new(StreamingOptions::new(8, 2, 2));
+    for (due, offers) in [(0, true), (1, true), (2, false), (u64::MAX, false)] {
+        policy.restore(&[0, due, 0, 90]);
+        assert_eq!(policy.poll().is_some(), offers, "part {due} of 2");
     }
 }
