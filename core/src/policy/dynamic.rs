@@ -353,7 +353,13 @@ impl AveragingPolicy for Dynamic {
     }
 
     fn restore(&mut self, state: &[u64]) {
-        *self = read(self.options.clone(), &mut Saved::new(state)).unwrap_or_else(|| Self::new(self.options.clone()));
+        let mut words = Saved::new(state);
+        let read = read(self.options.clone(), &mut words).filter(|_| words.word().is_none());
+        *self = read.unwrap_or_else(|| {
+            // It begins anew with the next look at the model, and whoever was saved may have paused.
+            let actions = VecDeque::from([PolicyAction::Proceed]);
+            Self { actions, rebase: Some(false), ..Self::new(self.options.clone()) }
+        });
     }
 
     fn rejoin(&self) -> Rejoin {
@@ -376,12 +382,13 @@ impl Words {
     }
 }
 
-/// Reads what was saved with the same options; `None` if it ends too early.
+/// Reads what was saved with the same options; `None` if it ends too early or does not fit them.
 fn read(options: DynamicOptions, words: &mut Saved<'_>) -> Option<Dynamic> {
     let id = |words: &mut Saved<'_>| Some(CertificateId { round: Round(words.word()?), digest: Digest(words.word()?) });
+    let more = options.gauge.more();
     let state = |words: &mut Saved<'_>| {
-        let norm = f64::from_bits(words.word()?);
-        Some(State { norm, more: words.values()? })
+        let state = State { norm: f64::from_bits(words.word()?), more: words.values()? };
+        Some(state).filter(|state| state.more.len() == more && state.is_finite())
     };
     let mut policy = Dynamic::new(options);
     let limit = if words.flag()? { Some((f64::from_bits(words.word()?), words.word()?)) } else { None };
@@ -393,6 +400,7 @@ fn read(options: DynamicOptions, words: &mut Saved<'_>) -> Option<Dynamic> {
     }
     policy.base = id(words)?;
     policy.axis = if words.flag()? { Some(Axis::from_values(words.values()?)) } else { None };
+    policy.axis.as_ref().is_none_or(|axis| axis.values().len() == policy.origin.len()).then_some(())?;
     policy.before = if words.flag()? { Some(id(words)?) } else { None };
     for _ in 0..words.count()? {
         let (from, base) = (words.node()?, id(words)?);
@@ -408,3 +416,6 @@ fn read(options: DynamicOptions, words: &mut Saved<'_>) -> Option<Dynamic> {
     policy.called = words.flag()?;
     Some(policy)
 }
+
+#[cfg(test)]
+mod tests;
