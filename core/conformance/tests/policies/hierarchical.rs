@@ -90,6 +90,18 @@ fn without_progress_exchanges_become_frequent_and_then_rare_again() {
 }
 
 #[test]
+fn no_exchange_waits_for_longer_than_it_is_to_the_next() {
+    for most in 1..=64 {
+        let options = CycleOptions { most, bad: 1, ..CycleOptions::new(10) };
+        let mut cycle = Cycle::new(&options);
+        for _ in 0..20 {
+            cycle.conclude(2.0, &options);
+            assert!((1..=cycle.skip).contains(&cycle.wait), "{cycle:?}, from {most} on");
+        }
+    }
+}
+
+#[test]
 fn all_average_at_first_at_last_and_after_every_epoch() {
     let options = CycleOptions { warm_up: 2, cool_down: 1, ..CycleOptions::new(5) };
     let blocking = |iterations| (1..=30).filter(|&at| options.blocks(at, iterations)).collect::<Vec<u64>>();

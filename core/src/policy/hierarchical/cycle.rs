@@ -57,8 +57,8 @@ impl Cycle {
     /// Takes note of the mean loss of an epoch.
     ///
     /// An epoch is bad if its loss is no progress over the best one. After enough of them in a row, `gs ← gs/2` and
-    /// `btw ← max(btw − 1, 1)`; where `gs` is 1 already, the cycle begins again with the longest `gs` and a quarter of it to
-    /// wait.
+    /// `btw ← max(btw − 1, 1)`, at most `gs`; where `gs` is 1 already, the cycle begins again with the longest `gs` and a
+    /// quarter of it to wait.
     pub fn conclude(&mut self, loss: f64, options: &CycleOptions) {
         let progress = self.best == 0.0 || loss < self.best * options.progress;
         if progress {
@@ -71,7 +71,8 @@ impl Cycle {
         }
         self.bad = 0;
         if self.skip > 1 {
-            (self.skip, self.wait) = (self.skip / 2, self.wait.saturating_sub(1).max(1));
+            self.skip /= 2;
+            self.wait = self.wait.saturating_sub(1).clamp(1, self.skip);
         } else {
             (self.skip, self.wait) = (options.most.max(1), (options.most / 4).max(1));
         }
