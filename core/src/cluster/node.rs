@@ -78,6 +78,15 @@ impl Settings {
             largest_message: 1 << 20,
         }
     }
+
+    /// How many segments a contribution may have so that everything that is said of a round of all peers, and of this node, is
+    /// no longer than [`largest_message`](Self::largest_message): with more, rounds of many come to nothing.
+    pub fn most_segments(&self) -> usize {
+        let members = self.peers.iter().filter(|peer| **peer != self.node).count() + 1;
+        // A member, its parent, its number among the holders; per segment what it counts, its length and its weight.
+        let (each, of_segment) = (members * (72 + 17 + 4), members * 8 + 12);
+        self.largest_message.saturating_sub(each + 512) / of_segment
+    }
 }
 
 /// What became of a contribution.

@@ -262,7 +262,8 @@ impl AveragingSettings {
                 return Ok(Box::new(policy));
             }
             Policy::Streaming => {
-                let options = self.streaming.options(self.interval, &self.outer)?;
+                let segments = self.cluster(RunId(0), node, Incarnation(1))?.most_segments();
+                let options = self.streaming.options(self.interval, &self.outer, segments)?;
                 let options = StreamingOptions { request: self.request(), rejoin: self.rejoin, ..options };
                 return Ok(Box::new(Streaming::new(options)));
             }

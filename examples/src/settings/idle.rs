@@ -261,6 +261,12 @@ const RULES: &[Rule] = &[
         remedy: ", or choose --policy periodic",
     },
     Rule {
+        flags: &["average-factors", "average-optimiser"],
+        idle: |matches| is(matches, "policy", "lasgd"),
+        with: "with --policy lasgd, by which nothing is to undo what the steps made meanwhile have done to them",
+        remedy: ", or choose --policy periodic",
+    },
+    Rule {
         flags: &["missed", "scaffold", "average-factors", "average-optimiser"],
         idle: |matches| is(matches, "policy", "streaming"),
         with: "with --policy streaming, by which parts of parameters travel in their turn and nothing else",
@@ -474,6 +480,8 @@ mod tests {
             ("--policy local --outer-optimiser diloco", "--policy fda:linear --outer-optimiser diloco"),
             ("--outer-rate .5", "--outer-optimiser fedavgm --outer-rate .5 --outer-momentum 0"),
             ("--policy lasgd --missed wait", "--policy lasgd --interval 3 --rejoin heal"),
+            ("--policy lasgd --average-factors", "--policy lasgd --local-statistics"),
+            ("--policy lasgd --average-optimiser", "--average-optimiser"),
             ("--policy streaming --scaffold", "--policy streaming --outer-rate .5 --prox .1"),
             ("--fragments 3", "--policy streaming --fragments 3 --fragment-delay 0 --fragment-share 0"),
             ("--policy local --prox .1", "--policy gossip:choco --prox .1"),

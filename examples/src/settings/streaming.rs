@@ -9,7 +9,8 @@ use kronfleet_core::policy::StreamingOptions;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Averaging")]
 pub struct StreamingSettings {
-    /// Parts of the model, one of which is averaged every --interval / N iterations (--policy streaming)
+    /// Parts of the model, one of which is averaged every --interval / N iterations and all after the last (--policy
+    /// streaming); the more nodes, the fewer
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub fragments: u32,
     /// Steps from sending a part to taking in what was made of it, less than --interval / --fragments
@@ -21,11 +22,12 @@ pub struct StreamingSettings {
 }
 
 impl StreamingSettings {
-    /// What they ask for, with averages of each part every so many iterations.
+    /// What they ask for, with averages of each part every so many iterations and at most `segments` segments in a
+    /// contribution.
     ///
     /// # Errors
-    /// If turns are too short, or averages cannot be stepped part by part.
-    pub fn options(&self, interval: u64, outer: &OuterSettings) -> Result<StreamingOptions> {
+    /// If turns are too short, averages cannot be stepped part by part, or there are more parts than rounds can speak of.
+    pub fn options(&self, interval: u64, outer: &OuterSettings, segments: usize) -> Result<StreamingOptions> {
         let Self { fragments, fragment_delay: delay, fragment_share: share } = *self;
         let chosen = match outer.outer_optimiser {
             OuterKind::None => OuterKind::Diloco,
@@ -36,6 +38,11 @@ impl StreamingSettings {
             }
             chosen => chosen,
         };
+        // Each part is a segment and so is its momentum; running statistics are one more.
+        let most = segments.saturating_sub(1) / 2;
+        if fragments as usize > most {
+            bail!("--fragments {fragments}: messages about a round of so many --nodes have room for {most} at most");
+        }
         let options = StreamingOptions::new(interval, fragments, delay);
         if options.period() == 0 {
             bail!(
@@ -53,5 +60,35 @@ impl StreamingSettings {
         let outer = OuterSettings { outer_optimiser: chosen, ..outer.clone() };
         let Some(outer) = outer.optimiser() else { unreachable!("one is chosen") };
         Ok(StreamingOptions { share, outer, ..options })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::AveragingSettings;
+    use clap::Parser as _;
+    use kronfleet_core::transport::NodeId;
+
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        averaging: AveragingSettings,
+    }
+
+    /// Why nodes cannot take turns with these flags.
+    fn refused(flags: &str) -> Option<String> {
+        let flags = format!("program --policy streaming --interval 10000 {flags}");
+        let program = Program::parse_from(flags.split_whitespace());
+        program.averaging.policy(NodeId(0)).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn there_are_no_more_parts_than_rounds_can_speak_of() {
+        for (nodes, most) in [(8, 6889), (1000, 59)] {
+            let with = |parts: u32| refused(&format!("--nodes {nodes} --fragments {parts} --fragment-delay 0"));
+            assert_eq!(with(most), None, "among {nodes}");
+            let refusal = with(most + 1);
+            assert!(refusal.as_ref().is_some_and(|text| text.contains(&format!(" {most} "))), "{refusal:?}");
+        }
     }
 }

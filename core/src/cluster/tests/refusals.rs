@@ -358,3 +358,27 @@ fn frames_say_what_is_wrong_with_them() {
     flipped[40] ^= 1;
     assert_eq!(says(&flipped), "the frame was damaged on the way");
 }
+
+#[test]
+fn what_is_said_of_a_round_of_all_with_the_most_segments_is_no_longer_than_what_is_accepted() {
+    for members in [2, 8, 100, 1000] {
+        let peers = (0..members).map(NodeId).collect();
+        let settings = Settings::new(RunId(1), NodeId(0), Incarnation(1), peers, Budget::default());
+        let longest = |segments: usize| {
+            let weights = vec![1.0; segments];
+            let member = |node: u32| Member { node: NodeId(node), weights: weights.clone(), ..Member::default() };
+            let of = |_| Parent { certificate: CertificateId::default(), stale: true };
+            let (members, parents) = ((0..members).map(member).collect(), (0..members).map(of).collect());
+            let certificate = Certificate { members, parents, ..committed() };
+            let lengths = vec![1; segments];
+            let offer =
+                Message::HealOffer { certificate: certificate.clone(), iteration: 1, lengths, weights, chunk: 1 };
+            let holders = certificate.members.iter().map(|member| member.node).collect();
+            let accept = Message::Accept { attempt: attempt(1, 0), certificate, holders };
+            offer.encode().len().max(accept.encode().len())
+        };
+        let most = settings.most_segments();
+        assert!(longest(most) <= settings.largest_message, "{members} nodes with {most} segments each");
+        assert!(longest(most + most / 20 + 1) > settings.largest_message, "{members} nodes may have more than {most}");
+    }
+}
