@@ -121,6 +121,11 @@ pub trait Training<S: Scalar>: Send {
     /// Goes back to what was before the last step; once after each.
     fn retract(&mut self) {}
 
+    /// Whether, since the last call, it has gone back to an earlier state on its own account, as where a device is lost.
+    fn take_replaced(&mut self) -> bool {
+        false
+    }
+
     /// Divides the work of shared steps anew, among so many members of which this is number `me`, and goes on from
     /// `iteration`.
     fn divide(&mut self, members: usize, me: usize, iteration: u64) {
@@ -446,6 +451,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         };
         self.observed.clear();
         training.show(&mut self.observed);
+        self.notice_replacement(now);
         self.peers = self.node.trainers().collect();
         if let Some(segment) = self.observed.segments().first().filter(|segment| segment.weight > 0.0) {
             let parameters = S::view(&segment.values);
@@ -621,6 +627,7 @@ impl<T: Training<S> + 'static, S: Scalar> Work for Participant<T, S> {
                 self.iteration = iteration;
                 self.last = Some(summary);
                 self.node.count_samples(summary.samples);
+                self.notice_replacement(now);
                 if self.state == State::Training {
                     let input = PolicyInput::Stepped { iteration, summary: &summary };
                     self.policy.handle(now, input);

@@ -130,6 +130,9 @@ pub enum PolicyInput<'a> {
     /// Where steps are shared, while the node pauses: those with whom it shares them have to part, so that what it waits for may
     /// never come. It goes on, whatever the policy answers.
     Interrupted,
+    /// The training has gone back to an earlier state by itself, as where a device was lost: before
+    /// [`PolicyInput::Stepped`] or [`PolicyInput::Observed`], if it did so since the last of these.
+    Replaced,
     /// A peer's policy says something.
     Told {
         /// Whose.

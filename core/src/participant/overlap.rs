@@ -29,7 +29,7 @@ pub(super) struct Flight<S> {
     pub(super) overlap: Overlap,
     /// The iteration at which it began.
     begun: u64,
-    /// The model at that time; empty where nobody asks.
+    /// The model at that time; empty where nobody asks, or where training does not go on from it.
     snapshot: Vec<S>,
 }
 
@@ -149,6 +149,17 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         }
     }
 
+    /// Takes in that training has gone back to an earlier state by itself: what it was when it contributed is no measure any
+    /// more of what it has done since.
+    pub(super) fn notice_replacement(&mut self, now: Instant) {
+        if self.training.as_mut().is_some_and(T::take_replaced) {
+            if let Some(flight) = &mut self.overlapping.flight {
+                flight.snapshot.clear();
+            }
+            self.policy.handle(now, PolicyInput::Replaced);
+        }
+    }
+
     /// Whether an outcome would be taken in now.
     pub(super) fn takes_outcomes(&self) -> bool {
         let Some(Flight { overlap, begun, .. }) = &self.overlapping.flight else { return true };
@@ -200,6 +211,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         }
         self.observed.clear();
         training.show(&mut self.observed);
+        let lost = training.take_replaced();
         // What cannot be read must not be written back; the next step says why.
         let Some(model) = self.observed.segments_mut().first_mut().filter(|model| model.weight > 0.0) else { return };
         let (name, mut model) = (core::mem::take(&mut model.name), core::mem::take(&mut model.values));
@@ -212,7 +224,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             }
             weight = segment.weight;
             let lacked = self.overlapping.doubted.remove(&number);
-            let blend = if healed || lacked { Blend::Share(0.0) } else { blend };
+            let blend = if healed || lacked || lost { Blend::Share(0.0) } else { blend };
             for (place, &made) in range.zip(&segment.values) {
                 let x = model[place].wide();
                 let then = flight.snapshot.get(place).map_or(x, |then| then.wide());

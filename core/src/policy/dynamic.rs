@@ -308,7 +308,8 @@ impl AveragingPolicy for Dynamic {
                 }
             }
             PolicyInput::Told { from, bytes } => self.take(from, bytes),
-            PolicyInput::Abandoned(_) | PolicyInput::Averaged(_) | PolicyInput::Interrupted => {}
+            PolicyInput::Abandoned(_) | PolicyInput::Averaged(_) | PolicyInput::Interrupted | PolicyInput::Replaced => {
+            }
         }
     }
 

@@ -123,7 +123,8 @@ pub(super) trait Exchange<S: Scalar> {
             | PolicyInput::Healed(_)
             | PolicyInput::Abandoned(_)
             | PolicyInput::Averaged(_)
-            | PolicyInput::Interrupted => {}
+            | PolicyInput::Interrupted
+            | PolicyInput::Replaced => {}
         }
     }
 

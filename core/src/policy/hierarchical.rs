@@ -59,6 +59,8 @@ struct Flight {
     /// At which it is to be merged.
     until: u64,
     snapshot: Vec<f64>,
+    /// Training does not go on from the snapshot, but from an earlier state.
+    replaced: bool,
 }
 
 /// What is known of another site.
@@ -234,6 +236,11 @@ impl AveragingPolicy for Hierarchical {
                 self.give_up();
                 self.actions.push_back(PolicyAction::Proceed);
             }
+            PolicyInput::Replaced => {
+                if let Some(flight) = &mut self.flight {
+                    flight.replaced = true;
+                }
+            }
             PolicyInput::Told { from, bytes } => self.told(from, bytes),
         }
     }
@@ -274,3 +281,6 @@ impl AveragingPolicy for Hierarchical {
         self.options.rejoin
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,13 +38,15 @@ pub struct Survivor {
     /// Done before a step once so many are made.
     misfortune: Option<(u64, Box<dyn FnOnce() + Send>)>,
     loss: Option<Loss>,
+    /// Replaced since the participant asked.
+    replaced: bool,
     failure: Option<TrainingError>,
 }
 
 impl Survivor {
     /// One that nothing replaces.
     pub fn new(compute: Box<dyn Compute>) -> Self {
-        Self { compute, spare: None, committed: None, misfortune: None, loss: None, failure: None }
+        Self { compute, spare: None, committed: None, misfortune: None, loss: None, replaced: false, failure: None }
     }
 
     /// One that `spare` replaces where its device is lost.
@@ -146,6 +148,7 @@ impl Survivor {
         let mut committed = self.committed.take().unwrap_or_default();
         committed.iteration = course.iteration;
         self.compute.adopt(&committed, true);
+        self.replaced = true;
         self.loss = Some(Loss { iteration: course.iteration, reason: lost.reason });
         Ok(())
     }
@@ -185,6 +188,10 @@ impl Training<f32> for Survivor {
         }
         self.compute.adopt(average, healed);
         self.is_replaced();
+    }
+
+    fn take_replaced(&mut self) -> bool {
+        std::mem::take(&mut self.replaced)
     }
 
     fn is_shared(&self) -> bool {
@@ -382,11 +389,13 @@ mod tests {
                     committed = values;
                     prop_assert_eq!(&parameters(&mut survivor), &committed, "what is adopted is there");
                     losses += u32::from(survivor.take_loss().is_some());
+                    survivor.take_replaced();
                 } else {
                     let summary = survivor.step();
                     steps += 1;
                     prop_assert!(summary.is_ok_and(|summary| summary.samples == 2));
                     let lost = survivor.take_loss();
+                    prop_assert_eq!(survivor.take_replaced(), lost.is_some());
                     losses += u32::from(lost.is_some());
                     if let Some(lost) = lost {
                         prop_assert_eq!(lost.iteration, steps - 1);

@@ -51,6 +51,10 @@ impl Training<f32> for Witness {
         self.trainer.adopt(average, healed);
     }
 
+    fn take_replaced(&mut self) -> bool {
+        self.trainer.take_replaced()
+    }
+
     fn is_shared(&self) -> bool {
         self.trainer.is_shared()
     }

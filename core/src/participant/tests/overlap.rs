@@ -17,6 +17,9 @@ struct Walker {
     healed: u32,
     /// What it has cannot be read.
     blind: bool,
+    /// The step in which its device is lost; it goes on from its last average, or from nothing, and whether it has said so.
+    lost: Option<(u64, bool)>,
+    average: Vec<f64>,
 }
 
 /// What step `iteration` of a node adds to a value.
@@ -31,6 +34,9 @@ impl Training<f64> for Walker {
 
     fn step(&mut self) -> Result<Summary, TrainingError> {
         self.iteration += 1;
+        if self.lost.is_some_and(|(at, _)| at == self.iteration) {
+            self.model.clone_from(&self.average);
+        }
         for (place, value) in self.model.iter_mut().enumerate() {
             *value += pace(self.node, self.iteration, place);
         }
@@ -43,8 +49,13 @@ impl Training<f64> for Walker {
         contribution.segment("running", 1, weight).fill(f64::from(self.node));
     }
 
+    fn take_replaced(&mut self) -> bool {
+        self.lost.as_mut().is_some_and(|(at, said)| *at <= self.iteration && !core::mem::replace(said, true))
+    }
+
     fn adopt(&mut self, average: &Contribution<f64>, healed: bool) {
         self.model.copy_from_slice(&average.find("parameters").expect("all have some").values);
+        self.average.clone_from(&self.model);
         if healed {
             self.healed += 1;
             self.iteration = average.iteration;
@@ -53,8 +64,12 @@ impl Training<f64> for Walker {
 }
 
 fn walkers(size: u32, len: usize, iterations: u64, policy: impl Fn() -> Box<dyn AveragingPolicy>) -> World<Walker> {
-    let make = |node| Walker { node, model: vec![0.0; len], iteration: 0, healed: 0, blind: false };
-    World::with(size, iterations, policy, make)
+    World::with(size, iterations, policy, |node| walker(node, len))
+}
+
+fn walker(node: u32, len: usize) -> Walker {
+    let model = vec![0.0; len];
+    Walker { node, average: model.clone(), model, iteration: 0, healed: 0, blind: false, lost: None }
 }
 
 /// Some tens of operations on values of some units.
@@ -312,7 +327,7 @@ fn come_back_from_afar(options: StreamingOptions, iterations: u64, back: Duratio
 #[test]
 fn whoever_cannot_read_its_model_counts_nothing_in_any_part() {
     let options = StreamingOptions::new(12, 3, 1);
-    let make = |node| Walker { node, model: vec![0.0; 5], iteration: 0, healed: 0, blind: node == 2 };
+    let make = |node| Walker { blind: node == 2, ..walker(node, 5) };
     let mut world = World::with(3, 30, published(options), make);
     world.run(Duration::from_secs(5));
     assert!(world.members.iter().all(Participant::is_over));
@@ -408,4 +423,16 @@ fn parts_that_a_model_does_not_have_are_not_contributed() {
         policy.restore(&[0, due, 0, 90]);
         assert_eq!(policy.poll().is_some(), offers, "part {due} of 2");
     }
+}
+
+#[test]
+fn no_progress_is_taken_back_of_whoever_loses_its_device_while_an_average_is_under_way() {
+    let make = |node| Walker { lost: (node == 2).then_some((6, false)), ..walker(node, 4) };
+    let mut world = World::with(3, 6, || Box::new(Asynchronous::new(5)), make);
+    world.run(Duration::from_secs(2));
+    assert!(world.members.iter().all(Participant::is_over));
+    // What was contributed after step 5 arrives after step 6.
+    let mut models = lasgd(3, 4, 6, 5, 1.0);
+    models[2] = mean(&lasgd(3, 4, 5, 6, 1.0), 0..4);
+    assert_eq!(close(&world, &models), Ok(()));
 }

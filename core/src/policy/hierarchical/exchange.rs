@@ -57,7 +57,8 @@ impl Hierarchical {
             return;
         }
         let begun = self.iteration;
-        self.flight = Some(Flight { begun, until: begun + self.cycle.wait, snapshot: model.to_vec() });
+        let until = begun + self.cycle.wait;
+        self.flight = Some(Flight { begun, until, snapshot: model.to_vec(), replaced: false });
         // A model that is no numbers any more is of no use to others.
         if !self.is_turn(begun) || !is_finite(model) {
             return;
@@ -130,7 +131,9 @@ impl Hierarchical {
         // Without snapshots of others there is nothing to be merged.
         if mean.values.len() == model.len() {
             let since = self.iteration - begun;
-            self.options.merge.apply(&mut model, &flight.snapshot, &mean.values, u64::from(mean.count), since);
+            // Of what was made since a snapshot that training does not go on from, nothing can be kept.
+            let before = if flight.replaced { model.clone() } else { flight.snapshot };
+            self.options.merge.apply(&mut model, &before, &mean.values, u64::from(mean.count), since);
             self.actions.push_back(PolicyAction::Adopt(model.clone()));
         }
         self.begin(&model, &peers);

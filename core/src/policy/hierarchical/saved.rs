@@ -18,7 +18,7 @@ impl Hierarchical {
         words.0.extend([self.losses.0.to_bits(), self.losses.1, self.base.round.0, self.base.digest.0]);
         words.nodes(&self.members);
         words.optional(self.flight.as_ref(), |words, flight| {
-            words.0.extend([flight.begun, flight.until]);
+            words.0.extend([flight.begun, flight.until, u64::from(flight.replaced)]);
             words.values(&flight.snapshot);
         });
         words.0.push(self.sites.len() as u64);
@@ -70,7 +70,8 @@ impl Hierarchical {
         self.base = CertificateId { round: Round(words.word()?), digest: Digest(words.word()?) };
         self.members = words.nodes()?;
         if words.flag()? {
-            self.flight = Some(Flight { begun: words.word()?, until: words.word()?, snapshot: words.values()? });
+            let (begun, until, replaced) = (words.word()?, words.word()?, words.flag()?);
+            self.flight = Some(Flight { begun, until, snapshot: words.values()?, replaced });
         }
         for _ in 0..words.count()? {
             let number = usize::try_from(words.word()?).ok()?;
