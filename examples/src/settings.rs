@@ -20,6 +20,7 @@ mod network;
 mod optimisation;
 mod outer;
 mod output;
+mod pace;
 mod processes;
 mod requirement;
 mod sharing;

@@ -79,6 +79,25 @@ fn one_seed_is_one_run_and_a_trace_repeats_it() {
 }
 
 #[test]
+fn slow_nodes_are_waited_for_and_one_seed_is_one_run() {
+    let folder = Folder::new("slow");
+    let write = format!("--trace={}", folder.path("run.trace"));
+    let flags = ["--outages=none", "--stall-budget=2s", "--interval=2"];
+    let flags: Vec<&str> = SMALL.into_iter().filter(|flag| !flag.starts_with("--max-")).chain(flags).collect();
+    let equal = result(&lossy(&folder, &flags));
+    let slow = result(&lossy(&folder, &[&flags[..], &["--slow-nodes=3x:2", &write]].concat()));
+    let replay = format!("--replay={}", folder.path("run.trace"));
+    let replayed = result(&lossy(&folder, &[&replay, "--quiet", "--json", "--no-reference", "--evaluate-every=10"]));
+    assert_eq!(slow["trace_hash"], replayed["trace_hash"]);
+    // Everybody is in every round, which comes when the slow one has made its steps.
+    let seconds = [&equal, &slow].map(|result| result["virtual_seconds"].as_f64().expect("a number"));
+    assert!((2.5..3.1).contains(&(seconds[1] / seconds[0])), "{seconds:?}");
+    for result in [equal, slow] {
+        assert_eq!((&result["samples"], &result["rounds_committed"]), (&(3 * 20 * 16).into(), &10.into()), "{result}");
+    }
+}
+
+#[test]
 fn a_crashed_node_is_started_anew_and_ends_with_the_fleet() {
     let folder = Folder::new("crash");
     let (trace, write) = (folder.path("run.trace"), format!("--trace={}", folder.path("run.trace")));
@@ -161,6 +180,10 @@ fn mistakes_are_named_with_their_remedy() {
         (vec!["--replay=x.trace"], "--iterations has no effect with --replay"),
         (vec!["--link-cut=1s..2s:0>9"], "--link-cut names n9"),
         (vec!["--crash=1s..2s:9"], "--crash names n9"),
+        (vec!["--slow-nodes=3x:9"], "--slow-nodes names n9"),
+        (vec!["--slow-nodes=3x:1", "--slow-nodes=2x:0,1"], "--slow-nodes names n1 twice"),
+        (vec!["--slow-nodes=0.5x:1"], "such as 4x:6,7"),
+        (vec!["--slow-nodes=3x:1", "--driver=threads"], "--driver virtual"),
         (vec!["--latency=1s"], "give several times as much"),
         (vec!["--step-duration=0ms"], "leaves no time"),
         (vec!["--require=acuracy>=0.5"], "there are accuracy"),
@@ -291,7 +314,8 @@ fn wait_for(path: &Path) {
 #[test]
 fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     let folder = Folder::new("killed");
-    let flags = [&SMALL[..], &["--iterations=40", "--preconditioner=ekfac", "--momentum=0.9"]].concat();
+    let flags = ["--iterations=40", "--preconditioner=ekfac", "--momentum=0.9", "--slow-nodes=1.3x:1"];
+    let flags = [&SMALL[..], &flags].concat();
     let metrics = || fs::read_to_string(folder.0.join("run/metrics.csv")).expect("metrics");
     let whole = result(&lossy(&folder, &flags));
     let (expected, kept) = (metrics(), folder.0.join("kept"));

@@ -176,7 +176,7 @@ impl Fleet<'_> {
             again: crashes.into_iter().map(again).collect::<Result<_>>()?,
             averaging: self.averaging.clone(),
             run: RunId(self.task.seed),
-            schedule: self.schedule(),
+            schedules: nodes.iter().map(|&node| self.schedule(node)).collect(),
             disks: Disks::default(),
         };
         if let Some(saved) = saved.as_ref().filter(|saved| saved.manifest.run.nodes == self.averaging.nodes) {
@@ -227,9 +227,9 @@ impl Fleet<'_> {
         Agenda::of(self.output, self.task.iterations)
     }
 
-    /// How long nodes train.
-    pub(super) fn schedule(&self) -> Schedule {
-        Schedule { iterations: self.task.iterations, step: self.network.step_duration }
+    /// How long `node` trains, and how fast.
+    pub(super) fn schedule(&self, node: NodeId) -> Schedule {
+        Schedule { iterations: self.task.iterations, step: self.network.step_of(node) }
     }
 
     /// A node that begins with `trainer`.
@@ -238,7 +238,7 @@ impl Fleet<'_> {
         let settings = self.averaging.cluster(RunId(self.task.seed), node, Incarnation(1))?;
         let training = Witness::new(trainer);
         let policy = self.averaging.policy(node)?;
-        let participant = Participant::new(settings, Instant::ORIGIN, training, policy, self.schedule());
+        let participant = Participant::new(settings, Instant::ORIGIN, training, policy, self.schedule(node));
         Ok(self.averaging.shared(participant, Instant::ORIGIN, node))
     }
 }
@@ -266,7 +266,8 @@ struct Starts {
     again: Vec<(NodeId, Witness)>,
     averaging: AveragingSettings,
     run: RunId,
-    schedule: Schedule,
+    /// In the order of the nodes.
+    schedules: Vec<Schedule>,
     disks: Disks,
 }
 
@@ -282,7 +283,8 @@ impl Starts {
         let incarnation = Incarnation(1 + u64::from(starts));
         let settings = self.averaging.cluster(self.run, node, incarnation).expect("the first start had the same");
         let policy = self.averaging.policy(node).expect("the first start had the same");
-        let participant = Participant::recover(settings, now, persisted, training, policy, self.schedule);
+        let schedule = self.schedules[node.0 as usize];
+        let participant = Participant::recover(settings, now, persisted, training, policy, schedule);
         self.averaging.shared(participant, now, node)
     }
 }

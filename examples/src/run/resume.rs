@@ -52,7 +52,6 @@ impl Fleet<'_> {
                 taken.map_err(|reason| anyhow!("{}: {reason} in {}", unfit(saved), file(layer)))?;
             }
         }
-        let schedule = self.schedule();
         let mut parts = Vec::new();
         for (node, (NodeState { participant, trainer: rest, step }, (mut trainer, _, mut state))) in
             (0..).map(NodeId).zip(nodes.into_iter().zip(trainers))
@@ -65,7 +64,7 @@ impl Fleet<'_> {
                 None => (Some(training), None),
             };
             let policy = self.averaging.policy(node)?;
-            let process = Participant::resume(participant, training, policy, schedule);
+            let process = Participant::resume(participant, training, policy, self.schedule(node));
             parts.push(Parts { process: Some(process), crashed: None, task });
         }
         Ok(Resumed { snapshot, parts, watch })

@@ -127,18 +127,20 @@ impl Fleet<'_> {
         let mut starts = BTreeMap::new();
         for (&node, lives) in &recorded.lives {
             let start = |life: &recorded::Life| {
+                let schedule = self.schedule(node);
                 let settings = self.averaging.cluster(RunId(self.task.seed), node, life.incarnation)?;
                 let training = Witness::new(backends.trainer(self.workshop, node.0)?);
-                let pace = Pace::new(life.points.clone(), self.network.step_duration);
+                let pace = Pace::new(life.points.clone(), self.network.step_of(node));
                 let acquaintance = Acquaintance::new(life.introductions.clone());
-                Ok((settings, training, Fate::new(life.ending.clone()), acquaintance, pace))
+                Ok((settings, training, Fate::new(life.ending.clone()), acquaintance, pace, schedule))
             };
             starts.insert(node, lives.iter().map(start).collect::<Result<VecDeque<_>>>()?);
         }
-        let (averaging, schedule, disks) = (self.averaging.clone(), self.schedule(), disks.clone());
+        let (averaging, disks) = (self.averaging.clone(), disks.clone());
         Ok(Box::new(move |node, _, _, now| {
             let next = starts.get_mut(&node).and_then(VecDeque::pop_front);
-            let (settings, training, fate, acquaintance, pace) = next.expect("a start for each life of each node");
+            let (settings, training, fate, acquaintance, pace, schedule) =
+                next.expect("a start for each life of each node");
             let persisted = Persisted::read(&mut disks.of(node)).expect("memory can be read");
             let policy = averaging.policy(node).expect("the run that is replayed had the same");
             let participant = Participant::recover(settings, now, persisted, training, policy, schedule);

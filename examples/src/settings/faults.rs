@@ -125,7 +125,8 @@ fn time(text: &str) -> Option<(Instant, Instant, &str)> {
     (from < until).then_some((Instant::ORIGIN + from, Instant::ORIGIN + until, who))
 }
 
-fn nodes(list: &str) -> Option<BTreeSet<NodeId>> {
+/// Reads `0,3,4`.
+pub(super) fn nodes(list: &str) -> Option<BTreeSet<NodeId>> {
     list.split(',').map(|node| node.trim().parse().ok().map(NodeId)).collect()
 }
 

@@ -3,6 +3,7 @@
 use super::averaging::AveragingSettings;
 use super::faults::{LinkCut, LinkPartition, NodeCrash};
 use super::line::Line;
+use super::pace::SlowNodes;
 use super::sharing::sites;
 use clap::{Args, ValueEnum};
 use kronfleet_core::time::Duration;
@@ -11,6 +12,7 @@ use kronfleet_lossy::fault::FaultSchedule;
 use kronfleet_lossy::link::LinkOptions;
 use kronfleet_lossy::outage::{OfflineCap, OutageModel, OutageOptions};
 use kronfleet_lossy::site::Sites;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// What drives the nodes.
@@ -56,6 +58,10 @@ pub struct NetworkSettings {
     /// end by the clock, as if steps took this long
     #[arg(long, default_value = "100ms", value_name = "SPAN", value_parser = super::span)]
     pub step_duration: Duration,
+    /// Nodes whose steps take so many times as long: 4x:6,7; may be given several times. In virtual time; on real threads a
+    /// step takes the time it takes
+    #[arg(long, value_name = "TIMESx:NODES")]
+    pub slow_nodes: Vec<SlowNodes>,
     /// Nodes are told of outages by the network at once, instead of having to notice them
     #[arg(long)]
     pub reports: bool,
@@ -123,6 +129,12 @@ impl NetworkSettings {
         Some(Sites { groups: sites(nodes, count), inside })
     }
 
+    /// How long a step of `node` takes in virtual time.
+    pub fn step_of(&self, node: NodeId) -> Duration {
+        let usual = self.step_duration;
+        self.slow_nodes.iter().find_map(|slow| slow.step(node, usual)).unwrap_or(usual)
+    }
+
     /// Adds partitions, cuts and crashes to what goes wrong among so many nodes.
     ///
     /// # Errors
@@ -163,6 +175,23 @@ impl NetworkSettings {
         }
         if self.step_duration == Duration::ZERO {
             return Err("--step-duration 0 leaves no time for outages: give some, such as 100ms".to_owned());
+        }
+        self.check_paces(nodes)
+    }
+
+    fn check_paces(&self, nodes: u32) -> Result<(), String> {
+        if !self.slow_nodes.is_empty() && self.driver == Driver::Threads {
+            return Err(
+                "on real threads steps take the time they take: leave out --slow-nodes, or use --driver virtual"
+                    .to_owned(),
+            );
+        }
+        let mut named = BTreeSet::new();
+        for slow in &self.slow_nodes {
+            check("slow-nodes", slow.nodes(), nodes)?;
+            if let Some(node) = slow.nodes().find(|&node| !named.insert(node)) {
+                return Err(format!("--slow-nodes names {node} twice: say once how slow it is"));
+            }
         }
         Ok(())
     }
