@@ -98,17 +98,21 @@ pub struct Backward<'a, B: Backend> {
     pub scratch: &'a mut B::Buffer,
     /// As in [`Forward::spare`].
     pub spare: &'a mut Vec<B::Buffer>,
+    /// Whether the observer has seen enough: layers that were not passed yet are left out.
+    pub ended: bool,
 }
 
 impl<B: Backend> Backward<'_, B> {
-    /// Shows the observer what block `block` has written, if there is a gradient.
+    /// Shows the observer what block `block` has written, if there is a gradient, and asks it whether the pass ends there.
     ///
     /// # Errors
     /// If the device fails.
     pub fn passed(&mut self, block: usize) -> Result<(), B::Error> {
         match (&mut self.observer, &self.gradient) {
             (Some(observer), Some(gradient)) => {
-                observer.passed(self.backend, block, gradient, self.statistics.as_deref())
+                observer.passed(self.backend, block, gradient, self.statistics.as_deref())?;
+                self.ended = observer.has_enough();
+                Ok(())
             }
             _ => Ok(()),
         }

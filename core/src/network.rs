@@ -260,7 +260,8 @@ impl<B: Backend> Network<B> {
     }
 
     /// Computes the gradient of the loss, and adds every block's `Γ` (empirical Fisher) where `statistics` are given.
-    /// The `observer`, if there is one, is shown what passes through every observed block.
+    /// The `observer`, if there is one, is shown what passes through every observed block. Where it ends the pass, what was not
+    /// passed keeps its gradient.
     ///
     /// Follows [`forward`](Self::forward) in training mode and [`loss`](Self::loss).
     ///
@@ -289,6 +290,7 @@ impl<B: Backend> Network<B> {
             observer: observer.map(|observer| observer as &mut dyn Observer<B>),
             scratch: &mut self.scratch,
             spare: &mut self.spare,
+            ended: false,
         };
         self.layers.backward(&mut pass, &self.input, &self.logits, &self.cotangent, None)
     }
@@ -331,6 +333,7 @@ impl<B: Backend> Network<B> {
             observer: observer.map(|observer| observer as &mut dyn Observer<B>),
             scratch: &mut self.scratch,
             spare: &mut self.spare,
+            ended: false,
         };
         self.layers.backward(&mut pass, &self.input, &self.logits, &self.cotangent, None)
     }

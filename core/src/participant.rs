@@ -11,11 +11,14 @@
 //! # For implementers
 //! [`Training`] is what a trainer implements; it never hears of frames or peers.
 
+mod layers;
 mod overlap;
 mod sharing;
 
+pub use self::layers::Clock;
 pub use self::sharing::SharingReport;
 
+use self::layers::{Absence, Limit};
 use self::overlap::Overlapping;
 use self::sharing::Sharing;
 use crate::cluster::{AbandonReason, Contribution, Node, Outcome, Persisted, Settings, Status};
@@ -33,6 +36,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 /// What one training step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -42,6 +46,8 @@ pub struct Summary {
     pub samples: u64,
     /// The mean loss over them.
     pub loss: f64,
+    /// Of how many layers it has no gradient, because it had to end early: the first ones, which are as they were.
+    pub missing: u32,
 }
 
 /// Why training cannot go on.
@@ -72,6 +78,25 @@ pub trait Training<S: Scalar>: Send {
     /// # Errors
     /// If training cannot go on; the participant then leaves.
     fn step(&mut self) -> Result<Summary, TrainingError>;
+
+    /// Makes one step as far as there is time: `goes_on` is told which share of it is done and says whether it goes on. What was
+    /// not reached stays as it was, [`Summary::missing`] says how much; all of the model, if the step is to be made `whole`.
+    ///
+    /// Unless implemented, the step is made as a whole, and all of it is missing if it has taken too long.
+    ///
+    /// # Errors
+    /// If training cannot go on; the participant then leaves.
+    fn step_while(&mut self, goes_on: &mut dyn FnMut(f64) -> bool, whole: bool) -> Result<Summary, TrainingError> {
+        let _ = whole;
+        let summary = self.step()?;
+        Ok(if goes_on(1.0) { summary } else { Summary { missing: u32::MAX, ..summary } })
+    }
+
+    /// The layers that [`step_while`](Self::step_while) reaches one after another, the last first: ranges of the parameters that
+    /// together are all of them, in ascending order. None stand for one that is everything.
+    fn layers(&self) -> Vec<Range<usize>> {
+        Vec::new()
+    }
 
     /// Puts what is to be averaged into the empty `contribution`: parameters and batch statistics with
     /// weight `request.weight`, and what else `request` names.
@@ -138,7 +163,7 @@ pub trait Training<S: Scalar>: Send {
 pub struct Schedule {
     /// Until [`Training::iteration`] reaches this.
     pub iterations: u64,
-    /// What [`Work::begin`] says a step takes.
+    /// What [`Work::begin`] says a step takes, unless it has to end earlier.
     pub step: Duration,
 }
 
@@ -160,6 +185,8 @@ pub struct Participant<T, S: Scalar> {
     /// What makes steps of averages, if the policy wants that.
     outer: Option<Outer<S>>,
     overlapping: Overlapping<S>,
+    absence: Absence<S>,
+    clock: Option<Clock>,
 }
 
 /// What a [`Participant`] goes on with, its training apart; `N` is its cluster node, or a reference to it.
@@ -175,6 +202,7 @@ pub struct ParticipantState<N> {
     peers: Vec<NodeId>,
     outer: Option<Vec<u64>>,
     overlapping: Vec<u64>,
+    absence: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +263,8 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             sharing: None,
             outer: None,
             overlapping: Overlapping::default(),
+            absence: Absence::default(),
+            clock: None,
         };
         participant.begin_outer();
         participant.policy.handle(now, PolicyInput::Began { iterations: schedule.iterations });
@@ -254,6 +284,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             peers: self.peers.clone(),
             outer: self.outer.as_ref().map(Outer::save),
             overlapping: self.overlapping.save(),
+            absence: self.absence.save(),
         }
     }
 
@@ -267,7 +298,8 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         schedule: Schedule,
     ) -> Self {
         policy.restore(&state.policy);
-        let ParticipantState { node, state, failure, last, iteration, peers, outer, overlapping, .. } = state;
+        let ParticipantState { node, state, failure, last, iteration, peers, outer, overlapping, absence, .. } = state;
+        let absence = Absence::restore(&absence);
         let overlapping = Overlapping::restore(&overlapping, node.contribution());
         let state = if mutant!(CheckpointForgets) && state == State::Waiting { State::Training } else { state };
         let observed = Contribution::default();
@@ -287,6 +319,8 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             sharing,
             outer,
             overlapping,
+            absence,
+            clock: None,
         }
     }
 
@@ -486,7 +520,12 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         };
         let mut contribution = self.node.spare();
         contribution.clear();
-        training.contribute(&request, &mut contribution);
+        if self.policy.deadline().is_some() {
+            self.contribute_layers(&request, &mut contribution);
+        } else {
+            training.contribute(&request, &mut contribution);
+        }
+        let Some(training) = &mut self.training else { return };
         contribution.iteration = self.iteration;
         if let Some(outer) = &self.outer {
             outer.contribute(&mut contribution);
@@ -506,6 +545,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             Outcome::Committed { certificate, average } => {
                 match flight {
                     Some(flight) => self.land(&average, &flight, false),
+                    None if self.policy.deadline().is_some() => self.adopt_layers(&average, false),
                     None => {
                         training.adopt(self.outer.as_mut().map_or(&*average, |outer| outer.conclude(&average)), false)
                     }
@@ -517,6 +557,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             Outcome::Healed { certificate, state } => {
                 match flight {
                     Some(flight) => self.land(&state, &flight, true),
+                    None if self.policy.deadline().is_some() => self.adopt_layers(&state, true),
                     None => training.adopt(self.outer.as_mut().map_or(&*state, |outer| outer.conclude(&state)), true),
                 }
                 self.healed();
@@ -611,10 +652,10 @@ impl<T: Training<S> + 'static, S: Scalar> Work for Participant<T, S> {
         if self.state != State::Training || !self.may_step() {
             return None;
         }
-        let training = self.training.take()?;
-        let make = T::step;
         let takes = if self.is_midway() { Duration::ZERO } else { self.schedule.step };
-        Some((takes, Step { training, make, result: None }))
+        let (takes, limit) = self.limit(takes);
+        let training = self.training.take()?;
+        Some((takes, Step { training, make: layers::make, limit, result: None }))
     }
 
     fn complete(&mut self, now: Instant, step: Step<T>) {
@@ -647,7 +688,8 @@ impl<T: Training<S> + 'static, S: Scalar> Work for Participant<T, S> {
 #[derive(Debug)]
 pub struct Step<T> {
     training: T,
-    make: fn(&mut T) -> Result<Summary, TrainingError>,
+    make: fn(&mut T, Option<&Limit>) -> Result<Summary, TrainingError>,
+    limit: Option<Limit>,
     result: Option<Result<Summary, TrainingError>>,
 }
 
@@ -657,7 +699,7 @@ impl<T> Step<T> {
     where
         T: Training<S>,
     {
-        Self { training, make: T::step, result }
+        Self { training, make: layers::make, limit: None, result }
     }
 
     /// The training, to be saved.
@@ -674,7 +716,7 @@ impl<T> Step<T> {
 impl<T: Send + 'static> Task for Step<T> {
     fn perform(&mut self) {
         if self.result.is_none() {
-            self.result = Some((self.make)(&mut self.training));
+            self.result = Some((self.make)(&mut self.training, self.limit.as_ref()));
         }
     }
 }

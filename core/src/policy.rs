@@ -6,6 +6,7 @@
 //! # For users
 //! [`Local`] never averages, [`Periodic`] averages every so many iterations, [`Dynamic`] when models have drifted apart;
 //! [`Asynchronous`] trains on while an average is under way, [`Streaming`] averages a part of the model at a time;
+//! with [`Layerwise`], every step ends by a deadline, and layers are averaged over those who have got so far;
 //! [`Hierarchical`] averages in two levels, sites and slow lines between them; with [`Gossip`], models move towards those of neighbours, and with [`PushSum`] parts of them are given away.
 //!
 //! # For implementers
@@ -67,6 +68,7 @@ mod dynamic;
 mod exchange;
 mod gossip;
 mod hierarchical;
+mod layerwise;
 mod local;
 mod overlap;
 mod periodic;
@@ -78,6 +80,7 @@ pub use asynchronous::Asynchronous;
 pub use dynamic::{Axis, Confidence, Dynamic, DynamicOptions, Gauge, Sketcher, State, Threshold};
 pub use gossip::{Gossip, GossipOptions};
 pub use hierarchical::{Cycle, CycleOptions, Hierarchical, HierarchicalOptions, Merge};
+pub use layerwise::Layerwise;
 pub use local::Local;
 pub use overlap::{Blend, Overlap, part};
 pub use periodic::{Missed, Periodic};
@@ -89,7 +92,7 @@ use crate::cluster::{AbandonReason, Certificate};
 use crate::outer::OuterOptimiser;
 use crate::participant::Summary;
 use crate::scalar::Values;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::transport::NodeId;
 use alloc::vec::Vec;
 
@@ -195,6 +198,27 @@ impl Default for Request {
     }
 }
 
+/// When a step is to end, done or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// So long after it has begun.
+    pub within: Duration,
+    /// What becomes of a step that is not done by then.
+    pub late: Late,
+    /// Whether what is contributed of a layer makes up for the rounds in which nobody has one.
+    pub unbiased: bool,
+}
+
+/// What a node contributes whose step is not done by a deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Late {
+    /// The layers that its backward pass has reached.
+    #[default]
+    Layers,
+    /// Nothing: it takes part in the round, and its step is as if it had not been made.
+    Nothing,
+}
+
 /// When to average, and what.
 pub trait AveragingPolicy: Send {
     /// Its name in reports.
@@ -245,6 +269,13 @@ pub trait AveragingPolicy: Send {
 
     /// What is made of averages, the same on all nodes; `None` to take them as models.
     fn outer(&self) -> Option<OuterOptimiser> {
+        None
+    }
+
+    /// When a step has to end; its node then contributes the layers that it has a gradient of, each of which
+    /// is averaged over those who have it. `None` lets steps take their time. The same on all nodes whether it is `None`; not
+    /// with an [`outer`](Self::outer) optimiser, nor where steps are shared.
+    fn deadline(&self) -> Option<Deadline> {
         None
     }
 

@@ -156,6 +156,16 @@ pub trait Preconditioner<B: Backend>: Send {
     /// If the device fails.
     fn update(&mut self, backend: &mut B, count: usize) -> Result<(), B::Error>;
 
+    /// Has statistics of the network's first `blocks` blocks left out of the next [`update`](Self::update), and of those after
+    /// it until this is called again: the step has no gradient of them. What has no statistics of passes sees gradients of zeros.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn leave_out(&mut self, backend: &mut B, blocks: usize) -> Result<(), B::Error> {
+        let _ = (backend, blocks);
+        Ok(())
+    }
+
     /// Writes the direction of descent for `gradient`, of the same layout, and ends the step. Never waits.
     ///
     /// `passes` are those the gradient is from, if it is from nothing else (no averaging, no accumulation): the

@@ -18,6 +18,7 @@
 mod averaging;
 mod checkpoint;
 mod drift;
+mod partial;
 mod sharing;
 mod source;
 
@@ -26,6 +27,7 @@ pub use drift::Counts;
 pub use source::{Batches, Examples};
 
 use self::drift::Drift;
+use self::partial::{Limit, Partial};
 use self::sharing::Sharing;
 use crate::backend::{Backend, Map, MapJob};
 use crate::error::{Error, ErrorKind};
@@ -155,6 +157,10 @@ pub struct Trainer<B: Backend> {
     sharing: Option<Sharing<B>>,
     /// What is added to gradients.
     drift: Option<Drift<B>>,
+    /// What steps take that may end early, once there was one.
+    partial: Option<Partial<B>>,
+    /// Blocks in front of which the preconditioner was told to leave statistics out.
+    left_out: usize,
 }
 
 /// Memory for reading the quadratic model.
@@ -218,6 +224,25 @@ fn observe<B: Backend>(network: &mut Network<B>, preconditioner: &mut dyn Precon
     }
 }
 
+/// A step that may have to end early: what it takes, what says whether it goes on, and whether it counts only as a whole.
+type Limited<'a, B> = (&'a mut Partial<B>, &'a mut dyn FnMut(f64) -> bool, bool);
+
+/// What the backward pass gives its statistics to, and who looks at it.
+type Seen<'a, B> = (Option<&'a mut <B as Backend>::Buffer>, Option<&'a mut dyn Observer<B>>);
+
+fn backward<B: Backend>(
+    backend: &mut B,
+    network: &mut Network<B>,
+    batch: usize,
+    (statistics, observer): Seen<'_, B>,
+    limit: Option<&mut Limit<'_>>,
+) -> Result<(), B::Error> {
+    match limit {
+        Some(limit) => limit.backward(backend, network, batch, statistics, observer),
+        None => network.backward(backend, batch, statistics, observer),
+    }
+}
+
 fn failed(step: u64, error: impl Error) -> TrainingError {
     TrainingError { kind: error.kind(), reason: format!("step {step}: {error}") }
 }
@@ -275,6 +300,8 @@ impl<B: Backend> Trainer<B> {
             failure: None,
             sharing,
             drift,
+            partial: None,
+            left_out: 0,
             backend,
             network,
             preconditioner,
@@ -291,6 +318,10 @@ impl<B: Backend> Trainer<B> {
     /// # Errors
     /// If the device fails, or the loss is not a number; then nothing more should be trained.
     pub fn step(&mut self) -> Result<Summary, TrainingError> {
+        self.advance_while(None)
+    }
+
+    fn advance_while(&mut self, limit: Option<Limited<'_, B>>) -> Result<Summary, TrainingError> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
@@ -299,24 +330,52 @@ impl<B: Backend> Trainer<B> {
         }
         let step = self.progress.iteration;
         self.finish_tickets()?;
-        if let Some(error) = self.work(step).map_err(|error| failed(step, error))? {
+        let (missing, abandoned) = self.work(step, limit).map_err(|error| failed(step, error))?;
+        if let Some(error) = abandoned {
             let reason = format!("step {step} is abandoned, the parameters are those before it: {error}");
             return Err(TrainingError { kind: error.kind(), reason });
         }
-        let samples = (self.options.batch * self.options.micro_batches) as u64;
+        let learnt = missing == 0 || missing < self.network.blocks().len();
+        let samples = if learnt { (self.options.batch * self.options.micro_batches) as u64 } else { 0 };
         self.progress.iteration += 1;
         self.progress.samples += samples;
         if step == 0 {
             self.finish_tickets()?;
         }
-        Ok(Summary { samples, loss: self.progress.loss })
+        Ok(Summary { samples, loss: self.progress.loss, missing: missing as u32 })
     }
 
-    /// Everything a step does on the device; or why those who share it could not.
-    fn work(&mut self, step: u64) -> Result<Option<TransportError>, B::Error> {
-        self.passes(step)?;
-        let rate = self.options.rate.value(step);
+    /// Everything a step does on the device: how many layers in front it has no gradient of, and why those who share it could
+    /// not, if so.
+    fn work(&mut self, step: u64, limit: Option<Limited<'_, B>>) -> Result<(usize, Option<TransportError>), B::Error> {
         let count = self.options.micro_batches;
+        let (mut partial, missing) = match limit {
+            None => {
+                self.passes(step, None)?;
+                (None, 0)
+            }
+            Some((partial, goes_on, whole)) => {
+                self.passes(step, Some(&mut partial.limit(goes_on, count)))?;
+                let missing = partial.missing(whole);
+                (Some(partial), missing)
+            }
+        };
+        let kept = self
+            .network
+            .blocks()
+            .get(missing)
+            .map_or(self.network.parameters_len(), |block| if missing == 0 { 0 } else { block.parameters.offset });
+        if missing != self.left_out {
+            self.preconditioner.leave_out(&mut self.backend, missing)?;
+            self.left_out = missing;
+        }
+        if let Some(partial) = partial.as_mut().filter(|_| missing > 0) {
+            let Self { backend, network, optimiser, accumulated, .. } = self;
+            partial.copy(backend, (&mut network.parameters, &mut **optimiser), kept, false)?;
+            let gradient = accumulated.as_mut().unwrap_or(&mut network.gradient);
+            backend.fill(B::Scalar::of(0.0), Region::vector(0, kept), gradient)?;
+        }
+        let rate = self.options.rate.value(step);
         self.preconditioner.update(&mut self.backend, count)?;
         let reads = self.model.as_ref().is_some_and(|model| model.rule.reads(step));
         if reads {
@@ -324,7 +383,7 @@ impl<B: Backend> Trainer<B> {
         }
         let passes = Passes { network: &self.network, kinds: &self.kinds, batch: self.options.batch };
         let mut gradient = self.accumulated.as_ref().unwrap_or(&self.network.gradient);
-        let mut unreduced: Option<&dyn Captures<B>> = if count > 1 { None } else { Some(&passes) };
+        let mut unreduced: Option<&dyn Captures<B>> = if count > 1 || missing > 0 { None } else { Some(&passes) };
         if let Some(drift) = &mut self.drift {
             gradient = drift.correct(&mut self.backend, gradient, &self.network.parameters)?;
             // It is no longer that of the passes alone.
@@ -332,17 +391,21 @@ impl<B: Backend> Trainer<B> {
         }
         self.preconditioner.precondition(&mut self.backend, rate, gradient, unreduced, &mut self.direction)?;
         if let Some(error) = self.preconditioner.abandoned() {
-            return Ok(Some(error));
+            return Ok((missing, Some(error)));
         }
         self.optimiser.step(&mut self.backend, rate, &self.direction, &mut self.network.parameters)?;
+        if let Some(partial) = partial.filter(|_| missing > 0) {
+            let Self { backend, network, optimiser, .. } = self;
+            partial.copy(backend, (&mut network.parameters, &mut **optimiser), kept, true)?;
+        }
         if reads {
             self.read_model()?;
         }
-        Ok(None)
+        Ok((missing, None))
     }
 
     /// Begins a step: gradient and statistics of its batches.
-    fn passes(&mut self, step: u64) -> Result<(), B::Error> {
+    fn passes(&mut self, step: u64, mut limit: Option<&mut Limit<'_>>) -> Result<(), B::Error> {
         if let Some(schedule) = &self.options.damping {
             self.preconditioner.set_damping(schedule.value(step));
         }
@@ -351,7 +414,7 @@ impl<B: Backend> Trainer<B> {
         for micro in 0..count {
             self.batches.fill(&mut self.x, &mut self.labels);
             self.network.load(&mut self.backend, &self.x, &self.labels)?;
-            self.pass()?;
+            self.pass(limit.as_deref_mut().filter(|_| micro + 1 == count))?;
             self.accumulate(micro)?;
         }
         let source = if count > 1 { &self.totals } else { self.network.loss_value() };
@@ -359,15 +422,15 @@ impl<B: Backend> Trainer<B> {
         Ok(())
     }
 
-    /// Forward and backward through the loaded micro-batch.
-    fn pass(&mut self) -> Result<(), B::Error> {
+    /// Forward and backward through the loaded micro-batch; backward within the limit, if there is one.
+    fn pass(&mut self, limit: Option<&mut Limit<'_>>) -> Result<(), B::Error> {
         let Self { backend, network, preconditioner, options, random, .. } = self;
         let (batch, smoothing) = (options.batch, options.smoothing);
         let fisher = preconditioner.fisher();
         let Some(Taps { mut statistics, mut observer }) = preconditioner.taps() else {
             network.forward(backend, batch, Mode::Train, None)?;
             network.loss(backend, batch, smoothing)?;
-            return network.backward(backend, batch, None, None);
+            return backward(backend, network, batch, (None, None), limit);
         };
         network.forward_observed(
             backend,
@@ -379,12 +442,12 @@ impl<B: Backend> Trainer<B> {
         match fisher {
             Fisher::Empirical => {
                 network.loss(backend, batch, smoothing)?;
-                network.backward(backend, batch, statistics, observer)
+                backward(backend, network, batch, (statistics, observer), limit)
             }
             Fisher::True => {
                 network.backward_sampled(backend, batch, random, statistics, observer)?;
                 network.loss(backend, batch, smoothing)?;
-                network.backward(backend, batch, None, None)
+                backward(backend, network, batch, (None, None), limit)
             }
         }
     }

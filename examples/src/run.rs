@@ -2,6 +2,7 @@
 
 mod audit;
 mod backends;
+mod clock;
 mod compute;
 mod conclusion;
 mod display;

@@ -67,4 +67,10 @@ pub trait Observer<B: Backend> {
         let _ = (backend, block, gradient, statistics);
         Ok(())
     }
+
+    /// Whether the pass is to end with the block that was [`passed`](Self::passed) last: no gradient is made then of the blocks
+    /// before it.
+    fn has_enough(&self) -> bool {
+        false
+    }
 }

@@ -170,6 +170,9 @@ impl<B: Backend> Layer<B> for Residual<B> {
         let (one, output) = (B::Scalar::of(1.0), self.body.output());
         let body_output = self.body_output.as_ref().unwrap_or(y);
         self.body.backward(pass, x, body_output, dy, dx.as_deref_mut())?;
+        if pass.ended {
+            return Ok(());
+        }
         match &mut self.shortcut {
             Shortcut::Identity => {
                 let Some(dx) = dx else { return Ok(()) };

@@ -197,7 +197,7 @@ impl<B: Backend> Layer<B> for Sequence<B> {
                 }
             };
             pass.spare.extend(core::mem::replace(&mut passing, next));
-            if done.is_err() {
+            if done.is_err() || pass.ended {
                 pass.spare.extend(passing);
                 return done;
             }

@@ -21,7 +21,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 /// What a part counts of a node that has no business to have an opinion on it.
-const DOUBTED: f64 = 1e-9;
+pub(super) const DOUBTED: f64 = 1e-9;
 
 /// A contribution under way.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +38,7 @@ pub(super) struct Flight<S> {
 pub(super) struct Overlapping<S> {
     pub(super) flight: Option<Flight<S>>,
     /// Parts of the model in which this node is behind.
-    doubted: BTreeSet<u32>,
+    pub(super) doubted: BTreeSet<u32>,
     /// What was remembered could not be read.
     lost: bool,
 }

@@ -1,5 +1,6 @@
 //! Participants that train a handful of numbers, in virtual time.
 
+mod layers;
 mod overlap;
 
 use super::*;
@@ -32,7 +33,7 @@ impl Training<f64> for Counter {
         }
         self.iteration += 1;
         self.value += self.rate;
-        Ok(Summary { samples: 10, loss: 1.0 })
+        Ok(Summary { samples: 10, loss: 1.0, missing: 0 })
     }
 
     fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f64>) {

@@ -415,6 +415,13 @@ where
         Some(Taps { statistics: None, observer: Some(self) })
     }
 
+    fn leave_out(&mut self, backend: &mut B, blocks: usize) -> Result<(), B::Error> {
+        assert!(self.shared.is_none(), "steps that are shared are whole");
+        let numbers = self.observed.iter().enumerate().filter(|(_, observed)| observed.is_some());
+        let takes: Vec<bool> = numbers.map(|(number, _)| number >= blocks).collect();
+        self.means.restrict(backend, &takes)
+    }
+
     fn update(&mut self, backend: &mut B, count: usize) -> Result<(), B::Error> {
         if let Some(shared) = &mut self.shared {
             shared.exchange_vectors(backend, self.means.statistics(), [&self.places.a, &self.places.g])?;

@@ -400,6 +400,16 @@ where
         }
     }
 
+    fn leave_out(&mut self, backend: &mut B, blocks: usize) -> Result<(), B::Error> {
+        assert!(self.division.is_none(), "steps that are shared are whole");
+        let takes: Vec<bool> = self.members.iter().map(|&number| number >= blocks).collect();
+        self.factors.means().restrict(backend, &takes)?;
+        match self.solver.moments() {
+            Some(moments) => moments.restrict(backend, &takes),
+            None => Ok(()),
+        }
+    }
+
     fn precondition(
         &mut self,
         backend: &mut B,

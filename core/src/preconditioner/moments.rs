@@ -56,6 +56,11 @@ impl<B: Backend> Moments<B> {
         self.means.open(backend)
     }
 
+    /// Has only some blocks take statistics in from now on.
+    pub(super) fn restrict(&mut self, backend: &mut B, takes: &[bool]) -> Result<(), B::Error> {
+        self.means.restrict(backend, takes)
+    }
+
     /// Takes them in.
     pub(super) fn close(&mut self, backend: &mut B, ema_old: f64, count: usize) -> Result<(), B::Error> {
         self.means.close(backend, ema_old, count)

@@ -29,6 +29,7 @@ use crate::scalar::Scalar;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// What a factor counts that is not its owner's.
 const REPLICA: f64 = 1e-6;
@@ -211,6 +212,14 @@ where
 
     fn step(&mut self) -> Result<Summary, TrainingError> {
         Trainer::step(self)
+    }
+
+    fn step_while(&mut self, goes_on: &mut dyn FnMut(f64) -> bool, whole: bool) -> Result<Summary, TrainingError> {
+        Trainer::step_while(self, goes_on, whole)
+    }
+
+    fn layers(&self) -> Vec<Range<usize>> {
+        self.layer_ranges()
     }
 
     /// Waits for the device. Its failure is returned by the next step, and what could not be read counts nothing.

@@ -66,10 +66,10 @@ impl<B: Backend> Trainer<B> {
         let answers = self.sharing.as_mut().and_then(|sharing| sharing.answers.take());
         if answers.is_none() {
             self.finish_tickets()?;
-            self.passes(step).map_err(|error| failed(step, error))?;
+            self.passes(step, None).map_err(|error| failed(step, error))?;
         }
         if self.advance(step, answers).map_err(|error| failed(step, error))? {
-            return Ok(Summary { samples: 0, loss: self.progress.loss });
+            return Ok(Summary { samples: 0, loss: self.progress.loss, missing: 0 });
         }
         let samples = (self.options.batch * self.options.micro_batches) as u64;
         self.progress.iteration += 1;
@@ -77,7 +77,7 @@ impl<B: Backend> Trainer<B> {
         if step == 0 {
             self.finish_tickets()?;
         }
-        Ok(Summary { samples, loss: self.progress.loss })
+        Ok(Summary { samples, loss: self.progress.loss, missing: 0 })
     }
 
     /// Answers whether there are letters to be exchanged.

@@ -11,6 +11,7 @@ mod gradients;
 mod memory;
 mod methods;
 mod optimiser;
+mod partial;
 mod preconditioner;
 mod split;
 mod trainer;

@@ -1,6 +1,7 @@
 //! A fleet over lossy in-process links, in virtual time or on real threads.
 
 use super::backends::Backends;
+use super::clock::clock;
 use super::display::{Display, announce};
 use super::evaluation::{Agenda, Evaluator, Judge, Model};
 use super::keeper::Keeper;
@@ -17,7 +18,7 @@ use crate::settings::{
 };
 use anyhow::{Context, Result, bail};
 use kronfleet_core::cluster::{Incarnation, Persisted, Record, RunId};
-use kronfleet_core::participant::{Participant, Schedule};
+use kronfleet_core::participant::{Clock, Participant, Schedule};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
@@ -178,6 +179,7 @@ impl Fleet<'_> {
             run: RunId(self.task.seed),
             schedules: nodes.iter().map(|&node| self.schedule(node)).collect(),
             disks: Disks::default(),
+            clock: None,
         };
         if let Some(saved) = saved.as_ref().filter(|saved| saved.manifest.run.nodes == self.averaging.nodes) {
             let Resumed { snapshot, parts, watch: state } = self.resume(backends, saved)?;
@@ -269,13 +271,19 @@ struct Starts {
     /// In the order of the nodes.
     schedules: Vec<Schedule>,
     disks: Disks,
+    /// Of real time.
+    clock: Option<Clock>,
 }
 
 impl Starts {
     /// The process of a node that has been started so often before.
     fn start(&mut self, node: NodeId, starts: u32, now: Instant) -> Trained {
+        let by = |participant: Trained, clock: &Option<Clock>| match clock {
+            Some(clock) => participant.by(Arc::clone(clock)),
+            None => participant,
+        };
         if let Some(participant) = self.first.remove(&node) {
-            return participant;
+            return by(participant, &self.clock);
         }
         let index = self.again.iter().position(|&(whose, _)| whose == node);
         let (_, training) = self.again.swap_remove(index.expect("a trainer for each scheduled restart"));
@@ -285,7 +293,7 @@ impl Starts {
         let policy = self.averaging.policy(node).expect("the first start had the same");
         let schedule = self.schedules[node.0 as usize];
         let participant = Participant::recover(settings, now, persisted, training, policy, schedule);
-        self.averaging.shared(participant, now, node)
+        by(self.averaging.shared(participant, now, node), &self.clock)
     }
 }
 
@@ -337,7 +345,7 @@ where
 }
 
 /// Real threads and real time; says so where steps take longer than nodes wait for each other.
-fn run_threads<J>(starts: Starts, options: NetworkOptions, watch: Watch<J>, budget: Duration) -> Result<Ending>
+fn run_threads<J>(mut starts: Starts, options: NetworkOptions, watch: Watch<J>, budget: Duration) -> Result<Ending>
 where
     J: Judge + Send,
 {
@@ -350,6 +358,7 @@ where
             }
         }));
     let network = LossyNetwork::new(options);
+    starts.clock = Some(clock());
     let nodes: Vec<NodeId> = starts.first.keys().copied().collect();
     let disks = starts.disks.clone();
     let starts = Mutex::new(starts);

@@ -16,6 +16,7 @@ use kronfleet_core::placement::Letters;
 use kronfleet_core::policy::Request;
 use kronfleet_core::preconditioner::Report;
 use kronfleet_core::trainer::{Checkpoint, Progress};
+use std::ops::Range;
 
 /// What makes the one that goes on.
 pub type Spare<T> = Box<dyn FnOnce() -> Result<Box<T>> + Send>;
@@ -113,8 +114,18 @@ impl Survivor {
         self.outlive(|compute| compute.restore(state))
     }
 
+    /// What is to happen before this step.
+    fn befall(&mut self) {
+        if let Some((_, misfortune)) = self.misfortune.take_if(|(at, _)| self.compute.iteration() >= *at) {
+            misfortune();
+        }
+    }
+
     /// Does something; once more with the spare where the device turns out to be lost.
-    fn outlive<T>(&mut self, what: impl Fn(&mut dyn Compute) -> Result<T, TrainingError>) -> Result<T, TrainingError> {
+    fn outlive<T>(
+        &mut self,
+        mut what: impl FnMut(&mut dyn Compute) -> Result<T, TrainingError>,
+    ) -> Result<T, TrainingError> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
@@ -160,10 +171,17 @@ impl Training<f32> for Survivor {
     }
 
     fn step(&mut self) -> Result<Summary, TrainingError> {
-        if let Some((_, misfortune)) = self.misfortune.take_if(|(at, _)| self.compute.iteration() >= *at) {
-            misfortune();
-        }
+        self.befall();
         self.outlive(|compute| compute.step())
+    }
+
+    fn step_while(&mut self, goes_on: &mut dyn FnMut(f64) -> bool, whole: bool) -> Result<Summary, TrainingError> {
+        self.befall();
+        self.outlive(|compute| compute.step_while(goes_on, whole))
+    }
+
+    fn layers(&self) -> Vec<Range<usize>> {
+        self.compute.layers()
     }
 
     fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f32>) {

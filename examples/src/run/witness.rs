@@ -5,6 +5,7 @@ use kronfleet_core::cluster::Contribution;
 use kronfleet_core::participant::{Summary, Training, TrainingError};
 use kronfleet_core::placement::Letters;
 use kronfleet_core::policy::Request;
+use std::ops::Range;
 
 /// A trainer that keeps a copy of what it last contributed until somebody takes it.
 pub struct Witness {
@@ -32,6 +33,14 @@ impl Training<f32> for Witness {
 
     fn step(&mut self) -> Result<Summary, TrainingError> {
         self.trainer.step()
+    }
+
+    fn step_while(&mut self, goes_on: &mut dyn FnMut(f64) -> bool, whole: bool) -> Result<Summary, TrainingError> {
+        self.trainer.step_while(goes_on, whole)
+    }
+
+    fn layers(&self) -> Vec<Range<usize>> {
+        self.trainer.layers()
     }
 
     fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f32>) {

@@ -3,6 +3,7 @@
 use super::drift::DriftSettings;
 use super::gossip::{Code, ConsensusStep, GossipSettings};
 use super::hierarchical::HierarchicalSettings;
+use super::layerwise::LayerwiseSettings;
 use super::outer::OuterSettings;
 use super::sharing::{Outer, SharingSettings, sites};
 use super::streaming::StreamingSettings;
@@ -46,6 +47,9 @@ pub enum Policy {
     /// One of --fragments parts of the model at a time is averaged, stepped by the outer optimiser (diloco, if none is chosen)
     /// and taken in --fragment-delay steps later, mixed with the node's own values (Streaming DiLoCo).
     Streaming,
+    /// All average after every step, for which there is so much time as --deadline says: whoever is slower contributes the
+    /// layers that its backward pass has reached by then, and each layer is averaged over those who have it (SALF).
+    Salf,
     /// No averages: models move towards those of their neighbours, all the way (D-PSGD).
     #[value(name = "gossip:dpsgd")]
     Dpsgd,
@@ -133,6 +137,9 @@ pub struct AveragingSettings {
     /// How parts of models take turns.
     #[command(flatten)]
     pub streaming: StreamingSettings,
+    /// What becomes of steps that take too long.
+    #[command(flatten)]
+    pub layerwise: LayerwiseSettings,
     /// What keeps nodes together while they train apart.
     #[command(flatten)]
     pub drift: DriftSettings,
@@ -266,6 +273,11 @@ impl AveragingSettings {
                 let options = self.streaming.options(self.interval, &self.outer, segments)?;
                 let options = StreamingOptions { request: self.request(), rejoin: self.rejoin, ..options };
                 return Ok(Box::new(Streaming::new(options)));
+            }
+            Policy::Salf => {
+                let mut policy = self.layerwise.policy(self.budget()?.ready())?;
+                (policy.request, policy.rejoin) = (self.request(), self.rejoin);
+                return Ok(Box::new(policy));
             }
             Policy::Dpsgd => return self.neighbourly(node, Rule::Choco { step: 1.0 }, Code::All),
             Policy::Choco => {

@@ -333,7 +333,7 @@ fn a_snapshot_that_is_no_numbers_is_dropped() {
     let cycle = CycleOptions { warm_up: 0, ..CycleOptions::new(99) };
     let mut fleet = Fleet::new(&HierarchicalOptions { cycle, ..HierarchicalOptions::new(sites, 99) }, 1000, 3, 1);
     for iteration in 1..=4 {
-        let summary = Summary { samples: 1, loss: 1.0 };
+        let summary = Summary { samples: 1, loss: 1.0, missing: 0 };
         fleet.tell(1, PolicyInput::Stepped { iteration, summary: &summary });
     }
     let sent = fleet.mail.values().flatten().next().expect("a snapshot").clone();
@@ -355,7 +355,7 @@ fn whoever_is_interrupted_goes_on_and_torn_notes_are_survived() {
     };
     let mut fleet = Fleet::new(&options, 1000, 3, 1);
     for iteration in 1..=4 {
-        let summary = Summary { samples: 1, loss: 1.0 };
+        let summary = Summary { samples: 1, loss: 1.0, missing: 0 };
         fleet.tell(2, PolicyInput::Stepped { iteration, summary: &summary });
     }
     let sent: Vec<Vec<u8>> = fleet.mail.values().flatten().cloned().collect();
@@ -363,7 +363,7 @@ fn whoever_is_interrupted_goes_on_and_torn_notes_are_survived() {
     for end in 0..sent[0].len() {
         fleet.tell(0, PolicyInput::Told { from: NodeId(2), bytes: &sent[0][..end] });
     }
-    let summary = Summary { samples: 1, loss: 1.0 };
+    let summary = Summary { samples: 1, loss: 1.0, missing: 0 };
     fleet.tell(2, PolicyInput::Stepped { iteration: 5, summary: &summary });
     assert!(fleet.members[2].paused);
     fleet.tell(2, PolicyInput::Interrupted);

@@ -40,7 +40,7 @@ impl Training<f64> for Walker {
         for (place, value) in self.model.iter_mut().enumerate() {
             *value += pace(self.node, self.iteration, place);
         }
-        Ok(Summary { samples: 1, loss: 1.0 })
+        Ok(Summary { samples: 1, loss: 1.0, missing: 0 })
     }
 
     fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f64>) {
@@ -407,6 +407,7 @@ fn what_was_under_way_and_cannot_be_read_is_given_up() {
             peers,
             outer,
             overlapping,
+            absence: Vec::new(),
         };
         world.members.push(Participant::resume(state, training, policy(), schedule));
         world.run(Duration::from_secs(5));

@@ -3,6 +3,7 @@
 use super::super::division::{Bundle, Division, Share};
 use super::super::eigen::{Eigen, Refreshed};
 use super::super::inverse::Inverse;
+use super::super::moments::Moments;
 use super::super::{Captures, Form, Report};
 use crate::backend::Backend;
 use crate::factor::KroneckerFactors;
@@ -31,6 +32,14 @@ impl<B: Backend> Solver<B> {
                 Self::Eigen(Box::new(Eigen::new(backend, factors, members, parameters, form == Form::Ekfac, share)?))
             }
         })
+    }
+
+    /// EKFAC's second moments, if it is EKFAC.
+    pub(super) fn moments(&mut self) -> Option<&mut Moments<B>> {
+        match self {
+            Self::Inverse(_) => None,
+            Self::Eigen(eigen) => eigen.moments(),
+        }
     }
 
     /// Waits for a refresh that was begun; answers whether there was one.

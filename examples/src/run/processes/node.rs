@@ -4,6 +4,7 @@ use super::claim::{Claim, Guarded, Superseded};
 use super::message::Message;
 use super::warnings::warn_by;
 use crate::run::backends::Backends;
+use crate::run::clock::clock;
 use crate::run::evaluation::{Agenda, Model};
 use crate::run::events::EventLog;
 use crate::run::survivor::Survivor;
@@ -126,7 +127,7 @@ impl Job<'_> {
         let now = transport.now();
         let mut participant =
             Participant::recover(settings, now, persisted, trainer, averaging.policy(place.node)?, schedule);
-        participant = averaging.shared(participant, now, place.node);
+        participant = averaging.shared(participant, now, place.node).by(clock());
 
         let orders = Arc::<Orders>::default();
         orders.obey(&wake)?;

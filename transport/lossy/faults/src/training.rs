@@ -87,7 +87,7 @@ impl Training<f32> for Quadratic {
             *x += 0.1 * (target - *x);
         }
         let squares = self.x.iter().zip(&self.target).map(|(x, target)| f64::from(x - target).powi(2));
-        Ok(Summary { samples: 3, loss: squares.sum::<f64>() / 2.0 })
+        Ok(Summary { samples: 3, loss: squares.sum::<f64>() / 2.0, missing: 0 })
     }
 
     fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f32>) {

@@ -281,7 +281,7 @@ impl Fleet {
             if self.diverges.is_some_and(|(which, from)| which == site && iteration >= from) {
                 member.model.fill(f64::MAX);
             }
-            let summary = Summary { samples: 1, loss: loss(seed, node, iteration) };
+            let summary = Summary { samples: 1, loss: loss(seed, node, iteration), missing: 0 };
             self.tell(node, PolicyInput::Stepped { iteration, summary: &summary });
         } else {
             let way @ (from, to) = ways[choice - ready.len()];

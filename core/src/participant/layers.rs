@@ -1,0 +1,203 @@
+//! Contributions of as many layers as there was time for.
+//!
+//! The parameters are contributed as segments `parameters/0` and so on, one for each layer in the order of the forward pass, of
+//! which those count that the step has a gradient of. A layer that counts nothing does not travel, and one that nobody has is
+//! left as it is. A node that is healed keeps of its own what the round that heals it lacks; that counts next to nothing until
+//! the others have brought it.
+
+use super::overlap::DOUBTED;
+use super::{Participant, Summary, Training, TrainingError};
+use crate::cluster::Contribution;
+use crate::policy::words::{Saved, Words};
+use crate::policy::{Deadline, Late, Request};
+use crate::scalar::Scalar;
+use crate::time::{Duration, Instant};
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+
+/// The segment of how many layers are missing, which counts whatever is: a round in which nobody has anything is a round.
+const MISSING: &str = "missing";
+
+/// What time it is, asked by whoever makes a step.
+pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
+
+/// When a step has to end.
+pub(super) struct Limit {
+    end: End,
+    late: Late,
+}
+
+enum End {
+    /// After this share of it.
+    Share(f64),
+    /// By the clock.
+    Time(Instant, Clock),
+}
+
+impl fmt::Debug for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.end {
+            End::Share(share) => write!(f, "after {share} of the step"),
+            End::Time(at, _) => write!(f, "at {at}"),
+        }
+    }
+}
+
+/// Makes a step, within the limit if there is one.
+pub(super) fn make<T: Training<S>, S: Scalar>(
+    training: &mut T,
+    limit: Option<&Limit>,
+) -> Result<Summary, TrainingError> {
+    let Some(Limit { end, late }) = limit else { return training.step() };
+    let mut goes_on = |done: f64| match end {
+        End::Share(share) => done <= *share,
+        End::Time(at, clock) => clock() <= *at,
+    };
+    training.step_while(&mut goes_on, *late == Late::Nothing)
+}
+
+/// How often nobody has contributed a layer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Absence<S> {
+    rounds: u64,
+    /// For each layer, the rounds in which nobody has.
+    absent: Vec<u64>,
+    /// The model as the last of them left it.
+    base: Vec<S>,
+}
+
+/// How many times as long steps become at most.
+const LONGEST: f64 = 10.0;
+
+impl<S: Scalar> Absence<S> {
+    /// `1/(1 − p)`, `p` being the share of rounds without the layer; 1 where there has been none with it.
+    fn factor(&self, layer: usize) -> f64 {
+        let absent = self.absent.get(layer).copied().unwrap_or(0);
+        let present = self.rounds.saturating_sub(absent);
+        if present == 0 { 1.0 } else { (self.rounds as f64 / present as f64).min(LONGEST) }
+    }
+
+    /// Takes in a round with these weights of layers, and the model that it left.
+    fn count(&mut self, weights: impl Iterator<Item = f64>, model: &[S]) {
+        self.rounds += 1;
+        for (layer, weight) in weights.enumerate() {
+            if layer == self.absent.len() {
+                self.absent.push(0);
+            }
+            self.absent[layer] += u64::from(weight == 0.0);
+        }
+        self.base.clear();
+        self.base.extend_from_slice(model);
+    }
+
+    /// Puts it into words.
+    pub(super) fn save(&self) -> Vec<u64> {
+        let mut words = Words::default();
+        words.0.extend([self.rounds, self.absent.len() as u64]);
+        words.0.extend(&self.absent);
+        words.values(&self.base);
+        words.0
+    }
+
+    /// What was [`save`](Self::save)d; nothing counted if it is not that.
+    pub(super) fn restore(words: &[u64]) -> Self {
+        Self::read(&mut Saved::new(words)).unwrap_or_default()
+    }
+
+    fn read(words: &mut Saved<'_>) -> Option<Self> {
+        let rounds = words.word()?;
+        let absent = (0..words.count()?).map(|_| words.word()).collect::<Option<_>>()?;
+        Some(Self { rounds, absent, base: words.values()? })
+    }
+}
+
+/// The layers of a model with so many parameters.
+fn layers<T: Training<S>, S: Scalar>(training: &T, len: usize) -> Vec<Range<usize>> {
+    let layers = training.layers();
+    if layers.is_empty() { core::iter::once(0..len).collect() } else { layers }
+}
+
+impl<T: Training<S>, S: Scalar> Participant<T, S> {
+    /// The same participant among others in real time, where [`Schedule::step`](super::Schedule::step) says nothing: how far a
+    /// step has come by a [`deadline`](crate::policy::AveragingPolicy::deadline) is asked of this clock while it is made.
+    #[must_use]
+    pub fn by(self, clock: Clock) -> Self {
+        Self { clock: Some(clock), ..self }
+    }
+
+    /// How long the next step takes, of which `takes` is the usual, and when it has to end.
+    pub(super) fn limit(&self, takes: Duration) -> (Duration, Option<Limit>) {
+        let Some(Deadline { within, late, .. }) = self.policy.deadline() else { return (takes, None) };
+        match &self.clock {
+            Some(clock) => (takes, Some(Limit { end: End::Time(clock() + within, clock.clone()), late })),
+            None if takes <= within => (takes, None),
+            None => (within, Some(Limit { end: End::Share(within.as_secs_f64() / takes.as_secs_f64()), late })),
+        }
+    }
+
+    /// Puts the layers that the last step has reached, and everything else, into `contribution`.
+    pub(super) fn contribute_layers(&mut self, request: &Request, contribution: &mut Contribution<S>) {
+        let Some(training) = &mut self.training else { return };
+        self.observed.clear();
+        training.contribute(request, &mut self.observed);
+        let [model, rest @ ..] = self.observed.segments() else { return };
+        let layers = layers(training, model.values.len());
+        let missing = self.last.map_or(0, |last| last.missing as usize);
+        for (number, range) in layers.iter().enumerate() {
+            let doubted = self.overlapping.doubted.contains(&(number as u32));
+            let share = if doubted { DOUBTED } else { 1.0 };
+            let weight = if number < missing { 0.0 } else { share * model.weight };
+            let target = contribution.segment(&format!("parameters/{number}"), range.len(), weight);
+            target.copy_from_slice(&model.values[range.clone()]);
+            let factor = self.absence.factor(number);
+            if let Some(base) = self.absence.base.get(range.clone()).filter(|_| factor > 1.0) {
+                for (x, base) in target.iter_mut().zip(base) {
+                    *x = S::of(base.wide() + factor * (x.wide() - base.wide()));
+                }
+            }
+        }
+        // Who has no gradient at all has nothing to say.
+        let counts = if missing < layers.len() { 1.0 } else { 0.0 };
+        for segment in rest {
+            let target = contribution.segment(&segment.name, segment.values.len(), counts * segment.weight);
+            target.copy_from_slice(&segment.values);
+        }
+        let missing = S::of(missing.min(layers.len()) as f64);
+        contribution.segment(MISSING, 1, request.weight).fill(missing);
+    }
+
+    /// Takes over the layers that somebody has contributed.
+    pub(super) fn adopt_layers(&mut self, average: &Contribution<S>, healed: bool) {
+        let Some(training) = &mut self.training else { return };
+        self.observed.clear();
+        training.show(&mut self.observed);
+        // What cannot be read must not be written back; the next step says why.
+        let Some(model) = self.observed.segments().first().filter(|model| model.weight > 0.0) else { return };
+        let layers = layers(training, model.values.len());
+        if healed {
+            self.overlapping.doubted = (0..layers.len() as u32).collect();
+        }
+        let mut landed = Contribution::default();
+        landed.iteration = average.iteration;
+        let came = average.segments().iter().take(layers.len()).any(|segment| segment.weight > 0.0);
+        let target = landed.segment(&model.name, model.values.len(), f64::from(u8::from(came)));
+        target.copy_from_slice(&model.values);
+        for (number, (range, segment)) in (0..).zip(layers.iter().zip(average.segments())) {
+            if segment.weight > 0.0 {
+                self.overlapping.doubted.remove(&number);
+                target[range.clone()].copy_from_slice(&segment.values);
+            }
+        }
+        if self.policy.deadline().is_some_and(|deadline| deadline.unbiased) {
+            let weights = average.segments().iter().take(layers.len()).map(|segment| segment.weight);
+            self.absence.count(weights, target);
+        }
+        for segment in average.segments().iter().skip(layers.len()) {
+            landed.segment(&segment.name, segment.values.len(), segment.weight).copy_from_slice(&segment.values);
+        }
+        training.adopt(&landed, healed);
+    }
+}
