@@ -4,7 +4,8 @@
 //! A [`Topology`] says who is whose neighbour, [`Mixing`] how much each counts, and a [`Consensus`] is what one node keeps
 //! of its neighbours: it makes messages through any [`Compressor`](crate::compress::Compressor), takes those of others in,
 //! and moves its model. Where ways are not mutual or change, [`Directed`] says who tells whom, and a [`Push`] is what one
-//! node keeps of what it gives and takes. [`tune`] finds a step size for a graph and a compressor.
+//! node keeps of what it gives and takes. [`tune`] finds a step size for a graph and a compressor by trial, [`Unit::Measured`] while
+//! nodes train.
 //!
 //! ```
 //! use kronfleet_core::compress::Identity;
@@ -31,6 +32,7 @@
 //! Nothing here knows of frames or time: [`Gossip`](crate::policy::Gossip) is the policy that carries these messages.
 
 mod consensus;
+mod contraction;
 mod directed;
 mod mass;
 mod mixing;
@@ -39,11 +41,12 @@ mod push;
 mod topology;
 mod tuning;
 
-pub use consensus::{AdaGossip, Consensus, Rule};
+pub use consensus::{AdaGossip, Consensus, Rule, Unit};
+pub use contraction::bearable;
 pub use directed::{Directed, Place};
 pub use mass::Mass;
 pub use mixing::{Mixing, Row};
 pub use pace::{AdaptivePace, Pace};
 pub use push::{Push, Whole};
 pub use topology::Topology;
-pub use tuning::{Tuning, agreement, kept, theoretical, tune, tune_at};
+pub use tuning::{Agreement, Tuning, agreement, kept, theoretical, tune, tune_at};

@@ -1,5 +1,6 @@
 //! What a node keeps of its neighbours, and how it moves towards them.
 
+use super::contraction::{Contraction, bearable};
 use super::mixing::Row;
 use crate::compress::{CompressError, Compressor, Identity};
 use crate::policy::words::{Saved, Words};
@@ -30,8 +31,8 @@ pub enum Rule {
 /// AdaGossip: `v ← βv + (1 − β)e²; Γ = min(cap, γ/(√ṽ + ε)); x += Γe`.
 ///
 /// - It does *not* keep the mean over nodes: `Γ` differs from one to the next.
-/// - `γ` has the unit of a parameter, unless it is [`relative`](Self::relative).
-/// - With `γ → ∞` it is CHOCO with a step of `cap`.
+/// - `γ` has the [unit](Self::unit) of a parameter, or of what the node observes.
+/// - With `γ → ∞` it is CHOCO with a step of `cap`, unless the cap is measured, too.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdaGossip {
     /// `β`, the weight of the old second moment.
@@ -44,18 +45,34 @@ pub struct AdaGossip {
     pub cap: f64,
     /// Whether the second moment is divided by `1 − βᵗ` after `t` steps, as it begins at 0.
     pub correction: bool,
-    /// Whether `γ` is a part of the root of the mean of `ṽ` over all parameters, as the node observes it.
+    /// What `γ` is counted in.
+    pub unit: Unit,
+}
+
+/// What AdaGossip's `γ` is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Parameters, as published.
+    Parameter,
+    /// The root of the mean of `ṽ` over all parameters, as the node observes it.
     ///
     /// A parameter whose error is an ordinary one then makes a step of `γ`, as with CHOCO, one whose error is half as large
     /// makes twice the step; and `γ` can be chosen as for CHOCO, by what a compressor leaves of differences
     /// ([`tune`](super::tune)), whatever models are like.
-    pub relative: bool,
+    Error,
+    /// The same times [`bearable`](super::bearable)`(row, ω)`, which is then the largest step of any parameter if `cap` is
+    /// not smaller: `ω` is what the compressor has kept of the node's last ten differences or so, as
+    /// [measured](Consensus::contraction).
+    ///
+    /// Nothing is left to be chosen: `γ = 1` fits every graph and compressor that was tried. Steps follow `ω`, which falls
+    /// as what is easily told has been told.
+    Measured,
 }
 
 impl Default for AdaGossip {
     /// As published.
     fn default() -> Self {
-        Self { decay: 0.999, epsilon: 1e-8, step: 1.0, cap: 1.0, correction: true, relative: false }
+        Self { decay: 0.999, epsilon: 1e-8, step: 1.0, cap: 1.0, correction: true, unit: Unit::Parameter }
     }
 }
 
@@ -73,6 +90,7 @@ pub struct Consensus<S> {
     others: BTreeMap<NodeId, Vec<S>>,
     moment: Vec<S>,
     steps: u64,
+    contraction: Contraction,
 }
 
 impl<S: Scalar> Consensus<S> {
@@ -95,7 +113,7 @@ impl<S: Scalar> Consensus<S> {
         let nothing = vec![S::zero(); len];
         let moment = if matches!(rule, Rule::Ada(_)) { nothing.clone() } else { Vec::new() };
         let others = row.others.keys().map(|&node| (node, nothing.clone())).collect();
-        Self { rule, row: row.clone(), own: nothing, others, moment, steps: 0 }
+        Self { rule, row: row.clone(), own: nothing, others, moment, steps: 0, contraction: Contraction::default() }
     }
 
     /// The public copy of its own model, `x̂_i`.
@@ -106,6 +124,12 @@ impl<S: Scalar> Consensus<S> {
     /// The public copy of a neighbour's model, `x̂_j`.
     pub fn other(&self, node: NodeId) -> Option<&[S]> {
         self.others.get(&node).map(Vec::as_slice)
+    }
+
+    /// What the compressor has kept of what this node has told, `ω = 1 − ‖d − C(d)‖²/‖d‖²` with `d = x − x̂`: a running mean
+    /// with a memory of ten differences, between 0 and 1. `None` before it has told anything.
+    pub fn contraction(&self) -> Option<f64> {
+        self.contraction.mean()
     }
 
     /// Appends the message to all neighbours: `q = C(x − x̂)`, `x̂ += q` as they will read it.
@@ -127,7 +151,9 @@ impl<S: Scalar> Consensus<S> {
         let difference: Vec<S> = model.iter().zip(&self.own).map(|(&x, &copy)| x - copy).collect();
         let start = message.len();
         compressor.encode(&difference, random, message)?;
-        add(&mut self.own, &message[start..], compressor)
+        let read = add(&mut self.own, &message[start..], compressor)?;
+        self.contraction.observe(&difference, &read);
+        Ok(())
     }
 
     /// Takes in a neighbour's message: `x̂_j += q_j`. One of somebody else changes nothing.
@@ -140,7 +166,7 @@ impl<S: Scalar> Consensus<S> {
         message: &[u8],
         compressor: &mut C,
     ) -> Result<(), CompressError> {
-        self.others.get_mut(&from).map_or(Ok(()), |copy| add(copy, message, compressor))
+        self.others.get_mut(&from).map_or(Ok(()), |copy| add(copy, message, compressor).map(drop))
     }
 
     /// Takes in a neighbour's public copy as a whole, uncompressed, whether or not there was one before.
@@ -178,14 +204,23 @@ impl<S: Scalar> Consensus<S> {
                     *x = S::of(x.wide() + step * error);
                 }
             }
-            Rule::Ada(AdaGossip { decay, epsilon, step, cap, correction, relative }) => {
+            Rule::Ada(AdaGossip { decay, epsilon, step, cap, correction, unit }) => {
                 let corrected = 1.0 - libm::pow(decay, self.steps as f64);
                 let divisor = if correction { corrected } else { 1.0 };
                 for (moment, error) in self.moment.iter_mut().zip(&errors) {
                     *moment = S::of(decay * moment.wide() + (1.0 - decay) * error * error);
                 }
                 let mean = || self.moment.iter().map(|moment| moment.wide()).sum::<f64>() / self.moment.len() as f64;
-                let step = if relative { step * libm::sqrt(mean() / divisor) } else { step };
+                let ordinary = || libm::sqrt(mean() / divisor);
+                let (step, cap) = match unit {
+                    Unit::Parameter => (step, cap),
+                    Unit::Error => (step * ordinary(), cap),
+                    Unit::Measured => {
+                        // Of nothing told, nothing is lost.
+                        let most = bearable(&self.row, self.contraction().unwrap_or(1.0));
+                        (step * most * ordinary(), cap.min(most))
+                    }
+                };
                 for ((x, moment), error) in model.iter_mut().zip(&self.moment).zip(errors) {
                     let rate = (step / (libm::sqrt(moment.wide() / divisor) + epsilon)).min(cap);
                     *x = S::of(x.wide() + rate * error);
@@ -207,6 +242,7 @@ impl<S: Scalar> Consensus<S> {
     pub(crate) fn save(&self, words: &mut Words) {
         words.values(&self.own);
         words.values(&self.moment);
+        self.contraction.save(words);
         words.0.extend([self.steps, self.others.len() as u64]);
         for (node, copy) in &self.others {
             words.0.push(u64::from(node.0));
@@ -216,26 +252,27 @@ impl<S: Scalar> Consensus<S> {
 
     /// What was [`save`](Self::save)d; `None` if it ends too early, lengths differ, or a copy is of no neighbour.
     pub(crate) fn restore(rule: Rule, row: &Row, words: &mut Saved<'_>) -> Option<Self> {
-        let (own, moment, steps): (Vec<S>, Vec<S>, u64) = (words.values()?, words.values()?, words.word()?);
+        let (own, moment): (Vec<S>, Vec<S>) = (words.values()?, words.values()?);
+        let (contraction, steps) = (Contraction::restore(words)?, words.word()?);
         let others: BTreeMap<NodeId, Vec<S>> =
             (0..words.count()?).map(|_| Some((words.node()?, words.values()?))).collect::<Option<_>>()?;
         let moments = if matches!(rule, Rule::Ada(_)) { own.len() } else { 0 };
         let fits = |(node, copy): (&NodeId, &Vec<S>)| row.others.contains_key(node) && copy.len() == own.len();
         (moment.len() == moments && others.iter().all(fits)).then_some(())?;
-        Some(Self { rule, row: row.clone(), own, others, moment, steps })
+        Some(Self { rule, row: row.clone(), own, others, moment, steps, contraction })
     }
 }
 
-/// Adds what a message says to a copy.
+/// Adds what a message says to a copy; answers what it says.
 fn add<S: Scalar, C: Compressor<S> + ?Sized>(
     copy: &mut [S],
     message: &[u8],
     compressor: &mut C,
-) -> Result<(), CompressError> {
+) -> Result<Vec<S>, CompressError> {
     let mut read = vec![S::zero(); copy.len()];
     compressor.decode(message, &mut read)?;
-    for (copy, read) in copy.iter_mut().zip(read) {
+    for (copy, &read) in copy.iter_mut().zip(&read) {
         *copy += read;
     }
-    Ok(())
+    Ok(read)
 }

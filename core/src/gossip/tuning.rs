@@ -29,27 +29,46 @@ impl Default for Tuning {
     }
 }
 
-/// How far nodes are from agreeing, `Σ‖x − x̄‖² + Σ‖x − x̂‖²`, after each of some exchanges with CHOCO's step size `step`,
-/// relative to what it was before; from normally distributed values, without training.
+/// How nodes come to agree.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Agreement {
+    /// `Σ‖x − x̄‖² + Σ‖x − x̂‖²` after each exchange, relative to what it was before the first.
+    pub course: Vec<f64>,
+    /// How far the mean has gone, `Σ‖x̄ − x̄₀‖²` relative to the same: 0 but for rounding with CHOCO. What nodes agree on is
+    /// not the mean of what they had if it has.
+    pub moved: f64,
+    /// What the compressor has kept of the last differences, as [measured](Consensus::contraction), on average over nodes.
+    pub contraction: f64,
+}
+
+impl Agreement {
+    /// The last of the course; 1 without any exchange.
+    pub fn last(&self) -> f64 {
+        self.course.last().copied().unwrap_or(1.0)
+    }
+}
+
+/// How nodes come to agree by a rule, from normally distributed values, without training.
 ///
-/// The theory (Koloskova, Stich & Jaggi 2019, theorem 2) has this fall by `1 − δ²ω/82` each time, for a much smaller step.
+/// The theory (Koloskova, Stich & Jaggi 2019, theorem 2) has the course of CHOCO fall by `1 − δ²ω/82` each time, for a much
+/// smaller step than are used.
 ///
 /// # Panics
 /// As [`Consensus::new`] does.
 #[track_caller]
 pub fn agreement<S: Scalar>(
     mixing: &Mixing,
-    step: f64,
+    rule: Rule,
     compressor: &mut dyn Compressor<S>,
     tuning: &Tuning,
-) -> Vec<f64> {
+) -> Agreement {
     let nodes = || (0..mixing.nodes()).map(NodeId);
     let mut random = tuning.seed.derive("tuning", 0).random();
     let mut models: Vec<Vec<S>> =
         nodes().map(|_| (0..tuning.values).map(|_| S::of(random.normal())).collect()).collect();
     let mut states: Vec<Consensus<S>> =
-        nodes().map(|node| Consensus::new(Rule::Choco { step }, mixing.row(node), tuning.values)).collect();
-    let first = apart(&models, &states);
+        nodes().map(|node| Consensus::new(rule, mixing.row(node), tuning.values)).collect();
+    let (first, before) = (apart(&models, &states), mean(&models));
     let mut course = Vec::with_capacity(tuning.exchanges as usize);
     for _ in 0..tuning.exchanges {
         let mut messages = Vec::with_capacity(models.len());
@@ -58,7 +77,7 @@ pub fn agreement<S: Scalar>(
             if state.send(model, compressor, &mut random, &mut message).is_err() {
                 // Values have left the range of numbers.
                 course.resize(tuning.exchanges as usize, f64::INFINITY);
-                return course;
+                return Agreement { course, moved: f64::INFINITY, contraction: f64::NAN };
             }
             messages.push(message);
         }
@@ -71,16 +90,25 @@ pub fn agreement<S: Scalar>(
         }
         course.push(apart(&models, &states) / first);
     }
-    course
+    let moved =
+        before.iter().zip(mean(&models)).map(|(before, after)| (before - after) * (before - after)).sum::<f64>();
+    let kept: f64 = states.iter().map(|state| state.contraction().unwrap_or(1.0)).sum();
+    let count = models.len() as f64;
+    Agreement { course, moved: moved * count / first, contraction: kept / count }
+}
+
+/// `x̄`.
+fn mean<S: Scalar>(models: &[Vec<S>]) -> Vec<f64> {
+    let mut mean = vec![0.0; models.first().map_or(0, Vec::len)];
+    for model in models {
+        mean.iter_mut().zip(model).for_each(|(mean, x)| *mean += x.wide() / models.len() as f64);
+    }
+    mean
 }
 
 /// `Σ‖x − x̄‖² + Σ‖x − x̂‖²`.
 fn apart<S: Scalar>(models: &[Vec<S>], states: &[Consensus<S>]) -> f64 {
-    let len = models.first().map_or(0, Vec::len);
-    let mut mean = vec![0.0; len];
-    for model in models {
-        mean.iter_mut().zip(model).for_each(|(mean, x)| *mean += x.wide() / models.len() as f64);
-    }
+    let mean = mean(models);
     let square = |a: f64, b: f64| (a - b) * (a - b);
     let of = |(model, state): (&Vec<S>, &Consensus<S>)| {
         let to_mean: f64 = model.iter().zip(&mean).map(|(x, &mean)| square(x.wide(), mean)).sum();
@@ -99,7 +127,7 @@ fn apart<S: Scalar>(models: &[Vec<S>], states: &[Consensus<S>]) -> f64 {
 pub fn tune<S: Scalar>(mixing: &Mixing, compressor: &mut dyn Compressor<S>, tuning: &Tuning) -> Option<f64> {
     assert!(tuning.candidates > 0, "no step size is to be tried");
     let steps = (0..tuning.candidates).map(|index| libm::pow(10.0, -f64::from(index) / 5.0));
-    let rated = steps.map(|step| (agreement(mixing, step, compressor, tuning).pop().unwrap_or(0.0), step));
+    let rated = steps.map(|step| (agreement(mixing, Rule::Choco { step }, compressor, tuning).last(), step));
     // Not a number is no agreement.
     let agreed = rated.filter(|(last, _)| *last < 1.0);
     agreed.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, step)| step)

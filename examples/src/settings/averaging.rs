@@ -10,7 +10,7 @@ use super::streaming::StreamingSettings;
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
-use kronfleet_core::gossip::{AdaGossip, AdaptivePace, Mixing, Pace, Rule};
+use kronfleet_core::gossip::{AdaGossip, AdaptivePace, Mixing, Pace, Rule, Unit};
 use kronfleet_core::participant::{Participant, Training};
 use kronfleet_core::policy::{
     Asynchronous, AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Hierarchical,
@@ -285,17 +285,23 @@ impl AveragingSettings {
                     None => 0.4,
                     Some(ConsensusStep::Fixed(step)) => step,
                     Some(ConsensusStep::Auto) => self.gossip.tuned(&self.mixing()?)?,
+                    Some(ConsensusStep::Measured) => bail!(
+                        "--consensus-step measured is of gossip:ada: steps that differ from node to node would cost \
+                         gossip:choco the mean over nodes; try auto"
+                    ),
                 };
                 return self.neighbourly(node, Rule::Choco { step }, self.gossip.compress);
             }
             Policy::Ada => {
-                let (step, relative) = match self.gossip.consensus_step {
-                    None => (0.01, false),
-                    Some(ConsensusStep::Fixed(step)) => (step, false),
-                    Some(ConsensusStep::Auto) => (self.gossip.tuned(&self.mixing()?)?, true),
+                let (step, unit) = match self.gossip.consensus_step {
+                    None => (0.01, Unit::Parameter),
+                    Some(ConsensusStep::Fixed(step)) => (step, Unit::Parameter),
+                    Some(ConsensusStep::Auto) => (self.gossip.tuned(&self.mixing()?)?, Unit::Error),
+                    Some(ConsensusStep::Measured) => (1.0, Unit::Measured),
                 };
-                let cap = self.gossip.consensus_cap.unwrap_or(0.4);
-                let rule = Rule::Ada(AdaGossip { step, cap, relative, ..AdaGossip::default() });
+                let usual = if unit == Unit::Measured { 1.0 } else { 0.4 };
+                let cap = self.gossip.consensus_cap.unwrap_or(usual);
+                let rule = Rule::Ada(AdaGossip { step, cap, unit, ..AdaGossip::default() });
                 return self.neighbourly(node, rule, self.gossip.compress);
             }
             Policy::Sgp => return self.giving(node, Pace::Fixed(1.0), Code::All),
@@ -377,6 +383,9 @@ impl AveragingSettings {
             Some(ConsensusStep::Fixed(step)) => Some(step),
             Some(ConsensusStep::Auto) => {
                 bail!("--consensus-step auto is of gossip:choco and gossip:ada: give a number")
+            }
+            Some(ConsensusStep::Measured) => {
+                bail!("--consensus-step measured is of gossip:ada: give a number")
             }
         };
         let usual = AdaptivePace::default();

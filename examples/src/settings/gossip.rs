@@ -28,10 +28,13 @@ pub struct GossipSettings {
     /// How far a model moves towards its neighbours: CHOCO's γ, a part of the way (without this, 0.4); AdaGossip's γ, in
     /// the unit of parameters (without this, 0.01; of gossip:push-ada, 0.001); the part of its weight that a node of
     /// gossip:push gives (0.1);
-    /// auto tries steps on the graph with the compressor before the run, and counts AdaGossip's in errors as observed
-    #[arg(long, value_name = "STEP|auto", value_parser = consensus_step)]
+    /// auto tries steps on the graph with the compressor before the run, and counts AdaGossip's in errors as observed;
+    /// measured, for gossip:ada, has each node follow what it sees its compressor keep and the errors that it observes, with
+    /// nothing tried before
+    #[arg(long, value_name = "STEP|auto|measured", value_parser = consensus_step)]
     pub consensus_step: Option<ConsensusStep>,
-    /// The largest part of the way that AdaGossip moves a parameter (without this, 0.4), or of its weight that a node of
+    /// The largest part of the way that AdaGossip moves a parameter (without this, 0.4; with --consensus-step
+    /// measured, 1), or of its weight that a node of
     /// gossip:push-ada gives (0.2)
     #[arg(long, value_name = "PART", value_parser = super::positive)]
     pub consensus_cap: Option<f64>,
@@ -50,12 +53,17 @@ pub enum ConsensusStep {
     Fixed(f64),
     /// As trials say.
     Auto,
+    /// As nodes measure while they train.
+    Measured,
 }
 
 fn consensus_step(text: &str) -> Result<ConsensusStep, String> {
     match text {
         "auto" => Ok(ConsensusStep::Auto),
-        _ => super::positive(text).map(ConsensusStep::Fixed).map_err(|error| format!("{error}, nor auto")),
+        "measured" => Ok(ConsensusStep::Measured),
+        _ => {
+            super::positive(text).map(ConsensusStep::Fixed).map_err(|error| format!("{error}, nor auto, nor measured"))
+        }
     }
 }
 

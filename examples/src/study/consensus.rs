@@ -4,8 +4,10 @@ use super::call::Call;
 use super::page::Figures;
 use crate::report::{Align, Table};
 use anyhow::{Result, anyhow, bail};
-use kronfleet_core::compress::{Compressor, Identity, Kept, RandomK, TopK};
-use kronfleet_core::gossip::{Mixing, Topology, Tuning, agreement, kept, theoretical, tune};
+use kronfleet_core::compress::{Blockwise, Compressor, Identity, Kept, RandomK, Sign, TopK};
+use kronfleet_core::gossip::{
+    AdaGossip, Agreement, Mixing, Rule, Topology, Tuning, Unit, agreement, kept, theoretical, tune,
+};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::transport::NodeId;
 use plotters::prelude::*;
@@ -45,8 +47,28 @@ pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
     text += "\n\n### CHOCO, with the step of the theory and with one found by trial\n\n";
     text += &compressed(call, &tuning)?;
     let (table, plot) = steps(&tuning)?;
-    let _ = write!(text, "\n\n### Ring of 16, a tenth told\n\n{table}\n\n![Agreement over exchanges](consensus.svg)");
-    Ok(Some(Figures { text, plots: vec![("consensus.svg".into(), plot)] }))
+    let _ = write!(
+        text,
+        "\n\n### CHOCO on a ring of 16, a tenth told\n\n{table}\n\n![Agreement over exchanges](consensus.svg)"
+    );
+    let long = Tuning { exchanges: if call.settings.quick { 60 } else { 1000 }, ..tuning };
+    let _ = write!(
+        text,
+        "\n\n### Steps by trial and steps that follow what is measured\n\nWhat is left of Σ‖x − x̄‖² + Σ‖x − x̂‖² after {} \
+         exchanges; how far the mean has moved, Σ‖x̄ − x̄₀‖², beside it for AdaGossip, in parts of the first disagreement. γ \
+         by trial is found with 100 exchanges of CHOCO, AdaGossip takes it times the root mean square of the errors that it \
+         observes (`--consensus-step auto`), and nothing is given to AdaGossip with `--consensus-step measured`.\n\n",
+        long.exchanges
+    );
+    text += &measured(call, &long)?;
+    let (table, ada) = fixed(&long)?;
+    let _ = write!(
+        text,
+        "\n\n### AdaGossip on a ring of 16\n\nWhat is left after {} exchanges, and how far the mean has moved. Steps of at \
+         most 0.4, measured ones of at most 1.\n\n{table}\n\n![A hundredth told](consensus-ada.svg)",
+        long.exchanges
+    );
+    Ok(Some(Figures { text, plots: vec![("consensus.svg".into(), plot), ("consensus-ada.svg".into(), ada)] }))
 }
 
 /// `x ← Wx`, beside `(1 − δ)²`.
@@ -60,7 +82,7 @@ fn plain(tuning: &Tuning) -> String {
     for (name, graph) in GRAPHS {
         let mixing = Mixing::metropolis(&graph());
         let gap = mixing.spectral_gap();
-        let measured = rate(&agreement::<f64>(&mixing, 1.0, &mut Identity, tuning));
+        let measured = rate(&choco(&mixing, 1.0, &mut Identity, tuning).course);
         table.row([name.into(), format!("{gap:.5}"), shown(measured), format!("{:.5}", (1.0 - gap) * (1.0 - gap))]);
     }
     table.to_string()
@@ -97,10 +119,10 @@ fn compressed(call: &Call<'_>, tuning: &Tuning) -> Result<String> {
             let theory = theoretical(gap, least, beta);
             // Copies have to be told before models move at the theory's pace.
             let long = Tuning { exchanges: 5 * tuning.exchanges, ..*tuning };
-            let slow = rate(&agreement(&mixing, theory, compressor, &long));
+            let slow = rate(&choco(&mixing, theory, compressor, &long).course);
             let step = tune(&mixing, compressor, &Tuning { exchanges: 100, ..*tuning });
             let step = step.ok_or_else(|| anyhow!("{name}, {what}: nodes agree with no step that is tried"))?;
-            let fast = rate(&agreement(&mixing, step, compressor, tuning));
+            let fast = rate(&choco(&mixing, step, compressor, tuning).course);
             table.row([
                 name.into(),
                 what.into(),
@@ -124,15 +146,117 @@ fn steps(tuning: &Tuning) -> Result<(String, String)> {
     let mut table = Table::new(&[("γ", Align::Right), ("measured rate", Align::Right)]);
     let mut courses = vec![];
     for step in STEPS {
-        let course = agreement::<f64>(&mixing, step, &mut compressor, tuning);
+        let course = choco(&mixing, step, &mut compressor, tuning).course;
         table.row([format!("{step}"), shown(rate(&course))]);
         courses.push((format!("γ = {step}"), course));
     }
-    let everything = agreement::<f64>(&mixing, 1.0, &mut Identity, tuning);
+    let everything = choco(&mixing, 1.0, &mut Identity, tuning).course;
     courses.push(("everything told, γ = 1".into(), everything));
     let mut svg = String::new();
-    draw(&courses, &mut svg).map_err(|error| anyhow!("cannot draw: {error}"))?;
+    draw("CHOCO on a ring of 16, a tenth of the values told", &courses, &mut svg)?;
     Ok((table.to_string(), svg))
+}
+
+type Make = fn() -> Box<dyn Compressor<f64>>;
+
+/// Codes that leave very different parts untold.
+const CODES: [(&str, Make); 4] = [
+    ("top 10 %", || Box::new(TopK::new(Kept::per_million(100_000)))),
+    ("top 1 %", || Box::new(TopK::new(Kept::per_million(10_000)))),
+    ("signs", || Box::new(Sign)),
+    ("8 bits", || Box::new(Blockwise)),
+];
+
+/// CHOCO and AdaGossip with steps by trial, beside AdaGossip with measured ones.
+fn measured(call: &Call<'_>, tuning: &Tuning) -> Result<String> {
+    let mut table = Table::new(&[
+        ("graph", Align::Left),
+        ("told", Align::Left),
+        ("γ by trial", Align::Right),
+        ("CHOCO", Align::Right),
+        ("AdaGossip, by trial", Align::Right),
+        ("moved", Align::Right),
+        ("AdaGossip, measured", Align::Right),
+        ("moved", Align::Right),
+        ("ω at the end", Align::Right),
+    ]);
+    for (name, graph) in GRAPHS {
+        let mixing = Mixing::metropolis(&graph());
+        for (told, code) in CODES {
+            if call.stop.load(Ordering::Relaxed) {
+                bail!("stopped");
+            }
+            let step = tune(&mixing, &mut *code(), &Tuning { exchanges: 100, ..*tuning });
+            let step = step.ok_or_else(|| anyhow!("{name}, {told}: nodes agree with no step that is tried"))?;
+            let by_trial = AdaGossip { step, cap: 0.4, unit: Unit::Error, ..AdaGossip::default() };
+            let [by_trial, by_measure] = [by_trial, MEASURED].map(|rule| ada(&mixing, rule, code, tuning));
+            table.row([
+                name.into(),
+                told.into(),
+                format!("{step:.2}"),
+                left(&choco(&mixing, step, &mut *code(), tuning)),
+                left(&by_trial),
+                moved(&by_trial),
+                left(&by_measure),
+                moved(&by_measure),
+                format!("{:.3}", by_measure.contraction),
+            ]);
+        }
+    }
+    Ok(table.to_string())
+}
+
+/// AdaGossip with nothing chosen.
+const MEASURED: AdaGossip =
+    AdaGossip { decay: 0.999, epsilon: 1e-8, step: 1.0, cap: 1.0, correction: true, unit: Unit::Measured };
+
+/// AdaGossip with steps of all kinds on the ring of 16, and its courses where a hundredth is told.
+fn fixed(tuning: &Tuning) -> Result<(String, String)> {
+    let mixing = Mixing::metropolis(&Topology::ring(16));
+    let mut columns = vec![("γ".to_owned(), Align::Left)];
+    let codes = &CODES[..3];
+    for (told, _) in codes {
+        columns.extend([(format!("{told}: left"), Align::Right), ("moved".to_owned(), Align::Right)]);
+    }
+    let columns: Vec<(&str, Align)> = columns.iter().map(|(name, align)| (name.as_str(), *align)).collect();
+    let mut table = Table::new(&columns);
+    let fixed = |step, unit| AdaGossip { step, cap: 0.4, unit, ..AdaGossip::default() };
+    let mut rules: Vec<(String, AdaGossip)> = vec![];
+    rules.extend([0.1, 0.01, 0.001].map(|step| (format!("{step} in parameters"), fixed(step, Unit::Parameter))));
+    rules.extend([0.4, 0.16, 0.063, 0.025].map(|step| (format!("{step} in errors"), fixed(step, Unit::Error))));
+    rules.push(("measured".into(), MEASURED));
+    rules.push(("half of measured".into(), AdaGossip { step: 0.5, ..MEASURED }));
+    let mut courses = vec![];
+    for (name, rule) in rules {
+        let mut row = vec![name.clone()];
+        for (told, code) in codes {
+            let agreement = ada(&mixing, rule, *code, tuning);
+            row.extend([left(&agreement), moved(&agreement)]);
+            if *told == "top 1 %" {
+                courses.push((name.clone(), agreement.course));
+            }
+        }
+        table.row(row);
+    }
+    let mut svg = String::new();
+    draw("AdaGossip on a ring of 16, a hundredth of the values told", &courses, &mut svg)?;
+    Ok((table.to_string(), svg))
+}
+
+fn choco(mixing: &Mixing, step: f64, compressor: &mut dyn Compressor<f64>, tuning: &Tuning) -> Agreement {
+    agreement(mixing, Rule::Choco { step }, compressor, tuning)
+}
+
+fn ada(mixing: &Mixing, rule: AdaGossip, code: Make, tuning: &Tuning) -> Agreement {
+    agreement(mixing, Rule::Ada(rule), &mut *code(), tuning)
+}
+
+fn left(agreement: &Agreement) -> String {
+    if agreement.last() < 1.0 { format!("{:.1e}", agreement.last()) } else { "nodes part".into() }
+}
+
+fn moved(agreement: &Agreement) -> String {
+    if agreement.last() < 1.0 { format!("{:.1e}", agreement.moved) } else { "–".into() }
 }
 
 /// What agreement is multiplied with in an exchange, over the last quarter of those before values are equal to the last
@@ -175,12 +299,16 @@ fn norm(mixing: &Mixing) -> f64 {
     norm
 }
 
-fn draw(courses: &[(String, Vec<f64>)], svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
+fn draw(caption: &str, courses: &[(String, Vec<f64>)], svg: &mut String) -> Result<()> {
+    plot(caption, courses, svg).map_err(|error| anyhow!("cannot draw: {error}"))
+}
+
+fn plot(caption: &str, courses: &[(String, Vec<f64>)], svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::with_string(svg, (900, 480)).into_drawing_area();
     root.fill(&WHITE)?;
     let most = courses.iter().map(|(_, course)| course.len()).max().unwrap_or(1);
     let mut chart = ChartBuilder::on(&root)
-        .caption("CHOCO on a ring of 16, a tenth of the values told", ("sans-serif", 18))
+        .caption(caption, ("sans-serif", 18))
         .margin(8)
         .x_label_area_size(34)
         .y_label_area_size(60)

@@ -6,7 +6,7 @@ use crate::report::{Align, Table};
 use crate::sweep::Cell;
 use anyhow::Result;
 use kronfleet_core::compress::Identity;
-use kronfleet_core::gossip::{Mixing, Topology, Tuning, agreement};
+use kronfleet_core::gossip::{Mixing, Rule, Topology, Tuning, agreement};
 use std::fmt::Write as _;
 
 /// Runs it.
@@ -89,10 +89,11 @@ fn exchanges(counts: &[u32]) -> Table {
             let most = (theory as u32 + 2).min(3000);
             let course = agreement::<f32>(
                 &mixing,
-                1.0,
+                Rule::Choco { step: 1.0 },
                 &mut Identity,
                 &Tuning { values: 8, exchanges: most, ..Tuning::default() },
-            );
+            )
+            .course;
             let done = course.iter().position(|&apart| apart <= 1e-3);
             table.row([
                 name.into(),

@@ -3,7 +3,7 @@
 use kronfleet_conformance::check::Check;
 use kronfleet_core::compress::{Blockwise, Compressor, Identity, Kept, Quantised, RandomK, Sign, TopK};
 use kronfleet_core::gossip::{
-    AdaGossip, Consensus, Mixing, Row, Rule, Topology, Tuning, agreement, kept, theoretical, tune, tune_at,
+    AdaGossip, Consensus, Mixing, Row, Rule, Topology, Tuning, Unit, agreement, kept, theoretical, tune, tune_at,
 };
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_core::transport::NodeId;
@@ -307,7 +307,7 @@ fn a_tuned_step_is_stable_and_agrees_better_than_others() {
         let mut compressor = compressor(which);
         let step = tune(&mixing, &mut *compressor, &tuning).expect("a step that is stable");
         assert!((least..=most).contains(&step), "{step} for {}", compressor.name());
-        let mut after = |step| agreement(&mixing, step, &mut *compressor, &tuning).pop().expect("some exchanges");
+        let mut after = |step| agreement(&mixing, Rule::Choco { step }, &mut *compressor, &tuning).last();
         let best = after(step);
         assert!(best < 1.0 && best <= after(step / 4.0), "{best} with {step}");
         // The theory's step is safe and slow.
@@ -347,7 +347,7 @@ fn long_models_take_smaller_steps_where_less_of_them_is_kept() {
 fn a_relative_step_knows_no_units() {
     let law = |(seed, scale): (u64, f64)| {
         let mixing = Mixing::metropolis(&Topology::ring(5));
-        let relative = AdaGossip { step: 0.2, cap: 0.4, epsilon: 1e-300, relative: true, ..AdaGossip::default() };
+        let relative = AdaGossip { step: 0.2, cap: 0.4, epsilon: 1e-300, unit: Unit::Error, ..AdaGossip::default() };
         let course = |scale: f64| {
             let mut fleet = Fleet::new(Rule::Ada(relative), &mixing, 0, seed);
             for model in &mut fleet.models {

@@ -4,6 +4,7 @@ mod compressors;
 mod dynamic;
 mod gossip;
 mod hierarchical;
+mod measured;
 mod neighbours;
 mod outer;
 mod push;

@@ -2,7 +2,7 @@
 
 use crate::gossip::{Fleet, compressor, topologies};
 use kronfleet_conformance::check::Check;
-use kronfleet_core::gossip::{AdaGossip, Mixing, Rule, Topology};
+use kronfleet_core::gossip::{AdaGossip, Mixing, Rule, Topology, Unit};
 use kronfleet_core::participant::Summary;
 use kronfleet_core::policy::{AveragingPolicy, Gossip, GossipOptions, PolicyAction, PolicyInput};
 use kronfleet_core::scalar::Values;
@@ -39,6 +39,8 @@ struct Hall {
     flip: bool,
     /// From whom to whom nothing arrives, though it is under way.
     stuck: Option<(usize, usize)>,
+    /// Whoever is read back has forgotten what its compressor has kept.
+    forgets: bool,
     /// Who has made so many iterations has finished, and takes part no more.
     ends: u64,
 }
@@ -56,6 +58,7 @@ impl Hall {
             asked: 0,
             flip: false,
             stuck: None,
+            forgets: false,
             ends: u64::MAX,
         };
         for (node, model) in models.iter().enumerate() {
@@ -181,7 +184,12 @@ impl Hall {
 
     /// A node with another's model is written down and read back.
     fn restore(&mut self, node: usize) {
-        let saved = self.members[node].policy.save();
+        let mut saved = self.members[node].policy.save();
+        if self.forgets {
+            // Behind a flag, and two vectors with their lengths.
+            let place = 1 + 2 * (1 + self.members[node].model.len());
+            saved[place..place + 2].fill(0);
+        }
         let mut policy = self.policy(node);
         policy.restore(&saved);
         assert_eq!(policy.save(), saved);
@@ -189,10 +197,15 @@ impl Hall {
     }
 }
 
+/// A step that is nobody's choice.
+const MEASURED: Rule =
+    Rule::Ada(AdaGossip { decay: 0.999, epsilon: 1e-8, step: 1.0, cap: 1.0, correction: true, unit: Unit::Measured });
+
 fn rules() -> impl Strategy<Value = Rule> {
     prop_oneof![
         (0.05..0.4).prop_map(|step| Rule::Choco { step }),
         (0.01..0.2).prop_map(|step| Rule::Ada(AdaGossip { step, cap: 0.3, ..AdaGossip::default() })),
+        Just(MEASURED),
     ]
 }
 
@@ -226,6 +239,25 @@ fn in_whatever_order_messages_come_models_move_as_in_lockstep() {
     };
     let cases = (topologies(), rules(), compressors(), any::<u64>(), any::<bool>());
     assert_eq!(Check::default().hold(cases, law), Ok(()));
+}
+
+#[test]
+fn a_contraction_that_is_forgotten_is_noticed() {
+    let course = |forgets: bool| {
+        let topology = Topology::ring(6);
+        let fleet = Fleet::new(MEASURED, &Mixing::metropolis(&topology), 1, 8);
+        let mut hall = Hall::new(&topology, MEASURED, 1, &fleet.models, 8);
+        hall.forgets = forgets;
+        hall.ends = 9;
+        for iteration in 1..=9 {
+            hall.run(iteration);
+            (0..6).for_each(|node| hall.restore(node));
+        }
+        let mut fleet = fleet;
+        (0..9).for_each(|_| fleet.gossip());
+        fleet.models == hall.models()
+    };
+    assert!(course(false) && !course(true));
 }
 
 #[test]
