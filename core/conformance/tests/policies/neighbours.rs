@@ -37,6 +37,8 @@ struct Hall {
     asked: usize,
     /// One message is to arrive with a wrong bit.
     flip: bool,
+    /// So many of the next requests are lost.
+    deaf: usize,
     /// From whom to whom nothing arrives, though it is under way.
     stuck: Option<(usize, usize)>,
     /// Whoever is read back has forgotten what its compressor has kept.
@@ -57,6 +59,7 @@ impl Hall {
             now: Instant::ORIGIN,
             asked: 0,
             flip: false,
+            deaf: 0,
             stuck: None,
             forgets: false,
             ends: u64::MAX,
@@ -98,6 +101,10 @@ impl Hall {
                 PolicyAction::Tell { to, bytes } => {
                     assert!(bytes.len() <= 60 << 10, "a note of {} bytes", bytes.len());
                     self.asked += usize::from(bytes.len() == 1);
+                    if bytes.len() == 1 && self.deaf > 0 {
+                        self.deaf -= 1;
+                        continue;
+                    }
                     let to = to.0 as usize;
                     if self.peers(node).contains(&NodeId(to as u32)) {
                         self.mail.entry((node, to)).or_default().push_back(bytes);
@@ -305,13 +312,16 @@ fn a_message_that_was_changed_on_its_way_is_noticed_and_made_good() {
     let topology = Topology::ring(5);
     let rule = Rule::Choco { step: 1.0 };
     let fleet = Fleet::new(rule, &Mixing::metropolis(&topology), 0, 3);
-    for flip in [false, true] {
+    // However many requests are lost, though those who are not heard go on speaking.
+    for (flip, lost) in [(false, 0), (true, 0), (true, 1), (true, 2), (true, 4)] {
         let mut hall = Hall::new(&topology, rule, 0, &fleet.models, 3);
         hall.run(4);
         let asked = hall.asked;
-        hall.flip = flip;
+        (hall.flip, hall.deaf) = (flip, lost);
         hall.run(200);
-        assert_eq!(hall.asked - asked, usize::from(flip), "requests for a whole copy");
+        let least = usize::from(flip) + lost;
+        // Who goes without a copy for long makes others miss something, too.
+        assert!((least..=least + lost / 2).contains(&(hall.asked - asked)), "{} requests", hall.asked - asked);
         assert!(disagreement(&hall.models()) < 1e-9);
         for node in 0..5_u32 {
             for neighbour in topology.neighbours(node) {
@@ -320,6 +330,27 @@ fn a_message_that_was_changed_on_its_way_is_noticed_and_made_good() {
             }
         }
     }
+}
+
+#[test]
+fn a_request_that_is_never_heard_leaves_copies_that_are_missed() {
+    // What asking once came to where that one request was lost.
+    let topology = Topology::ring(5);
+    let rule = Rule::Choco { step: 1.0 };
+    let fleet = Fleet::new(rule, &Mixing::metropolis(&topology), 0, 3);
+    let mut hall = Hall::new(&topology, rule, 0, &fleet.models, 3);
+    hall.run(4);
+    (hall.flip, hall.deaf) = (true, usize::MAX);
+    let asked = hall.asked;
+    hall.run(200);
+    let missing = |node: u32| {
+        let held = |other| hall.members[node as usize].policy.other(NodeId(other)).is_some();
+        topology.neighbours(node).filter(|&other| !held(other)).count()
+    };
+    let missing = (0..5).map(missing).sum::<usize>();
+    assert!(missing >= 1, "a copy has come unasked");
+    // From each: the first, and after 4, 8, 16 … 128 messages in vain.
+    assert!((5..=7 * missing).contains(&(hall.asked - asked)), "{} requests", hall.asked - asked);
 }
 
 #[test]

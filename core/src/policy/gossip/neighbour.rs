@@ -23,6 +23,8 @@ pub(super) struct Neighbour {
     pub(super) partial: Assembly,
     /// It has been asked for its copy, which has not come.
     asked: bool,
+    /// Messages of it, since it was asked, that add to a copy which is not there.
+    useless: u32,
     /// Exchanges that have ended without news of it.
     silent: u32,
     /// The sequence of its last message.
@@ -31,6 +33,10 @@ pub(super) struct Neighbour {
 
 /// Exchanges without a message after which a neighbour is taken for silent.
 const MOST_SILENT: u32 = 4;
+
+/// A neighbour that has been asked for its copy and goes on with so many messages that add to it has not heard: fewer can
+/// have been on their way.
+const LEAST_USELESS: u32 = 4;
 
 /// A neighbour that has sent so many messages ahead of its turn is asked to begin anew.
 const MOST_PENDING: usize = 4;
@@ -61,7 +67,7 @@ impl Neighbour {
         self.ask(node, actions);
     }
 
-    /// Asks for its copy, once.
+    /// Asks for its copy, if that was not done yet.
     fn ask(&mut self, node: NodeId, actions: &mut VecDeque<PolicyAction>) {
         if !self.asked {
             self.asked = true;
@@ -77,12 +83,16 @@ impl Neighbour {
         }
         self.last = message.sequence;
         if message.whole {
-            self.asked = false;
+            (self.asked, self.useless) = (false, 0);
             self.pending.clear();
             self.pending.push_back(message);
         } else if self.next() == Some(message.sequence) && self.pending.len() < MOST_PENDING {
             self.pending.push_back(message);
         } else {
+            // The request or the answer may have been lost, though it goes on speaking. Who says nothing is not asked for it
+            // here, so that answers do not pile up in front of a link that stands still.
+            self.useless = self.useless.saturating_add(u32::from(self.asked));
+            self.asked &= self.useless < LEAST_USELESS || !self.useless.is_power_of_two();
             self.lose(from, actions);
         }
     }
@@ -107,7 +117,9 @@ impl Neighbour {
     }
 
     pub(super) fn save(&self, words: &mut Words) {
-        words.0.extend([u64::from(self.follows), u64::from(self.asked), u64::from(self.silent), self.last]);
+        words.0.extend([self.follows, self.asked].map(u64::from));
+        words.0.extend([self.useless, self.silent].map(u64::from));
+        words.0.push(self.last);
         words.optional(self.held.as_ref(), |words, &held| words.0.push(held));
         words.0.push(self.pending.len() as u64);
         self.pending.iter().for_each(|message| message.save(words));
@@ -116,9 +128,11 @@ impl Neighbour {
 
     pub(super) fn restore(words: &mut Saved<'_>) -> Option<Self> {
         let (follows, asked) = (words.flag()?, words.flag()?);
-        let (silent, last, held) = (u32::try_from(words.word()?).ok()?, words.word()?, words.optional()?);
+        let mut count = || words.word().and_then(|word| u32::try_from(word).ok());
+        let (useless, silent) = (count()?, count()?);
+        let (last, held) = (words.word()?, words.optional()?);
         let pending = (0..words.count()?).map(|_| Message::restore(words)).collect::<Option<_>>()?;
-        Some(Self { follows, held, pending, partial: Assembly::restore(words)?, asked, silent, last })
+        Some(Self { follows, held, pending, partial: Assembly::restore(words)?, asked, useless, silent, last })
     }
 }
 
