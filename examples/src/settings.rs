@@ -49,6 +49,7 @@ pub use outer::{OuterKind, OuterSettings};
 pub use output::OutputSettings;
 pub use processes::ProcessSettings;
 pub use requirement::Requirement;
+pub(crate) use sharing::sites;
 pub use sharing::{Balance, Inner, Outer, SharingSettings};
 pub use streaming::StreamingSettings;
 pub use task::{BackendKind, InitialisationKind, TaskSettings};

@@ -1,6 +1,6 @@
 //! Fleets of real processes under trial: started, watched by their event logs, and harmed.
 //!
-//! For tests, and for the programs `recovery`, `allreduce` and `placements`: nothing here is part of a trainer. Whoever waits has a deadline.
+//! For tests, and for the programs `recovery`, `allreduce` and `placements`; `tcp` takes its networks from here. Whoever waits has a deadline.
 
 mod line;
 mod network;

@@ -16,7 +16,7 @@ pub fn prepare(_: &NoSettings, run: Run) -> Result<Preparation> {
     if ranks < 2 {
         bail!("one process is no fleet: give mpirun -n a number above 1");
     }
-    let arguments = [format!("--nodes={ranks}"), "--apart".to_owned()].map(Into::into).into();
+    let arguments = [format!("--nodes={ranks}"), "--elsewhere".to_owned()].map(Into::into).into();
     Ok(Preparation { ranks: rank..rank + 1, number: Some(rank), restarts: false, arguments, ..Preparation::all(ranks) })
 }
 

@@ -20,7 +20,7 @@ mod node;
 mod warnings;
 
 pub use claim::{Claim, SUPERSEDED, Superseded};
-pub use command::{NoSettings, Preparation, Run, main, main_with};
+pub use command::{Launcher, NoSettings, Preparation, Run, main, main_with};
 pub use fleet::Fleet;
 pub use message::Message;
 pub use node::{Connection, Job, Place};

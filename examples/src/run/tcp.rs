@@ -2,9 +2,10 @@
 //! started the process.
 
 use super::timeouts::Timeouts;
-use crate::run::processes::{Connection, Place, Preparation, Run};
-use crate::settings::TcpSettings;
-use anyhow::{Context, Result, bail};
+use crate::run::processes::{Connection, Launcher, Place, Preparation, Run};
+use crate::settings::{Line, TcpSettings, sites};
+use crate::trial::Network;
+use anyhow::{Context, Error, Result, bail};
 use kronfleet_core::cluster::RunId;
 use kronfleet_core::time::Duration;
 use kronfleet_core::transport::{NodeId, Transport};
@@ -15,13 +16,18 @@ use kronfleet_tcp::{Options, TcpEndpoint, Waker};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
 
 /// How long certificates that are made for one run are valid.
 const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Where nodes listen that have machines of their own.
+const PORT: u16 = 7700;
 
 /// How long the meeting place sleeps at most.
 const IDLE: Duration = Duration::from_secs(60);
@@ -35,18 +41,23 @@ const IDLE: Duration = Duration::from_secs(60);
 /// If the environment or the settings make no sense, or certificates cannot be made.
 pub fn prepare(settings: &TcpSettings, run: Run) -> Result<Preparation> {
     let timeouts = Timeouts::derive(settings, run.budget)?.to_string();
-    Ok(Preparation { timeouts, ..place(settings, run.id, run.nodes)? })
+    Ok(Preparation { timeouts, ..place(settings, run)? })
 }
 
-fn place(settings: &TcpSettings, run: RunId, nodes: u32) -> Result<Preparation> {
+fn place(settings: &TcpSettings, run: Run) -> Result<Preparation> {
+    let Run { id, nodes, sites, .. } = run;
+    if let (Some(slow), Some(fast)) = (settings.slow_link, settings.fast_link) {
+        return scatter(settings, Run { nodes: settings.spawn.unwrap_or(nodes), ..run }, [slow, fast])
+            .with_context(|| format!("no {sites} sites with lines of their own on this machine"));
+    }
     if let Some(nodes) = settings.spawn {
-        return meet(settings, run, nodes);
+        return meet(settings, id, nodes);
     }
     let launch = if settings.node.is_some() { None } else { Launch::from_environment()? };
     let (node, nodes, seeds, listen) = match (settings.node, launch) {
         (Some(node), _) => (node, nodes, Vec::new(), None),
         (None, Some(launch)) => (launch.node.0, launch.nodes, launch.seeds, Some(launch.listen)),
-        (None, None) => return meet(settings, run, nodes),
+        (None, None) => return meet(settings, id, nodes),
     };
     if node >= nodes {
         bail!("--node {node} is none of {nodes} nodes, which count from 0");
@@ -55,8 +66,8 @@ fn place(settings: &TcpSettings, run: RunId, nodes: u32) -> Result<Preparation> 
         bail!("--tls between machines needs --certificates: `kronfleet-tcp certificates` makes them");
     }
     // What the node would refuse is refused before it is started.
-    options(settings, run, NodeId(node), &seeds, listen)?.check()?;
-    let mut arguments = vec![format!("--nodes={nodes}"), "--apart".to_owned()];
+    options(settings, id, NodeId(node), &seeds, listen)?.check()?;
+    let mut arguments = vec![format!("--nodes={nodes}"), "--elsewhere".to_owned()];
     arguments.extend((!seeds.is_empty()).then(|| format!("--join={}", seeds.join(","))));
     arguments.extend(listen.filter(|_| settings.listen.is_none()).map(|listen| format!("--listen={listen}")));
     // A later start has to be known as one, on whatever machine it is.
@@ -72,25 +83,59 @@ fn place(settings: &TcpSettings, run: RunId, nodes: u32) -> Result<Preparation> 
 /// All nodes on this machine.
 fn meet(settings: &TcpSettings, run: RunId, nodes: u32) -> Result<Preparation> {
     let mut arguments: Vec<OsString> = vec![format!("--nodes={nodes}").into()];
-    let mut folder = None;
-    let mut identity = None;
     // One more: the place where they meet.
-    if let Some(given) = &settings.certificates {
-        let more = "the place where nodes meet needs a certificate of its own: make one more";
-        identity = Some(Identity::load(given, run, NodeId(nodes)).context(more)?);
-    } else if settings.tls {
-        let made = tempfile::Builder::new().prefix("kronfleet-").tempdir().context("no folder for certificates")?;
-        Authority::new(run, LIFETIME)?.write(made.path(), nodes + 1, false)?;
-        identity = Some(Identity::load(made.path(), run, NodeId(nodes))?);
-        arguments.extend(["--certificates".into(), made.path().into()]);
-        folder = Some(made);
-    }
+    let folder = certificates(settings, run, nodes + 1)?;
+    let made = folder.as_ref().map(TempDir::path);
+    arguments.extend(made.into_iter().flat_map(|made| ["--certificates".into(), made.into()]));
+    let more = "the place where nodes meet needs a certificate of its own: make one more";
+    let load = |folder: &Path| Identity::load(folder, run, NodeId(nodes)).context(more);
+    let identity = settings.certificates.as_deref().or(made).map(load).transpose()?;
     let end =
         TcpEndpoint::open(Options { nodes: nodes + 1, identity, relay: false, ..Options::new(run, NodeId(nodes)) })?;
     let address = end.address().context("the place where nodes meet has no address")?;
     arguments.push(format!("--join={address}").into());
     let keep = Box::new((folder, Meeting::begin(end)));
     Ok(Preparation { arguments, keep, ..Preparation::all(nodes) })
+}
+
+/// All nodes on this machine, each as if it had one of its own, behind lines that are as slow as these.
+fn scatter(settings: &TcpSettings, run: Run, lines: [Line; 2]) -> Result<Preparation> {
+    let Run { id, nodes, sites: count, .. } = run;
+    if count > nodes {
+        bail!("--sites {count} of {nodes} nodes would have empty ones: ask for fewer");
+    }
+    let [slow, fast] = lines.map(Line::rate);
+    let (slow, fast) = (slow.map_err(Error::msg)?, fast.map_err(Error::msg)?);
+    let sites: Vec<Vec<u32>> =
+        sites(nodes, count).iter().map(|site| site.iter().map(|node| node.0).collect()).collect();
+    let network = Rc::new(Network::of_sites(&sites)?);
+    for (site, nodes) in (0..).zip(&sites) {
+        network.slow_down_site(site, &slow)?;
+        nodes.iter().try_for_each(|&node| network.slow_down(node, Some(site), &fast))?;
+    }
+    // Nobody else reaches these machines.
+    let mut arguments: Vec<OsString> = vec![format!("--nodes={nodes}").into(), "--insecure".into()];
+    let addresses: Vec<String> = (0..nodes).map(|node| format!("{}:{PORT}", network.address(node))).collect();
+    arguments.push(format!("--join={}", addresses.join(",")).into());
+    let folder = certificates(settings, id, nodes)?;
+    arguments.extend(folder.iter().flat_map(|made| ["--certificates".into(), made.path().into()]));
+    let machines = Rc::clone(&network);
+    let launcher: Launcher = Box::new(move |node, program| {
+        let mut command = machines.command(node, program.as_os_str());
+        command.arg(format!("--listen={}", addresses[node as usize]));
+        command
+    });
+    Ok(Preparation { arguments, launcher, keep: Box::new((folder, network)), ..Preparation::all(nodes) })
+}
+
+/// A folder with certificates for so many, if they are wanted and there are none.
+fn certificates(settings: &TcpSettings, run: RunId, count: u32) -> Result<Option<TempDir>> {
+    if !settings.tls || settings.certificates.is_some() {
+        return Ok(None);
+    }
+    let made = tempfile::Builder::new().prefix("kronfleet-").tempdir().context("no folder for certificates")?;
+    Authority::new(run, LIFETIME)?.write(made.path(), count, false)?;
+    Ok(Some(made))
 }
 
 /// Who a node is, where it listens and whom it looks for, where a launcher has not said so otherwise.

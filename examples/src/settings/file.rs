@@ -71,7 +71,7 @@ pub fn describe(command: &Command, matches: &ArgMatches) -> String {
 
 /// Settings that change where a run is computed or recorded, but not what happens in it.
 const NOT_DECIDING: [&str; 10] =
-    ["threads", "trace", "replay", "rank", "start", "session", "events", "first", "apart", "state"];
+    ["threads", "trace", "replay", "rank", "start", "session", "events", "first", "elsewhere", "state"];
 
 /// A TOML value: what reads as a number or truth value is one.
 fn literal(value: &str) -> String {

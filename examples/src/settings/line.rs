@@ -19,6 +19,20 @@ impl Line {
     pub fn link(self, options: LinkOptions) -> LinkOptions {
         LinkOptions { bandwidth: Some(self.bandwidth), latency: self.latency, ..options }
     }
+
+    /// Its speed as `tc` takes it.
+    ///
+    /// # Errors
+    /// If frames are to travel for a time: only speeds of real lines can be held down.
+    pub fn rate(self) -> Result<String, String> {
+        if self.latency > Duration::ZERO {
+            return Err(format!(
+                "frames that travel {:?} are for `lossy`: give the line a speed alone, such as 20Mb/s",
+                self.latency
+            ));
+        }
+        Ok(format!("{}bps", self.bandwidth))
+    }
 }
 
 impl FromStr for Line {

@@ -44,5 +44,5 @@ pub struct ProcessSettings {
     pub first: bool,
     /// Whether others are on other machines and may need this node when it is finished
     #[arg(long, hide = true)]
-    pub apart: bool,
+    pub elsewhere: bool,
 }

@@ -216,7 +216,7 @@ impl SharingSettings {
 }
 
 /// So many nodes in so many sites, neighbours together.
-pub(super) fn sites(nodes: u32, count: u32) -> Vec<Vec<NodeId>> {
+pub(crate) fn sites(nodes: u32, count: u32) -> Vec<Vec<NodeId>> {
     let mut sites = vec![Vec::new(); count as usize];
     for node in 0..nodes {
         let site = u64::from(node) * u64::from(count) / u64::from(nodes);

@@ -1,5 +1,6 @@
 //! Talking over TCP.
 
+use super::line::Line;
 use clap::Args;
 use kronfleet_core::time::Duration;
 use std::net::SocketAddr;
@@ -33,6 +34,14 @@ pub struct TcpSettings {
     /// Allow other machines without certificates: anybody may join, read and forge
     #[arg(long)]
     pub insecure: bool,
+    /// Give each process a machine of its own, as far as the network can tell: how fast the line of each site to all others
+    /// is, both ways, as 20Mb/s (bits) or 2.5MB/s (bytes); how many sites there are is --sites. Takes Linux, root, and the
+    /// programs ip and tc
+    #[arg(long, value_name = "SPEED", requires = "fast_link", conflicts_with_all = ["node", "join", "listen", "advertise"])]
+    pub slow_link: Option<Line>,
+    /// How fast the line of each process to the switch of its site is
+    #[arg(long, value_name = "SPEED", requires = "slow_link")]
+    pub fast_link: Option<Line>,
     /// How long making a connection may take, instead of what follows from --stall-budget
     #[arg(long, value_name = "SPAN", value_parser = super::span)]
     pub connect_timeout: Option<Duration>,

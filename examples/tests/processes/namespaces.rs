@@ -1,7 +1,7 @@
 //! Nodes on machines of their own, as far as the network can tell: in network namespaces, with cables that are cut and
 //! slow lines.
 
-use super::{Folder, TCP, result, until};
+use super::{Folder, SMALL, TCP, result, run, until};
 use kronfleet_core::cluster::Occurrence;
 use kronfleet_core::transport::NodeId;
 use kronfleet_examples::run::events::{self, Entry};
@@ -67,15 +67,34 @@ fn down(at: u32, lost: u32) -> impl Fn(&Entry) -> bool {
     }
 }
 
+/// Says why there is no test.
+fn skip(why: &str) {
+    // Not through `eprintln!`, which tests keep to themselves.
+    let _ = writeln!(std::io::stderr(), "skipped: nodes in network namespaces ({why}); it takes root, ip and tc");
+}
+
+#[test]
+fn sites_behind_slow_lines_train_the_same_model_and_take_as_long_as_the_lines_do() {
+    if let Err(why) = Network::of_sites(&[vec![0]]).and_then(|network| network.slow_down_site(0, "1mbit")) {
+        return skip(&format!("{why:#}"));
+    }
+    let fleet = ["--nodes=4", "--iterations=5", "--interval=1", "--kills=0"];
+    let folder = Folder::new("sites");
+    let near = result(&run(TCP, &folder, &[&SMALL[..], &fleet].concat()).1);
+    let lines = ["--sites=2", "--slow-link=5Mb/s", "--fast-link=200Mb/s", "--tls"];
+    let far = result(&run(TCP, &folder, &[&SMALL[..], &fleet, &lines].concat()).1);
+    assert_eq!((&far["weights"], &far["rounds_committed"]), (&near["weights"], &5.into()));
+    // In every round two halves of a model go from site to site twice, once as contributions and once as the mean.
+    let floor = 5.0 * 2.0 * 4.0 * 61_706.0 / (5e6 / 8.0);
+    let seconds = far["virtual_seconds"].as_f64().expect("a number");
+    assert!(seconds > floor, "{seconds} s for what takes {floor} s");
+}
+
 #[test]
 fn a_cut_cable_stalls_nobody_for_longer_than_the_budget_and_a_slow_line_is_no_outage() {
     let network = match Network::new(3) {
         Ok(network) => network,
-        Err(why) => {
-            // Not through `eprintln!`, which tests keep to themselves.
-            let _ = writeln!(std::io::stderr(), "skipped: nodes in network namespaces ({why:#}); it takes root and ip");
-            return;
-        }
+        Err(why) => return skip(&format!("{why:#}")),
     };
     let folder = Folder::new("namespaces");
     let nodes: Vec<Child> = (0..3).map(|node| start(&network, &folder, node)).collect();
@@ -92,7 +111,7 @@ fn a_cut_cable_stalls_nobody_for_longer_than_the_budget_and_a_slow_line_is_no_ou
     network.plug(2, "up").expect("it was done before");
     let again = wait(&folder, "a commit of all again", without, commit(&[0, 1, 2]));
 
-    network.slow_down(1, "40mbit").expect("a queue of the kernel");
+    network.slow_down(1, None, "40mbit").expect("a queue of the kernel");
     let slowed = events::clock();
     let mut seen = again.max(slowed);
     for _ in 0..3 {

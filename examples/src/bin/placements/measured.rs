@@ -170,7 +170,7 @@ impl Course {
 /// If they cannot be had here: the message says why.
 pub(crate) fn network(members: usize, rate: Rate) -> Result<Network> {
     let network = Network::new(members as u32)?;
-    (0..members as u32).try_for_each(|node| network.slow_down(node, &rate.to_string()))?;
+    (0..members as u32).try_for_each(|node| network.slow_down(node, None, &rate.to_string()))?;
     Ok(network)
 }
 

@@ -28,7 +28,7 @@ const BYTES: usize = 4 * ((784 + 1) * 512 + (512 + 1) * 512 + (512 + 1) * 10);
 /// A network of which one node has a slow line: what this machine may not be able to have.
 pub(crate) fn network(rate: &str) -> Result<Network> {
     let network = Network::new(NODES)?;
-    network.slow_down(VICTIM, rate)?;
+    network.slow_down(VICTIM, None, rate)?;
     Ok(network)
 }
 

@@ -25,7 +25,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// No settings beyond those of every trainer.
@@ -69,9 +69,14 @@ pub struct Run {
     pub id: RunId,
     /// How many nodes it has.
     pub nodes: u32,
+    /// Into how many sites they are divided, if they are.
+    pub sites: u32,
     /// What its timeouts follow from.
     pub budget: Budget,
 }
+
+/// Starts a program as a node, by its number.
+pub type Launcher = Box<dyn Fn(u32, &Path) -> Command>;
 
 /// What the process that starts the others prepares for them.
 pub struct Preparation {
@@ -83,6 +88,8 @@ pub struct Preparation {
     pub first_start: u64,
     /// What they are started with, besides what the user gave.
     pub arguments: Vec<OsString>,
+    /// Starts this program as a node, by its number, with the arguments that are that node's alone.
+    pub launcher: Launcher,
     /// Which of several processes that were started with the same flags this is, if there are several: each writes a run
     /// folder of its own, and the first alone shows what happened and saves the model.
     pub number: Option<u32>,
@@ -102,6 +109,7 @@ impl Preparation {
             ranks: 0..nodes,
             first_start: 1,
             arguments: Vec::new(),
+            launcher: Box::new(|_, program| Command::new(program)),
             number: None,
             restarts: true,
             timeouts: String::new(),
@@ -180,7 +188,7 @@ fn fleet(
         (Mode::Available, None) => {}
     }
     let (id, nodes, budget) = (RunId(settings.task.seed), settings.averaging.nodes, settings.averaging.budget()?);
-    let prepare = || prepare(Run { id, nodes, budget });
+    let prepare = || prepare(Run { id, nodes, sites: settings.averaging.sharing.sites, budget });
     train(kind, settings, text, given, &prepare, &Backends::open(&settings.task)?)
 }
 
@@ -207,7 +215,7 @@ fn node(settings: &Common, rank: u32, open: &dyn Fn(&Place) -> Result<Connection
     let agenda = Agenda::of(output, task.iterations);
     let Some(events) = &processes.events else { bail!("--rank is for processes that this program starts itself") };
     let (workshop, place) = (&workshop, &place);
-    let (first, apart) = (processes.first, processes.apart);
+    let (first, apart) = (processes.first, processes.elsewhere);
     let state = processes.state.as_deref();
     let kill_at = processes.kill_at.iter().filter(|at| at.is_of(rank, processes.start)).cloned().collect();
     let job = Job { workshop, task, averaging, agenda, events, state, place, first, apart, kill_at };
@@ -252,7 +260,7 @@ fn train(
     // Before anything happens: who kills all of this can replay it all the same.
     folder.write("settings.toml", text)?;
     let train = |events: &str, kills: u32, preparation: Preparation| -> Result<Ending> {
-        let Preparation { nodes, ranks, first_start, arguments, restarts, keep, .. } = preparation;
+        let Preparation { nodes, ranks, first_start, arguments, launcher, restarts, keep, .. } = preparation;
         let agenda = Agenda::of(output, task.iterations);
         let evaluator = Evaluator::new(backends.judge(&workshop)?, ranks.len() as u32, agenda);
         let (model, data, method) = (&workshop.model.name, &workshop.data, workshop.method());
@@ -277,6 +285,7 @@ fn train(
                 None => emptied(folder.path().join(events))?,
             },
             arguments: given.iter().skip(1).chain(&arguments).cloned().collect(),
+            launcher,
             seed: Seed(task.seed),
             stop: stop.clone(),
         };
@@ -360,7 +369,15 @@ fn session() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::with_nodes;
+    use super::{NoSettings, Settings, with_nodes};
+    use crate::settings::TcpSettings;
+    use clap::CommandFactory;
+
+    #[test]
+    fn no_two_flags_have_one_name() {
+        Settings::<NoSettings>::command().debug_assert();
+        Settings::<TcpSettings>::command().debug_assert();
+    }
 
     #[test]
     fn settings_tell_how_many_nodes_there_were() {

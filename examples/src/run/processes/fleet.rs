@@ -1,6 +1,7 @@
 //! The process that starts the nodes' processes, kills some of them, and tells the user.
 
 use super::claim::{SUPERSEDED, Superseded};
+use super::command::Launcher;
 use super::message::Message;
 use crate::run::audit::Audit;
 use crate::run::display::Display;
@@ -20,7 +21,7 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::ops::Range;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -57,6 +58,8 @@ pub struct Fleet {
     pub events: PathBuf,
     /// What every process is started with, besides who it is.
     pub arguments: Vec<OsString>,
+    /// What starts this program as one of them.
+    pub launcher: Launcher,
     /// What the random choice of the killed is derived from.
     pub seed: Seed,
     /// Raised when the user wants to stop.
@@ -146,7 +149,7 @@ impl<J: Judge> Watch<'_, J> {
     /// Starts the process of a node.
     fn start(&self, rank: u32, start: u64) -> Result<Child> {
         let program = std::env::current_exe().context("cannot find this program to start it again")?;
-        let mut child = Command::new(&program)
+        let mut child = (self.fleet.launcher)(rank, &program)
             .args(&self.fleet.arguments)
             .args([format!("--rank={rank}"), format!("--start={start}"), format!("--session={}", self.fleet.session)])
             .args(["--events".as_ref(), self.fleet.events.as_os_str()])
