@@ -97,7 +97,9 @@ pub fn sweep(settings: &SweepSettings, stop: &Arc<AtomicBool>) -> Result<Option<
     for caution in grid::cautions(&runs)? {
         eprintln!("note: {caution}");
     }
-    let todo: Vec<Run> = runs.iter().filter(|run| ledger.find(run).is_none()).cloned().collect();
+    // One that failed is tried again: its cause may be gone.
+    let is_done = |run: &&Run| ledger.find(run).is_some_and(|outcome| outcome.failure.is_none());
+    let todo: Vec<Run> = runs.iter().filter(|run| !is_done(run)).cloned().collect();
     println!("{name}: {} runs, {} of them done, in {}", runs.len(), runs.len() - todo.len(), folder.path().display());
     if !todo.is_empty() && !settings.finished {
         let jobs = settings.jobs();

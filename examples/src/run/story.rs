@@ -5,7 +5,6 @@ use super::retrace::Repetition;
 use crate::report::{Align, Curve, Folder, Outage, Table, accuracy_over_iterations};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 /// What one node did.
@@ -65,11 +64,14 @@ pub struct Kept {
     pub failure: Option<String>,
 }
 
-/// What had been exchanged when the averaged model was evaluated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// When the averaged model was evaluated, and what had been exchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {
     /// The iteration at which models were taken.
     pub iteration: u64,
+    /// The run's own seconds.
+    #[serde(default)]
+    pub seconds: f64,
     /// Bytes that all nodes had sent.
     pub bytes: u64,
     /// Rounds that a node had taken part in, at most.
@@ -247,16 +249,6 @@ impl Story {
         self.traffic.iter().find(|traffic| traffic.iteration == iteration).copied()
     }
 
-    /// The run's own seconds when the last node had made the iterations with which the averaged model first had the target.
-    pub fn seconds_to_target(&self) -> Option<f64> {
-        let iteration = self.reached(&self.averaged)?;
-        let mut times: BTreeMap<u32, f64> = BTreeMap::new();
-        for metric in self.metrics.iter().filter(|metric| metric.iteration >= iteration) {
-            times.entry(metric.node).or_insert(metric.time);
-        }
-        times.into_values().reduce(f64::max)
-    }
-
     /// The line for machines.
     pub fn json(&self) -> String {
         let own = self.own();
@@ -312,7 +304,7 @@ impl Story {
         });
         let traffic = self.traffic_to_target();
         line["bytes_to_target"] = traffic.map(|traffic| traffic.bytes).into();
-        line["seconds_to_target"] = self.seconds_to_target().into();
+        line["seconds_to_target"] = traffic.map(|traffic| traffic.seconds).into();
         line["rounds_to_target"] = traffic.map(|traffic| traffic.rounds).into();
         line.to_string()
     }
@@ -332,8 +324,8 @@ impl Story {
         summary.row(["own models, mean", &share(own.map(|own| own.0))]);
         summary.row(["own models, worst", &share(own.map(|own| own.1))]);
         summary.row(["iterations to accuracy ".to_owned() + &self.target.to_string(), iterations(&self.averaged)]);
-        if let Some(seconds) = self.seconds_to_target() {
-            summary.row(["seconds until the last node had made them", &format!("{seconds:.2}")]);
+        if let Some(Traffic { seconds, .. }) = self.traffic_to_target() {
+            summary.row(["seconds until then, of the run's own", &format!("{seconds:.2}")]);
         }
         if !self.reference.is_empty() {
             summary.row(["the same without outages".to_owned(), iterations(&self.reference)]);
@@ -491,24 +483,6 @@ fn outages(metrics: &[Metric]) -> Vec<Outage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_target_is_reached_when_the_last_node_is_there() {
-        let metric = |node, iteration, time| Metric { node, iteration, time, loss: 0.0, online: true };
-        // The second node is set back, and makes an iteration twice.
-        let metrics = vec![
-            metric(0, 1, 1.0),
-            metric(0, 2, 2.0),
-            metric(1, 1, 2.5),
-            metric(1, 2, 4.0),
-            metric(1, 1, 5.0),
-            metric(1, 2, 6.0),
-            metric(0, 3, 7.0),
-        ];
-        let story = Story { metrics, target: 0.8, averaged: vec![(1, 0.7), (2, 0.8), (3, 0.9)], ..Story::default() };
-        assert_eq!(story.seconds_to_target(), Some(4.0));
-        assert_eq!(Story { target: 0.95, ..story }.seconds_to_target(), None);
-    }
 
     #[test]
     fn neighbouring_offline_iterations_are_one_outage() {

@@ -270,7 +270,7 @@ impl<J: Judge> Watch<J> {
         // A node that was healed forward is judged by what it has where it has arrived.
         for iteration in before + 1..=after {
             if self.evaluator.wants(iteration) {
-                self.judge(node, iteration, participant)?;
+                self.judge(now, node, iteration, participant)?;
             }
         }
         Ok(())
@@ -310,14 +310,16 @@ impl<J: Judge> Watch<J> {
     }
 
     /// Hands a node's model to the evaluation at an iteration.
-    fn judge(&mut self, node: NodeId, iteration: u64, participant: &mut Trained) -> Result<()> {
+    fn judge(&mut self, now: Instant, node: NodeId, iteration: u64, participant: &mut Trained) -> Result<()> {
         let Some(witness) = participant.training_mut() else { return Ok(()) };
         let Model { parameters, running } = witness.trainer.model().map_err(|error| anyhow!("{node}: {error}"))?;
         if let Some(point) = self.evaluator.take(node.0, iteration, parameters, running)? {
             self.display.accuracy(point.iteration, point.accuracy);
             let rounds = self.story.nodes.iter().map(|node| node.rounds).max().unwrap_or(0);
-            let bytes = self.story.bytes_sent();
-            self.story.traffic.push(Traffic { iteration: point.iteration, bytes, rounds });
+            let (bytes, seconds) = (self.story.bytes_sent(), now.as_secs_f64());
+            self.story.traffic.push(Traffic { iteration: point.iteration, seconds, bytes, rounds });
+            // Steps are over before the averaging that is due after them.
+            self.story.virtual_seconds = seconds;
         }
         Ok(())
     }

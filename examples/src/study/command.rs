@@ -81,6 +81,9 @@ impl Settings {
         if of_grids && !study.is_grid {
             bail!("it is no grid of runs, which --seeds, --set, --only and --finished are for: leave them out");
         }
+        if self.study == ALL && self.full && study.has_full && !study.needs_data {
+            bail!("with --full it takes another data set than the others: ask for it alone");
+        }
         if takes_data && self.data.is_none() {
             bail!("it needs a data set; give its folder with --data DIR");
         }
@@ -192,7 +195,8 @@ mod tests {
             ("reproduce daso --data package", "daso", "--set data=DIR"),
             ("reproduce gossip --data package", "gossip", "--set data=DIR"),
             ("reproduce fda", "fda", "--data DIR"),
-            ("reproduce all --full", "gossip", "--data DIR"),
+            ("reproduce gossip --full", "gossip", "--data DIR"),
+            ("reproduce all --full --data package", "gossip", "ask for it alone"),
             ("reproduce all --full", "outer", "no --full"),
             ("reproduce unstable --full", "unstable", "no --full"),
             ("reproduce consensus --set batch=3", "consensus", "no grid"),
@@ -202,7 +206,7 @@ mod tests {
             let error = of(words, name).expect_err(words);
             assert!(error.contains(reason), "{words}: {error}");
         }
-        assert_eq!(of("reproduce all --full --data package", "gossip"), Ok(true));
+        assert_eq!(of("reproduce gossip --full --data cifar", "gossip"), Ok(true));
     }
 
     #[test]

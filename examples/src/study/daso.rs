@@ -5,7 +5,7 @@ use super::page::Figures;
 use super::scatter::{Mark, Scatter};
 use crate::data::source::Source;
 use crate::report::{Align, Table};
-use crate::sweep::{Cell, Outcome, Spread, Swept};
+use crate::sweep::{Cell, Outcome, Run, Spread, Swept};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,8 +30,8 @@ pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
 
 /// Times are those of the ends of runs, which have to be where the target is reached.
 fn ends_at_target(set: &[String]) -> Result<()> {
-    let pairs = set.iter().filter_map(|pair| pair.trim_start_matches('-').split_once('='));
-    let said: BTreeMap<&str, &str> = pairs.collect();
+    let pairs = set.iter().filter_map(|pair| pair.split_once('='));
+    let said: BTreeMap<String, &str> = pairs.map(|(key, value)| (Run::key(key), value)).collect();
     let [target, stop] = ["target-accuracy", "stop-at-accuracy"].map(|key| said.get(key).copied());
     if target != stop {
         bail!(
@@ -139,6 +139,7 @@ mod tests {
         let refused = |words: &str| ends_at_target(&words.split(' ').map(String::from).collect::<Vec<_>>()).is_err();
         assert!(refused("target-accuracy=0.8") && refused("stop-at-accuracy=0.8"));
         assert!(refused("target-accuracy=0.8 stop-at-accuracy=0.81"));
+        assert!(refused("target_accuracy=0.8"));
         assert!(!refused("batch=8") && !refused("target-accuracy=0.8 stop-at-accuracy=0.8"));
     }
 

@@ -2,7 +2,7 @@
 
 use crate::run::Fleet;
 use crate::settings::{JobSettings, flags};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use clap::Parser;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +74,9 @@ pub struct Run {
     /// Flags of `lossy` and their values.
     pub settings: BTreeMap<String, String>,
 }
+
+/// Settings that runs of a grid have no use for.
+const ALONE: [&str; 8] = ["load", "save", "checkpoint", "resume", "trace", "replay", "require", "output"];
 
 /// A combination of a group: the values of its axes, and the settings that they make.
 #[derive(Clone, Debug)]
@@ -196,6 +199,11 @@ fn text(key: &str, value: &toml::Value) -> Result<String> {
 }
 
 impl Run {
+    /// A setting as grids name it, from a flag or a key of a file.
+    pub fn key(flag: &str) -> String {
+        flag.trim_start_matches('-').replace('_', "-")
+    }
+
     /// The settings, as `runs.csv` has them.
     pub fn name(&self) -> String {
         let pairs = self.settings.iter().map(|(key, value)| format!("{key}={value}"));
@@ -207,7 +215,12 @@ impl Run {
     /// # Errors
     /// If a setting is none of `lossy`'s, or has a value that it does not take.
     pub fn job(&self) -> Result<JobSettings> {
-        Ok(JobSettings::try_parse_from(self.arguments()?)?)
+        if let Some(key) = ALONE.iter().find(|key| self.settings.contains_key(**key)) {
+            bail!("{key} is for a single run of `lossy`: leave it out");
+        }
+        let job = JobSettings::try_parse_from(self.arguments()?)?;
+        job.network.check(&job.averaging).map_err(Error::msg)?;
+        Ok(job)
     }
 
     fn arguments(&self) -> Result<Vec<std::ffi::OsString>> {

@@ -1,8 +1,9 @@
 //! The flags of a sweep.
 
-use super::grid::{Grid, Group};
+use super::grid::{Grid, Group, Run};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -91,14 +92,14 @@ impl SweepSettings {
             let Some((key, value)) = pair.split_once('=') else {
                 bail!("--set {pair}: write it as KEY=VALUE, for instance --set iterations=100");
             };
-            grid.wanted.insert(key.trim_start_matches('-').to_owned(), toml::Value::from(value));
+            grid.wanted.insert(Run::key(key), toml::Value::from(value));
         }
         for pair in &self.at_most {
             let parsed = pair.split_once('=').and_then(|(key, value)| Some((key, value.parse().ok()?)));
             let Some((key, most)) = parsed else {
                 bail!("--at-most {pair}: write it as KEY=N, for instance --at-most iterations=60");
             };
-            grid.most.insert(key.trim_start_matches('-').to_owned(), most);
+            grid.most.insert(Run::key(key), most);
         }
         if !self.vary.is_empty() {
             let vary = self.vary.clone();
@@ -114,7 +115,9 @@ impl SweepSettings {
             grid.groups.retain(|group| self.only.contains(&group.name));
         }
         if !self.seeds.is_empty() {
-            grid.seeds.clone_from(&self.seeds);
+            // One seed given twice is one measurement.
+            let mut seen = BTreeSet::new();
+            grid.seeds = self.seeds.iter().copied().filter(|seed| seen.insert(*seed)).collect();
         }
         Ok((name, grid))
     }
@@ -131,6 +134,21 @@ impl SweepSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seed_given_twice_is_one_and_keys_are_those_of_the_grid() {
+        let words = ["sweep", "smoke", "--seeds=2,1,2", "--set=learning_rate=0.5", "--at-most=--evaluate_every=3"];
+        let (_, grid) = SweepSettings::parse_from(words).grid().expect("a grid");
+        assert_eq!(grid.seeds, [2, 1]);
+        assert!(grid.wanted.contains_key("learning-rate") && grid.most.contains_key("evaluate-every"));
+        let refused = |set: &str| {
+            let set = format!("--set={set}");
+            let (_, grid) = SweepSettings::parse_from(["sweep", "smoke", &set]).grid().expect("a grid");
+            grid.runs().map(drop).map_err(|error| format!("{error:#}")).expect_err("it changes nothing, or cannot be")
+        };
+        assert!(refused("load=weights.safetensors").contains("load is for a single run"));
+        assert!(refused("latency=3600s").contains("stall-budget"), "{}", refused("latency=3600s"));
+    }
 
     #[test]
     fn every_grid_that_is_known_has_settings_that_trainers_take() {

@@ -8,7 +8,7 @@ use crate::run::display::Display;
 use crate::run::evaluation::{Evaluator, Judge};
 use crate::run::events::{self, Entry};
 use crate::run::lossy::Ending;
-use crate::run::story::{Death, DeviceLoss, Metric, Story};
+use crate::run::story::{Death, DeviceLoss, Metric, Story, Traffic};
 use anyhow::{Context, Result, anyhow, bail};
 use kronfleet_core::cluster::Occurrence;
 use kronfleet_core::seed::{Random, Seed};
@@ -222,6 +222,9 @@ impl<J: Judge> Watch<'_, J> {
                 let point = self.evaluator.take(rank, iteration, parameters.collect(), running.collect())?;
                 if let Some(point) = point {
                     self.display.accuracy(point.iteration, point.accuracy);
+                    let (bytes, seconds) = (self.story.bytes_sent(), now.as_secs_f64());
+                    // Rounds are counted from event logs, at the end.
+                    self.story.traffic.push(Traffic { iteration: point.iteration, seconds, bytes, rounds: 0 });
                 }
             }
             Message::Adopted { certificate, weights } => {
