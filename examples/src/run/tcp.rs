@@ -101,6 +101,9 @@ fn meet(settings: &TcpSettings, run: RunId, nodes: u32) -> Result<Preparation> {
 /// All nodes on this machine, each as if it had one of its own, behind lines that are as slow as these.
 fn scatter(settings: &TcpSettings, run: Run, lines: [Line; 2]) -> Result<Preparation> {
     let Run { id, nodes, sites: count, .. } = run;
+    if settings.listen.is_some() || !settings.join.is_empty() || !settings.advertise.is_empty() {
+        bail!("--slow-link gives nodes addresses of their own: leave out --listen, --join and --advertise");
+    }
     if count > nodes {
         bail!("--sites {count} of {nodes} nodes would have empty ones: ask for fewer");
     }

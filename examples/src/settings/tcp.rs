@@ -37,7 +37,7 @@ pub struct TcpSettings {
     /// Give each process a machine of its own, as far as the network can tell: how fast the line of each site to all others
     /// is, both ways, as 20Mb/s (bits) or 2.5MB/s (bytes); how many sites there are is --sites. Takes Linux, root, and the
     /// programs ip and tc
-    #[arg(long, value_name = "SPEED", requires = "fast_link", conflicts_with_all = ["node", "join", "listen", "advertise"])]
+    #[arg(long, value_name = "SPEED", requires = "fast_link", conflicts_with = "node")]
     pub slow_link: Option<Line>,
     /// How fast the line of each process to the switch of its site is
     #[arg(long, value_name = "SPEED", requires = "slow_link")]
