@@ -181,6 +181,8 @@ pub struct Participant<T, S: Scalar> {
     observed: Contribution<S>,
     /// The peers that the policy knows of, while the node pauses.
     peers: Vec<NodeId>,
+    /// The node's number for them; none where they may be others.
+    company: Option<u64>,
     sharing: Option<Sharing<S>>,
     /// What makes steps of averages, if the policy wants that.
     outer: Option<Outer<S>>,
@@ -260,6 +262,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             iteration,
             observed: Contribution::default(),
             peers: Vec::new(),
+            company: None,
             sharing: None,
             outer: None,
             overlapping: Overlapping::default(),
@@ -316,6 +319,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             iteration,
             observed,
             peers,
+            company: None,
             sharing,
             outer,
             overlapping,
@@ -436,8 +440,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
                     continue;
                 }
                 self.policy.handle(now, PolicyInput::Told { from, bytes: &bytes });
-            } else if self.state == State::Paused && !self.node.trainers().eq(self.peers.iter().copied()) {
-                self.peers = self.node.trainers().collect();
+            } else if self.state == State::Paused && self.meets_others() {
                 self.policy.handle(now, PolicyInput::Peers(&self.peers));
             } else if self.takes_outcomes()
                 && let Some(outcome) = self.node.poll_outcome()
@@ -450,6 +453,18 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
                 break;
             }
         }
+    }
+
+    /// Takes note of the peers that train and can be reached; answers whether they are others than those known.
+    fn meets_others(&mut self) -> bool {
+        let company = Some(self.node.company());
+        if core::mem::replace(&mut self.company, company) == company
+            || self.node.trainers().eq(self.peers.iter().copied())
+        {
+            return false;
+        }
+        self.peers = self.node.trainers().collect();
+        true
     }
 
     fn act(&mut self, now: Instant, action: PolicyAction) {
@@ -486,7 +501,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         self.observed.clear();
         training.show(&mut self.observed);
         self.notice_replacement(now);
-        self.peers = self.node.trainers().collect();
+        self.meets_others();
         if let Some(segment) = self.observed.segments().first().filter(|segment| segment.weight > 0.0) {
             let parameters = S::view(&segment.values);
             self.policy.handle(now, PolicyInput::Observed { parameters, peers: &self.peers });

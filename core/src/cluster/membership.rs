@@ -5,7 +5,9 @@
 //! Towards peers that are not up they go on as probes at half the rate, so that whoever returns is noticed.
 
 mod contact;
+mod deadlines;
 mod departure;
+mod roster;
 mod sending;
 
 use crate::cluster::budget::Budget;
@@ -21,8 +23,9 @@ use crate::cluster::wire::{RunId, Status};
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use roster::Roster;
 
 /// What happened to a peer, for those who decide what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +61,32 @@ struct Link<S> {
 }
 
 impl<S: Scalar> Link<S> {
+    /// One to a peer that was never heard.
+    fn new(node: NodeId, budget: Budget, largest: usize, now: Instant) -> Self {
+        let peer = Peer {
+            node,
+            incarnation: Incarnation(0),
+            liveness: Liveness::Unknown,
+            status: Status::Observing,
+            quarantine: None,
+            last: CertificateId::default(),
+        };
+        Self {
+            peer,
+            detector: Detector::new(budget),
+            outbox: Outbox::new(budget),
+            inbox: Inbox::new(budget, largest),
+            beat: now,
+            full: false,
+            refuse: None,
+            goodbyes: 0,
+            departed: Incarnation(0),
+            strange: false,
+            zombie: false,
+            losses: Losses::default(),
+        }
+    }
+
     fn reachable(&self) -> bool {
         self.peer.is_reachable()
     }
@@ -90,7 +119,7 @@ pub(crate) struct Links<S> {
     pub(crate) own: VecDeque<Vec<u8>>,
     /// A later start of this node is known to somebody.
     pub(crate) zombie: bool,
-    links: BTreeMap<NodeId, Link<S>>,
+    links: Roster<S>,
     cursor: NodeId,
     planned: Option<(Instant, NodeId, sending::Planned)>,
     leaving: bool,
@@ -98,33 +127,10 @@ pub(crate) struct Links<S> {
 
 impl<S: Scalar> Links<S> {
     pub(crate) fn new(identity: Identity, budget: Budget, peers: &[NodeId], largest: usize, now: Instant) -> Self {
-        let links = peers.iter().filter(|peer| **peer != identity.node).map(|&node| {
-            let peer = Peer {
-                node,
-                incarnation: Incarnation(0),
-                liveness: Liveness::Unknown,
-                status: Status::Observing,
-                quarantine: None,
-                last: CertificateId::default(),
-            };
-            let link = Link {
-                peer,
-                detector: Detector::new(budget),
-                outbox: Outbox::new(budget),
-                inbox: Inbox::new(budget, largest),
-                beat: now,
-                full: false,
-                refuse: None,
-                goodbyes: 0,
-                departed: Incarnation(0),
-                strange: false,
-                zombie: false,
-                losses: Losses::default(),
-            };
-            (node, link)
-        });
+        let others = peers.iter().filter(|peer| **peer != identity.node);
+        let links = others.map(|&node| (node, Link::new(node, budget, largest, now)));
         Self {
-            links: links.collect(),
+            links: Roster::new(links.collect()),
             cursor: identity.node,
             identity,
             budget,
@@ -143,7 +149,11 @@ impl<S: Scalar> Links<S> {
     }
 
     pub(crate) fn peers(&self) -> impl Iterator<Item = &Peer> + Clone {
-        self.links.values().map(|link| &link.peer)
+        self.links.iter().map(|link| &link.peer)
+    }
+
+    pub(crate) fn peer(&self, node: NodeId) -> Option<&Peer> {
+        self.links.get(node).map(|link| &link.peer)
     }
 
     /// The lowest peer that takes part.
@@ -154,19 +164,17 @@ impl<S: Scalar> Links<S> {
 
     /// Whether frames to `node` may still arrive: it is up, suspected, or this node itself.
     pub(crate) fn is_reachable(&self, node: NodeId) -> bool {
-        node == self.identity.node || self.links.get(&node).is_some_and(Link::reachable)
+        node == self.identity.node || self.links.get(node).is_some_and(Link::reachable)
     }
 
     /// Whether `node` sits out because it comes and goes all the time.
     pub(crate) fn is_quarantined(&self, node: NodeId) -> bool {
-        self.links.get(&node).is_some_and(|link| link.peer.quarantine.is_some())
+        self.links.get(node).is_some_and(|link| link.peer.quarantine.is_some())
     }
 
     /// The stream to `node` as it is now: a message sent earlier on another one may have been lost.
     pub(crate) fn stream(&self, node: NodeId) -> (Incarnation, u32) {
-        self.links
-            .get(&node)
-            .map_or((self.identity.incarnation, 0), |link| (link.peer.incarnation, link.outbox.epoch()))
+        self.links.get(node).map_or((self.identity.incarnation, 0), |link| (link.peer.incarnation, link.outbox.epoch()))
     }
 
     pub(crate) fn record(&mut self, at: Instant, what: Occurrence) {
@@ -182,7 +190,7 @@ impl<S: Scalar> Links<S> {
     pub(crate) fn send(&mut self, to: NodeId, post: Post<S>) {
         if to == self.identity.node {
             self.own.push_back(post.head);
-        } else if let Some(link) = self.links.get_mut(&to)
+        } else if let Some(link) = self.links.get_mut(to)
             && link.reachable()
         {
             link.outbox.push(post);
@@ -192,25 +200,25 @@ impl<S: Scalar> Links<S> {
 
     /// How many bulky messages wait for being sent to `node`.
     pub(crate) fn backlog(&self, node: NodeId) -> usize {
-        self.links.get(&node).map_or(0, |link| link.outbox.backlog())
+        self.links.get(node).map_or(0, |link| link.outbox.backlog())
     }
 
     /// Bytes of messages that are on their way to or from anybody.
     pub(crate) fn held(&self) -> usize {
         let own: usize = self.own.iter().map(Vec::len).sum();
-        own + self.links.values().map(|link| link.outbox.held() + link.inbox.held()).sum::<usize>()
+        own + self.links.iter().map(|link| link.outbox.held() + link.inbox.held()).sum::<usize>()
     }
 
     /// Gives up sending what belongs to attempts up to this one.
     pub(crate) fn cancel(&mut self, attempt: crate::cluster::certificate::Attempt) {
-        for link in self.links.values_mut() {
+        for link in self.links.iter_mut() {
             link.outbox.cancel(attempt);
         }
     }
 
     /// Lets everybody hear this node's status soon.
     pub(crate) fn announce(&mut self, now: Instant) {
-        for link in self.links.values_mut() {
+        for link in self.links.iter_mut() {
             link.beat = link.beat.min(now);
         }
     }
@@ -219,7 +227,7 @@ impl<S: Scalar> Links<S> {
     pub(crate) fn leave(&mut self) {
         if !self.leaving {
             self.leaving = true;
-            for link in self.links.values_mut() {
+            for link in self.links.iter_mut() {
                 link.outbox.reset();
                 if link.peer.liveness != Liveness::Left {
                     link.goodbyes = GOODBYES;
@@ -229,14 +237,16 @@ impl<S: Scalar> Links<S> {
     }
 
     pub(crate) fn has_left(&self) -> bool {
-        self.leaving && self.links.values().all(|link| link.goodbyes == 0)
+        self.leaving && self.links.iter().all(|link| link.goodbyes == 0)
     }
 
     /// Judges silences and finds frames to be sent again.
     pub(crate) fn wake(&mut self, now: Instant) {
         let mut silent = Vec::new();
         let mut readmitted = self.needed_all_the_same();
-        for (&node, link) in &mut self.links {
+        for place in self.links.due(now) {
+            let link = self.links.at_mut(place);
+            let node = link.peer.node;
             link.full = false;
             link.outbox.wake(now);
             if link.peer.quarantine.is_some_and(|until| until <= now) {
@@ -254,7 +264,7 @@ impl<S: Scalar> Links<S> {
             }
         }
         for peer in readmitted {
-            let sits_out = self.links.get_mut(&peer).and_then(|link| link.peer.quarantine.take());
+            let sits_out = self.links.get_mut(peer).and_then(|link| link.peer.quarantine.take());
             if sits_out.is_some() {
                 self.record(now, Occurrence::Readmitted { peer });
                 self.changes.push_back(Change::Up(peer));
@@ -270,7 +280,7 @@ impl<S: Scalar> Links<S> {
 
     /// Peers that sit out although this node waits, as too few others take part.
     fn needed_all_the_same(&self) -> Vec<NodeId> {
-        let Some(enough) = self.waits_for else { return Vec::new() };
+        let Some(enough) = self.waits_for.filter(|_| self.quarantine.is_some()) else { return Vec::new() };
         let averages = |status| matches!(status, Status::Training | Status::Healing);
         let able = self.peers().filter(|peer| peer.is_reachable() && averages(peer.status));
         let mut sitting: Vec<_> =
@@ -281,31 +291,12 @@ impl<S: Scalar> Links<S> {
     }
 
     pub(crate) fn timeout(&self) -> Instant {
-        let mut earliest = Instant::FAR;
-        if self.zombie || self.leaving {
-            // What is left to be said is said at once.
-            return earliest;
-        }
-        for link in self.links.values() {
-            if link.peer.liveness == Liveness::Left {
-                continue;
-            }
-            earliest = earliest.min(link.peer.quarantine.unwrap_or(Instant::FAR));
-            if !link.full {
-                earliest = earliest.min(link.beat);
-            }
-            if link.reachable() {
-                let silence = if link.peer.liveness == Liveness::Up {
-                    link.detector.suspect_at()
-                } else {
-                    link.detector.down_at()
-                };
-                earliest = earliest.min(silence).min(link.outbox.timeout());
-                if !link.full {
-                    earliest = earliest.min(link.inbox.due());
-                }
-            }
-        }
-        earliest
+        // What is left to be said by a former self, or at the end, is said at once.
+        if self.zombie || self.leaving { Instant::FAR } else { self.links.timeout() }
+    }
+
+    /// A number that changes whenever another set of peers trains and takes part.
+    pub(crate) fn company(&mut self) -> u64 {
+        self.links.company()
     }
 }

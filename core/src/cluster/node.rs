@@ -177,6 +177,11 @@ impl<S: Scalar> Node<S> {
         self.links.peers()
     }
 
+    /// What it knows of this one; `None` of itself, and of whoever takes no part in the run.
+    pub fn peer(&self, node: NodeId) -> Option<&Peer> {
+        self.links.peer(node)
+    }
+
     /// What it tells others that it does.
     pub fn status(&self) -> Status {
         self.links.status
@@ -206,6 +211,11 @@ impl<S: Scalar> Node<S> {
     pub fn trainers(&self) -> impl Iterator<Item = NodeId> {
         let trains = |peer: &&Peer| peer.takes_part() && peer.status == Status::Training;
         self.links.peers().filter(trains).map(|peer| peer.node)
+    }
+
+    /// A number that changes whenever another set of peers are [`trainers`](Self::trainers).
+    pub(crate) fn company(&mut self) -> u64 {
+        self.links.company()
     }
 
     /// Says `bytes` to a peer, reliably and apart from any round, as long as it can be reached.

@@ -206,7 +206,9 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     pub fn share(mut self, now: Instant, site: Vec<NodeId>) -> Self {
         assert!(self.training.as_ref().is_some_and(T::is_shared), "this training shares no steps");
         self.node.set_status(Status::Training);
-        self.sharing = Some(Sharing::new(site));
+        // In the order in which the node knows its peers.
+        let site: BTreeSet<NodeId> = site.into_iter().collect();
+        self.sharing = Some(Sharing::new(site.into_iter().collect()));
         self.settle(now);
         self
     }
@@ -360,7 +362,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     /// Notes which members are lost and who has come.
     fn look_around(&mut self) {
         let Some(sharing) = &mut self.sharing else { return };
-        for peer in self.node.peers().filter(|peer| sharing.site.contains(&peer.node)) {
+        for peer in sharing.site.iter().filter_map(|&node| self.node.peer(node)) {
             if !peer.is_reachable() {
                 sharing.met.remove(&peer.node);
                 sharing.called.remove(&peer.node);
@@ -403,7 +405,8 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     /// Calls everybody of the site that can be reached and was not called.
     fn call(&mut self) {
         let Some(sharing) = &mut self.sharing else { return };
-        let reachable = self.node.peers().filter(|peer| peer.is_reachable() && sharing.site.contains(&peer.node));
+        let peers = sharing.site.iter().filter_map(|&node| self.node.peer(node));
+        let reachable = peers.filter(|peer| peer.is_reachable());
         let called = &mut sharing.called;
         let whom: Vec<NodeId> = reachable.map(|peer| peer.node).filter(|node| called.insert(*node)).collect();
         let note = Note::Call.write(0, self.node.last().round.0, &[]);
@@ -442,8 +445,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         let (Some(sharing), Some(training)) = (&mut self.sharing, &mut self.training) else { return false };
         let Some(epoch) = &sharing.epoch else { return false };
         let is_there = |node: NodeId| {
-            let found = self.node.peers().find(|peer| peer.node == node);
-            found.is_none_or(|peer| peer.is_reachable() && peer.status != Status::Finished)
+            self.node.peer(node).is_none_or(|peer| peer.is_reachable() && peer.status != Status::Finished)
         };
         let mut members = epoch.members.iter().map(|(node, _)| *node);
         if members.any(|node| !sharing.halts.contains_key(&node) && is_there(node)) {

@@ -34,7 +34,7 @@ use crate::scalar::Values;
 use crate::seed::Seed;
 use crate::time::{Duration, Instant};
 use crate::transport::NodeId;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use note::Note;
 use threshold::Limit;
@@ -91,6 +91,8 @@ struct Check {
     state: State,
     until: Instant,
     awaited: Vec<NodeId>,
+    /// Those of them that have not been heard.
+    missing: BTreeSet<NodeId>,
 }
 
 /// Averages when models have drifted apart: FDA, Federated Dynamic Averaging (Theologitis et al. 2024, arXiv 2405.20988).
@@ -189,8 +191,14 @@ impl Dynamic {
         let bytes = Note::State { base: self.base, before: self.before, state: state.clone() }.encode();
         self.tell(peers, &bytes);
         self.actions.push_back(PolicyAction::Pause);
-        self.check = Some(Check { state, until: now + self.options.patience, awaited: peers.to_vec() });
+        let (awaited, missing) = self.awaited(peers);
+        self.check = Some(Check { state, until: now + self.options.patience, awaited, missing });
         self.end_check_if_complete();
+    }
+
+    /// These peers, and those of them that have not been heard.
+    fn awaited(&self, peers: &[NodeId]) -> (Vec<NodeId>, BTreeSet<NodeId>) {
+        (peers.to_vec(), peers.iter().copied().filter(|node| !self.heard.contains_key(node)).collect())
     }
 
     fn tell(&mut self, peers: &[NodeId], bytes: &[u8]) {
@@ -198,7 +206,7 @@ impl Dynamic {
     }
 
     fn end_check_if_complete(&mut self) {
-        if self.check.as_ref().is_some_and(|check| check.awaited.iter().all(|node| self.heard.contains_key(node))) {
+        if self.check.as_ref().is_some_and(|check| check.missing.is_empty()) {
             self.end_check();
         }
     }
@@ -240,6 +248,9 @@ impl Dynamic {
         match Note::decode(bytes, self.options.gauge.more()) {
             Some(Note::State { base, before, state }) => {
                 self.heard.insert(from, Heard { base, before, state });
+                if let Some(check) = &mut self.check {
+                    check.missing.remove(&from);
+                }
                 self.end_check_if_complete();
             }
             // A call for the average that this node has made is late.
@@ -302,8 +313,9 @@ impl AveragingPolicy for Dynamic {
             PolicyInput::Committed(certificate) => self.adopt(certificate, true),
             PolicyInput::Healed(certificate) => self.adopt(certificate, false),
             PolicyInput::Peers(peers) => {
+                let (awaited, missing) = self.awaited(peers);
                 if let Some(check) = &mut self.check {
-                    check.awaited = peers.to_vec();
+                    (check.awaited, check.missing) = (awaited, missing);
                     self.end_check_if_complete();
                 }
             }
@@ -410,8 +422,9 @@ fn read(options: DynamicOptions, words: &mut Saved<'_>) -> Option<Dynamic> {
     }
     if words.flag()? {
         let (state, until) = (state(words)?, Instant::from_nanos(words.word()?));
-        let awaited = (0..words.count()?).map(|_| words.node()).collect::<Option<_>>()?;
-        policy.check = Some(Check { state, until, awaited });
+        let awaited = (0..words.count()?).map(|_| words.node()).collect::<Option<Vec<_>>>()?;
+        let (awaited, missing) = policy.awaited(&awaited);
+        policy.check = Some(Check { state, until, awaited, missing });
     }
     policy.found = if words.flag()? { Some(f64::from_bits(words.word()?)) } else { None };
     policy.called = words.flag()?;

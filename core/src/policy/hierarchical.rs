@@ -95,6 +95,8 @@ pub struct Hierarchical {
     node: NodeId,
     /// The number of its site.
     own: usize,
+    /// That of everybody's.
+    homes: BTreeMap<NodeId, usize>,
     actions: VecDeque<PolicyAction>,
     /// How many iterations training has in all.
     iterations: u64,
@@ -126,7 +128,13 @@ impl Hierarchical {
     /// If it is in no site, or an epoch has no iterations.
     #[track_caller]
     pub fn new(options: HierarchicalOptions, node: NodeId) -> Self {
-        let own = options.sites.iter().position(|site| site.contains(&node));
+        let mut homes = BTreeMap::new();
+        for (number, site) in options.sites.iter().enumerate() {
+            for &member in site {
+                homes.entry(member).or_insert(number);
+            }
+        }
+        let own = homes.get(&node).copied();
         let own = own.unwrap_or_else(|| panic!("{node} is in none of the sites {:?}", options.sites));
         assert!(options.cycle.epoch > 0, "an epoch of 0 iterations leaves no time to train");
         let cycle = Cycle::new(&options.cycle);
@@ -134,6 +142,7 @@ impl Hierarchical {
             options,
             node,
             own,
+            homes,
             actions: VecDeque::new(),
             iterations: u64::MAX,
             iteration: 0,

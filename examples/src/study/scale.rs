@@ -16,8 +16,10 @@ use std::fmt::Write as _;
 pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
     let Some(swept) = call.sweep("scale", &[])? else { return Ok(None) };
     let mut text = String::new();
-    for group in &swept.grid.groups {
-        let _ = writeln!(text, "### {}\n\n{}", group.title, table(&swept.cells(&group.name)?));
+    // Groups of one title differ in what goes with the number of nodes.
+    for groups in swept.grid.groups.chunk_by(|one, other| one.title == other.title) {
+        let cells: Result<Vec<_>> = groups.iter().map(|group| swept.cells(&group.name)).collect();
+        let _ = writeln!(text, "### {}\n\n{}", groups[0].title, table(&cells?.concat()));
     }
     text += "### Exchanges of everything until a thousandth of the disagreement is left\n\nCounted is \
              Σ‖x − x̄‖² + Σ‖x − x̂‖², x̂ being what neighbours have of a model: what it was before the exchange. The theory \
@@ -37,6 +39,7 @@ fn table(cells: &[Cell]) -> Table {
         ("seconds", Align::Right),
         ("times as many as with half the nodes", Align::Right),
         ("kB sent per node", Align::Right),
+        ("rounds", Align::Right),
         ("virtual seconds", Align::Right),
         ("averaged model", Align::Right),
     ]);
@@ -53,6 +56,7 @@ fn table(cells: &[Cell]) -> Table {
             cell.show(1, |outcome| Some(outcome.seconds)),
             growth.unwrap_or_else(|| "–".into()),
             cell.show(1, |outcome| Some(outcome.bytes as f64 / 1e3 / f64::from(nodes(cell)))),
+            cell.show(0, |outcome| Some(outcome.rounds as f64)),
             cell.show(2, |outcome| Some(outcome.virtual_seconds)),
             cell.show(3, |outcome| outcome.accuracy),
         ]);

@@ -4,9 +4,9 @@
 //! what was contributed to it, but for the rounding of the type it travels in.
 
 use super::exactness::{counted, named};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Values};
 use super::{Invariant, Summary};
-use kronfleet_core::cluster::{Certificate, CertificateId, Occurrence, Record};
+use kronfleet_core::cluster::{Certificate, CertificateId, Digest, Occurrence, Record};
 use std::collections::BTreeSet;
 
 /// See the module.
@@ -14,6 +14,9 @@ use std::collections::BTreeSet;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Convexity {
     seen: BTreeSet<CertificateId>,
+    /// Averages that lie among the contributions: others that hold the same need not be looked at.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    inside: BTreeSet<(CertificateId, Digest)>,
 }
 
 impl Invariant for Convexity {
@@ -25,10 +28,18 @@ impl Invariant for Convexity {
         let Occurrence::Committed { certificate } = &record.what else {
             return Ok(());
         };
-        if self.seen.insert(certificate.id()) {
+        let id = certificate.id();
+        if self.seen.insert(id) {
             coefficients(certificate)?;
         }
-        hull(record, ledger, certificate)
+        if let Some((digest, Some(average))) = ledger.held(record.node)
+            && !self.inside.contains(&(id, digest))
+            && let Some(contributions) = named(certificate, ledger)?
+        {
+            hull(certificate, average, &contributions)?;
+            self.inside.insert((id, digest));
+        }
+        Ok(())
     }
 
     fn finish(&mut self, _: &mut Summary) -> Result<(), String> {
@@ -53,17 +64,11 @@ fn coefficients(certificate: &Certificate) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the average that the node holds lies among the contributions, as far as both are known.
-fn hull(record: &Record, ledger: &Ledger, certificate: &Certificate) -> Result<(), String> {
-    let Some((_, Some(average))) = ledger.held(record.node) else {
-        return Ok(());
-    };
-    let Some(contributions) = named(certificate, ledger)? else {
-        return Ok(());
-    };
+/// Whether an average lies among the contributions.
+fn hull(certificate: &Certificate, average: &Values, contributions: &[Option<&Values>]) -> Result<(), String> {
     let epsilon = if certificate.wire == "f32" { f64::from(f32::EPSILON) } else { f64::EPSILON };
     for (segment, (_, values)) in average.segments.iter().enumerate() {
-        let counted: Vec<&[f64]> = counted(certificate, &contributions, segment).map(|(_, values)| values).collect();
+        let counted: Vec<&[f64]> = counted(certificate, contributions, segment).map(|(_, values)| values).collect();
         for (index, &value) in values.iter().enumerate() {
             let values = || counted.iter().map(|contribution| contribution[index]);
             let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));

@@ -33,7 +33,7 @@ impl<S: Scalar> Links<S> {
             self.stranger(now, from);
             return None;
         }
-        if header.from != from || header.to != self.identity.node || !self.links.contains_key(&from) {
+        if header.from != from || header.to != self.identity.node || self.links.get(from).is_none() {
             self.counters.refused += 1;
             return None;
         }
@@ -46,7 +46,7 @@ impl<S: Scalar> Links<S> {
             self.refused(now, from, &header, known);
             return None;
         }
-        let link = self.links.get_mut(&from).expect("checked above");
+        let link = self.links.get_mut(from).expect("checked above");
         if header.incarnation <= link.departed {
             return None;
         }
@@ -66,7 +66,7 @@ impl<S: Scalar> Links<S> {
             return None;
         }
         self.judge_contact(now, from, header.heard);
-        let link = self.links.get_mut(&from).expect("checked above");
+        let link = self.links.get_mut(from).expect("checked above");
         link.outbox.acknowledge(now, header.acknowledged);
         let arrival = match body {
             Body::Segment { place, offset, total, data, .. } => link.inbox.segment(now, place, offset, total, data),
@@ -87,7 +87,7 @@ impl<S: Scalar> Links<S> {
 
     fn stranger(&mut self, now: Instant, from: NodeId) {
         self.counters.refused += 1;
-        if let Some(link) = self.links.get_mut(&from)
+        if let Some(link) = self.links.get_mut(from)
             && !core::mem::replace(&mut link.strange, true)
         {
             self.record(now, Occurrence::Stranger { peer: from });
@@ -97,7 +97,7 @@ impl<S: Scalar> Links<S> {
     /// Compares incarnations: refuses an earlier start, takes over a later one.
     fn admit(&mut self, now: Instant, header: &Header) -> bool {
         let from = header.from;
-        let link = self.links.get_mut(&from).expect("the caller has checked it");
+        let link = self.links.get_mut(from).expect("the caller has checked it");
         let known = link.peer.incarnation;
         if header.incarnation < known && !mutant!(ZombieAccepted) {
             // A refusal is not answered by another: two former selves of two nodes would never come to an end.
@@ -115,11 +115,11 @@ impl<S: Scalar> Links<S> {
                 if link.reachable() {
                     self.lose(now, from, Loss::Replaced);
                 }
-                let link = self.links.get_mut(&from).expect("still there");
+                let link = self.links.get_mut(from).expect("still there");
                 link.outbox.reset();
             }
             let budget = self.budget;
-            let link = self.links.get_mut(&from).expect("still there");
+            let link = self.links.get_mut(from).expect("still there");
             if !mutant!(IncarnationKept) {
                 link.inbox = link.inbox.anew();
             }
@@ -143,7 +143,7 @@ impl<S: Scalar> Links<S> {
 
     /// Judges by what the peer says it has heard whether frames reach it.
     fn judge_contact(&mut self, now: Instant, from: NodeId, heard: u32) {
-        let link = self.links.get_mut(&from).expect("the caller has checked it");
+        let link = self.links.get_mut(from).expect("the caller has checked it");
         let silence = core::time::Duration::from_micros(u64::from(heard));
         match link.peer.liveness {
             Liveness::Up | Liveness::Suspect if silence > self.budget.down() => {
@@ -169,7 +169,7 @@ impl<S: Scalar> Links<S> {
     }
 
     pub(super) fn lose(&mut self, now: Instant, node: NodeId, why: Loss) {
-        let Some(link) = self.links.get_mut(&node) else {
+        let Some(link) = self.links.get_mut(node) else {
             return;
         };
         let was = link.peer.liveness;
@@ -199,7 +199,7 @@ impl<S: Scalar> Links<S> {
 
     /// Takes in the transport's own news.
     pub(crate) fn report(&mut self, now: Instant, node: NodeId, up: bool) {
-        if let Some(link) = self.links.get_mut(&node) {
+        if let Some(link) = self.links.get_mut(node) {
             if up {
                 link.beat = link.beat.min(now);
             } else if link.reachable() {

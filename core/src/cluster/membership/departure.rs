@@ -20,8 +20,8 @@ use alloc::vec::Vec;
 impl<S: Scalar> Links<S> {
     /// Tells a peer that has just been met who has left.
     pub(super) fn tell_departures(&mut self, to: NodeId) {
-        let left = self.links.iter().filter(|&(&node, link)| link.departed > Incarnation(0) && node != to);
-        let starts: Vec<_> = left.map(|(&node, link)| (node, link.departed)).collect();
+        let left = self.links.iter().filter(|link| link.departed > Incarnation(0) && link.peer.node != to);
+        let starts: Vec<_> = left.map(|link| (link.peer.node, link.departed)).collect();
         if !starts.is_empty() && !mutant!(DepartureUntold) {
             self.send(to, Post::urgent(Message::Departed { starts }.encode()));
         }
@@ -42,7 +42,7 @@ impl<S: Scalar> Links<S> {
 
     /// Takes in that this start of a peer has left; answers whether that is news.
     fn has_gone(&mut self, now: Instant, node: NodeId, start: Incarnation) -> bool {
-        let Some(link) = self.links.get_mut(&node) else { return false };
+        let Some(link) = self.links.get_mut(node) else { return false };
         if start <= link.departed {
             return false;
         }
@@ -54,7 +54,7 @@ impl<S: Scalar> Links<S> {
             if link.reachable() {
                 self.lose(now, node, Loss::Replaced);
             }
-            let link = self.links.get_mut(&node).expect("still there");
+            let link = self.links.get_mut(node).expect("still there");
             link.outbox.reset();
             link.inbox = link.inbox.anew();
             link.peer.incarnation = start;

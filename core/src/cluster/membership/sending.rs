@@ -20,53 +20,69 @@ pub(super) enum Planned {
     Heartbeat,
 }
 
-impl<S: Scalar> Links<S> {
-    pub(crate) fn poll(&mut self, now: Instant, max_frame: usize) -> Option<(NodeId, usize)> {
-        self.planned = None;
-        // Peers take turns, so that a long message to one does not hold up the others.
-        let after = self.links.range((core::ops::Bound::Excluded(self.cursor), core::ops::Bound::Unbounded));
-        let before = self.links.range(..=self.cursor);
-        for (&node, link) in after.chain(before) {
-            if let Some(planned) = self.plan(now, link, max_frame) {
-                let len = match planned {
-                    Planned::Refuse(_) => wire::HEADER + 8,
-                    Planned::Goodbye | Planned::Acknowledge => wire::HEADER,
-                    Planned::Heartbeat => wire::HEADER + 16,
-                    Planned::Data(Plan { len: 0, .. }) => wire::HEADER + 12,
-                    Planned::Data(plan) => wire::HEADER + wire::SEGMENT + plan.len as usize,
-                };
-                self.planned = Some((now, node, planned));
-                return Some((node, len));
-            }
-        }
-        None
-    }
+/// What frames may be like, whoever they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Means {
+    pub(super) max_frame: usize,
+    /// This is a former self, which only refuses.
+    pub(super) zombie: bool,
+    /// This node leaves, and only says so.
+    pub(super) leaving: bool,
+}
 
-    fn plan(&self, now: Instant, link: &Link<S>, max_frame: usize) -> Option<Planned> {
-        if link.full {
+impl Means {
+    /// Whether no time makes this node speak.
+    pub(super) fn says_nothing(self) -> bool {
+        self.zombie || self.leaving
+    }
+}
+
+impl<S: Scalar> Link<S> {
+    /// The next frame for this peer, if there is one.
+    pub(super) fn plan(&self, now: Instant, means: Means) -> Option<Planned> {
+        if self.full {
             return None;
         }
-        if let Some(start) = link.refuse {
+        if let Some(start) = self.refuse {
             return Some(Planned::Refuse(start));
         }
-        if self.zombie {
+        if means.zombie {
             return None;
         }
-        if link.goodbyes > 0 {
+        if self.goodbyes > 0 {
             return Some(Planned::Goodbye);
         }
-        if self.leaving || link.peer.liveness == Liveness::Left {
+        if means.leaving || self.peer.liveness == Liveness::Left {
             return None;
         }
-        if link.reachable() {
-            if let Some(plan) = link.outbox.plan(max_frame - wire::HEADER - wire::SEGMENT) {
+        if self.reachable() {
+            let room = means.max_frame.saturating_sub(wire::HEADER + wire::SEGMENT);
+            if let Some(plan) = self.outbox.plan(room) {
                 return Some(Planned::Data(plan));
             }
-            if link.inbox.due() <= now {
+            if self.inbox.due() <= now {
                 return Some(Planned::Acknowledge);
             }
         }
-        (link.beat <= now).then_some(Planned::Heartbeat)
+        (self.beat <= now).then_some(Planned::Heartbeat)
+    }
+}
+
+impl<S: Scalar> Links<S> {
+    pub(crate) fn poll(&mut self, now: Instant, max_frame: usize) -> Option<(NodeId, usize)> {
+        let means = Means { max_frame, zombie: self.zombie, leaving: self.leaving };
+        // Peers take turns, so that a long message to one does not hold up the others.
+        let link = self.links.next(self.cursor, now, means);
+        self.planned = link.and_then(|link| Some((now, link.peer.node, link.plan(now, means)?)));
+        let (_, node, planned) = self.planned?;
+        let len = match planned {
+            Planned::Refuse(_) => wire::HEADER + 8,
+            Planned::Goodbye | Planned::Acknowledge => wire::HEADER,
+            Planned::Heartbeat => wire::HEADER + 16,
+            Planned::Data(Plan { len: 0, .. }) => wire::HEADER + 12,
+            Planned::Data(plan) => wire::HEADER + wire::SEGMENT + plan.len as usize,
+        };
+        Some((node, len))
     }
 
     pub(crate) fn fill(&mut self, target: &mut [u8]) {
@@ -76,7 +92,7 @@ impl<S: Scalar> Links<S> {
         let status = self.status;
         let last = self.last;
         let Identity { run, node: from, incarnation } = self.identity;
-        let Some(link) = self.links.get_mut(&node) else {
+        let Some(link) = self.links.get_mut(node) else {
             return;
         };
         let heard = link
@@ -130,7 +146,7 @@ impl<S: Scalar> Links<S> {
 
     pub(crate) fn postpone(&mut self) {
         if let Some((_, node, _)) = self.planned.take()
-            && let Some(link) = self.links.get_mut(&node)
+            && let Some(link) = self.links.get_mut(node)
         {
             link.full = true;
         }
@@ -139,7 +155,7 @@ impl<S: Scalar> Links<S> {
     fn moved_on(&mut self, now: Instant, node: NodeId, planned: &Planned) {
         self.cursor = node;
         let heartbeat = self.budget.heartbeat();
-        let Some(link) = self.links.get_mut(&node) else {
+        let Some(link) = self.links.get_mut(node) else {
             return;
         };
         match planned {

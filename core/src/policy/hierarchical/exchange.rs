@@ -73,7 +73,7 @@ impl Hierarchical {
             }
             // Whose turn it is there, or who comes next of those that can be reached.
             let (before, after) = site.split_at(self.turn(begun, site));
-            if let Some(&to) = after.iter().chain(before).find(|node| peers.contains(node)) {
+            if let Some(&to) = after.iter().chain(before).find(|node| peers.binary_search(node).is_ok()) {
                 parcel.say(to, &mut self.actions);
             }
         }
@@ -88,7 +88,7 @@ impl Hierarchical {
         let oldest = flight.begun.saturating_sub(self.cycle.skip);
         let len = flight.snapshot.len();
         let fits = |(parcel, came): &(Parcel, u64)| *came >= oldest && parcel.values.len() == len && parcel.count > 0;
-        let reachable = |site: &[NodeId]| site.iter().any(|node| peers.contains(node));
+        let reachable = |site: &[NodeId]| site.iter().any(|node| peers.binary_search(node).is_ok());
         let others = || self.options.sites.iter().enumerate().filter(|(number, _)| *number != self.own);
         let awaited = |(number, site): (usize, &Vec<NodeId>)| {
             let known = self.sites.get(&number);
@@ -149,7 +149,7 @@ impl Hierarchical {
             parcel.values.len() == self.len || (parcel.kind == Kind::Mean && parcel.values.is_empty())
         };
         let Some(parcel) = parcel.filter(of_model) else { return };
-        let site = self.options.sites.iter().position(|site| site.contains(&from));
+        let site = self.homes.get(&from).copied();
         match (parcel.kind, site) {
             (Kind::Mean, Some(site)) if site == self.own => self.mean = Some(parcel),
             // Means are not looked at in this way: members wait for them.
