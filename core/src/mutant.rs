@@ -86,7 +86,6 @@ mod catalogue {
         OutboxSilent: "A frame that nobody acknowledged is never sent again.",
         OutboxBlind: "A frame counts as acknowledged when a later one is.",
         DetectorPatient: "A silent peer is never lost.",
-        LinkOverlooked: "When something is due of a peer is not looked at again after it has changed.",
         IncarnationKept: "A later start of a peer goes on with the streams of the former one.",
         HealForever: "A donor that is lost or stands still is waited for.",
         LateAlone: "Whoever comes back after all others have finished trains alone instead of being healed.",

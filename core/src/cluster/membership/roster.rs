@@ -9,7 +9,6 @@ use super::deadlines::Deadlines;
 use super::sending::Means;
 use crate::cluster::peer::Liveness;
 use crate::cluster::wire::Status;
-use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
@@ -141,9 +140,7 @@ impl<S: Scalar> Roster<S> {
         for place in changed.drain(..) {
             is_changed[place] = false;
             let link = &self.links[place];
-            if !mutant!(LinkOverlooked) {
-                watched.set(place, link.watched());
-            }
+            watched.set(place, link.watched());
             spoken.set(place, if means.says_nothing() { Instant::FAR } else { link.spoken() });
             let is_ready = link.plan(Instant::ORIGIN, *means).is_some();
             for (set, is_there) in [(&mut *ready, is_ready), (&mut *full, link.full)] {
