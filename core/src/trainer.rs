@@ -355,6 +355,7 @@ impl<B: Backend> Trainer<B> {
                 (None, 0)
             }
             Some((partial, goes_on, whole)) => {
+                partial.copy_running(&mut self.backend, &mut self.network.running, false)?;
                 self.passes(step, Some(&mut partial.limit(goes_on, count)))?;
                 let missing = partial.missing(whole);
                 (Some(partial), missing)
@@ -393,10 +394,16 @@ impl<B: Backend> Trainer<B> {
         if let Some(error) = self.preconditioner.abandoned() {
             return Ok((missing, Some(error)));
         }
+        let made = self.optimiser.steps();
         self.optimiser.step(&mut self.backend, rate, &self.direction, &mut self.network.parameters)?;
         if let Some(partial) = partial.filter(|_| missing > 0) {
             let Self { backend, network, optimiser, .. } = self;
             partial.copy(backend, (&mut network.parameters, &mut **optimiser), kept, true)?;
+            if missing == network.blocks().len() {
+                // As if it had not been made.
+                optimiser.resume(made);
+                partial.copy_running(backend, &mut network.running, true)?;
+            }
         }
         if reads {
             self.read_model()?;

@@ -2,8 +2,9 @@
 //!
 //! The parameters are contributed as segments `parameters/0` and so on, one for each layer in the order of the forward pass, of
 //! which those count that the step has a gradient of. A layer that counts nothing does not travel, and one that nobody has is
-//! left as it is. A node that is healed keeps of its own what the round that heals it lacks; that counts next to nothing until
-//! the others have brought it.
+//! left as it is. A node that is healed keeps of its own what the round that heals it lacks. It contributes that with a weight
+//! next to nothing, by which the others see that it is wanted: of a layer that nobody else has reached they do not take it, and
+//! contribute what they have in the next round.
 
 use super::overlap::DOUBTED;
 use super::{Participant, Summary, Training, TrainingError};
@@ -20,6 +21,9 @@ use core::ops::Range;
 
 /// The segment of how many layers are missing, which counts whatever is: a round in which nobody has anything is a round.
 const MISSING: &str = "missing";
+
+/// Who weighs more is not behind: more than all who are weigh together, each of them [`DOUBTED`].
+const CERTAIN: f64 = 1e-3;
 
 /// What time it is, asked by whoever makes a step.
 pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
@@ -147,9 +151,16 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         let layers = layers(training, model.values.len());
         let missing = self.last.map_or(0, |last| last.missing as usize);
         for (number, range) in layers.iter().enumerate() {
-            let doubted = self.overlapping.doubted.contains(&(number as u32));
-            let share = if doubted { DOUBTED } else { 1.0 };
-            let weight = if number < missing { 0.0 } else { share * model.weight };
+            let layer = number as u32;
+            let wanted = self.overlapping.wanted.contains(&layer);
+            let share = match self.overlapping.doubted.contains(&layer) {
+                // The others know, and bring theirs.
+                true if wanted => 0.0,
+                true => DOUBTED,
+                false if number < missing && !wanted => 0.0,
+                false => 1.0,
+            };
+            let weight = share * model.weight;
             let target = contribution.segment(&format!("parameters/{number}"), range.len(), weight);
             target.copy_from_slice(&model.values[range.clone()]);
             let factor = self.absence.factor(number);
@@ -180,15 +191,21 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         if healed {
             self.overlapping.doubted = (0..layers.len() as u32).collect();
         }
+        self.overlapping.wanted.clear();
         let mut landed = Contribution::default();
         landed.iteration = average.iteration;
         let came = average.segments().iter().take(layers.len()).any(|segment| segment.weight > 0.0);
         let target = landed.segment(&model.name, model.values.len(), f64::from(u8::from(came)));
         target.copy_from_slice(&model.values);
         for (number, (range, segment)) in (0..).zip(layers.iter().zip(average.segments())) {
-            if segment.weight > 0.0 {
-                self.overlapping.doubted.remove(&number);
+            let certain = segment.weight >= CERTAIN;
+            if certain || (segment.weight > 0.0 && self.overlapping.doubted.contains(&number)) {
                 target[range.clone()].copy_from_slice(&segment.values);
+            }
+            if certain {
+                self.overlapping.doubted.remove(&number);
+            } else if segment.weight > 0.0 {
+                self.overlapping.wanted.insert(number);
             }
         }
         if self.policy.deadline().is_some_and(|deadline| deadline.unbiased) {
@@ -198,6 +215,9 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         for segment in average.segments().iter().skip(layers.len()) {
             landed.segment(&segment.name, segment.values.len(), segment.weight).copy_from_slice(&segment.values);
         }
-        training.adopt(&landed, healed);
+        // A round without anything leaves everything as it is, also what a lost device is replaced with.
+        if came || healed {
+            training.adopt(&landed, healed);
+        }
     }
 }

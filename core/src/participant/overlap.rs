@@ -39,13 +39,15 @@ pub(super) struct Overlapping<S> {
     pub(super) flight: Option<Flight<S>>,
     /// Parts of the model in which this node is behind.
     pub(super) doubted: BTreeSet<u32>,
+    /// Parts on which none but those who are behind had anything to say in the last round.
+    pub(super) wanted: BTreeSet<u32>,
     /// What was remembered could not be read.
     lost: bool,
 }
 
 impl<S> Default for Overlapping<S> {
     fn default() -> Self {
-        Self { flight: None, doubted: BTreeSet::new(), lost: false }
+        Self { flight: None, doubted: BTreeSet::new(), wanted: BTreeSet::new(), lost: false }
     }
 }
 
@@ -53,8 +55,10 @@ impl<S: Scalar> Overlapping<S> {
     /// Puts it into words.
     pub(super) fn save(&self) -> Vec<u64> {
         let mut words = Words::default();
-        words.0.push(self.doubted.len() as u64);
-        words.0.extend(self.doubted.iter().map(|&part| u64::from(part)));
+        for parts in [&self.doubted, &self.wanted] {
+            words.0.push(parts.len() as u64);
+            words.0.extend(parts.iter().map(|&part| u64::from(part)));
+        }
         words.optional(self.flight.as_ref(), |words, Flight { overlap, begun, snapshot }| {
             let (kind, own) = match overlap.blend {
                 Blend::Progress => (0, 0.0),
@@ -87,6 +91,7 @@ impl<S: Scalar> Overlapping<S> {
     fn read(words: &mut Saved<'_>) -> Option<Self> {
         let number = |words: &mut Saved<'_>| u32::try_from(words.word()?).ok();
         let doubted = (0..words.count()?).map(|_| number(words)).collect::<Option<_>>()?;
+        let wanted = (0..words.count()?).map(|_| number(words)).collect::<Option<_>>()?;
         let flight = if words.flag()? {
             let (delay, most) = (words.word()?, words.word()?);
             let part = (number(words)?, number(words)?);
@@ -98,7 +103,7 @@ impl<S: Scalar> Overlapping<S> {
         } else {
             None
         };
-        Some(Self { flight, doubted, lost: false })
+        Some(Self { flight, doubted, wanted, lost: false })
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Partial<B: Backend> {
     passed: Vec<bool>,
     /// Parameters and the optimiser's state before the step, as far as they are to be kept.
     before: Vec<B::Buffer>,
+    /// Running statistics before the step.
+    running: B::Buffer,
 }
 
 /// Asks on the way whether the step goes on.
@@ -52,6 +54,7 @@ impl<B: Backend> Partial<B> {
             shares: works.map(|work| work / all).collect(),
             passed: vec![false; network.blocks().len()],
             before: lengths.map(|len| backend.allocate(len)).collect::<Result<_, _>>()?,
+            running: backend.allocate(network.running_len())?,
         })
     }
 
@@ -69,6 +72,18 @@ impl<B: Backend> Partial<B> {
     pub(super) fn missing(&self, whole: bool) -> usize {
         let missing = self.passed.iter().rposition(|passed| !passed).map_or(0, |last| last + 1);
         if whole && missing > 0 { self.passed.len() } else { missing }
+    }
+
+    /// Keeps running statistics, or puts them back.
+    pub(super) fn copy_running(
+        &mut self,
+        backend: &mut B,
+        running: &mut B::Buffer,
+        back: bool,
+    ) -> Result<(), B::Error> {
+        let (from, to) = if back { (&mut self.running, running) } else { (running, &mut self.running) };
+        let whole = Region::vector(0, to.len());
+        backend.axpby(B::Scalar::of(1.0), from, B::Scalar::of(0.0), to, whole)
     }
 
     /// Keeps the first `len` scalars of parameters and state, or puts them back.

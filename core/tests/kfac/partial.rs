@@ -71,6 +71,12 @@ fn trainer(setup: &Setup) -> Trainer<Device> {
     Trainer::new(device, network, preconditioner, optimiser, batches, options).expect("memory")
 }
 
+/// Running statistics, and how many steps the optimiser has made.
+fn passed(trainer: &mut Trainer<Device>) -> (Vec<f64>, u64) {
+    let checkpoint = trainer.save().expect("finite losses");
+    (checkpoint.running, checkpoint.optimiser_steps)
+}
+
 /// Parameters, then the optimiser's state.
 fn state(trainer: &mut Trainer<Device>) -> Vec<Vec<f64>> {
     let checkpoint = trainer.save().expect("finite losses");
@@ -103,8 +109,10 @@ proptest! {
         prop_assert!(layers[0].start == 0 && layers.windows(2).all(|pair| pair[0].end == pair[1].start));
         for yes in yes {
             let before = state(&mut trainer);
+            let passed_before = passed(&mut trainer);
             let missing = step(&mut trainer, yes, whole);
             let after = state(&mut trainer);
+            prop_assert_eq!(passed(&mut trainer) == passed_before, missing == layers.len());
             prop_assert!(!whole || missing == 0 || missing == layers.len());
             prop_assert!(yes > 0 || missing == layers.len());
             prop_assert!(yes <= layers.len() || missing == 0);

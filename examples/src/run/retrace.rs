@@ -26,6 +26,7 @@ use super::evaluation::Evaluator;
 use super::lossy::{Ending, Fleet};
 use super::watch::{Watch, blank};
 use super::witness::Witness;
+use crate::settings::Policy;
 use acquaintance::Acquaintance;
 use anyhow::{Result, bail};
 use ending::{Fate, Verdict};
@@ -59,6 +60,9 @@ impl Fleet<'_> {
     /// If a node cannot be made, or the logs tell of one that there is not. What goes wrong later is the story's
     /// [`failure`](super::Story::failure).
     pub fn retrace(&self, recorded: &Recorded) -> Result<Ending> {
+        if self.averaging.policy == Policy::Salf {
+            bail!("event logs do not tell how far steps of --policy salf had come: they cannot be replayed");
+        }
         let backends = Backends::open(self.task)?;
         self.workshop.inform(self.averaging)?;
         let nodes = self.averaging.nodes;

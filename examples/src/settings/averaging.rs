@@ -275,6 +275,12 @@ impl AveragingSettings {
                 return Ok(Box::new(Streaming::new(options)));
             }
             Policy::Salf => {
+                if self.mode == Mode::Strict {
+                    bail!(
+                        "--policy salf: what a majority has made durable need not have every layer, so that a fleet that \
+                         is started again would lose some; use --mode available"
+                    );
+                }
                 let mut policy = self.layerwise.policy(self.budget()?.ready())?;
                 (policy.request, policy.rejoin) = (self.request(), self.rejoin);
                 return Ok(Box::new(policy));

@@ -36,9 +36,9 @@ impl FromStr for SlowNodes {
             let (times, who) = text.split_once(':')?;
             let times: f64 = times.strip_suffix('x')?.parse().ok()?;
             let nodes = nodes(who)?;
-            (1.0..=Self::MOST).contains(&times).then_some(Self { times, nodes })
+            (times > 1.0 && times <= Self::MOST).then_some(Self { times, nodes })
         };
-        let expected = "how many times as long a step takes, from 1 to 1000, and nodes, such as 4x:6,7";
+        let expected = "how many times as long a step takes, more than 1 and at most 1000, and nodes, such as 4x:6,7";
         parse().ok_or_else(|| format!("{text:?} are no slow nodes; expected {expected}"))
     }
 }
@@ -57,7 +57,8 @@ mod tests {
 
     #[test]
     fn what_is_no_pace_is_refused_with_an_example() {
-        for text in ["", "4x", "4:1", "x:1", "0.5x:1", "1001x:1", "NaNx:1", "infx:1", "-2x:1", "4x:", "4x:n1", "4x:1,"]
+        for text in
+            ["", "4x", "1x:2", "4:1", "x:1", "0.5x:1", "1001x:1", "NaNx:1", "infx:1", "-2x:1", "4x:", "4x:n1", "4x:1,"]
         {
             let says = text.parse::<SlowNodes>().expect_err(text);
             assert!(says.contains(text) && says.contains("such as 4x:6,7"), "{says}");
