@@ -44,7 +44,7 @@ impl Limit {
 
     /// Whether models are to be averaged, of which a check has found `bound`.
     pub(super) fn exceeded(&mut self, bound: f64) -> bool {
-        self.checks += 1;
+        self.checks = self.checks.saturating_add(1);
         match self.rule {
             Threshold::Tuned { most } => self.value == 0.0 || bound > self.value || self.checks >= u64::from(most),
             Threshold::Fixed(_) | Threshold::PerParameter(_) => bound > self.value,
