@@ -25,7 +25,8 @@
 //! assert_eq!(decoded, [0.0, -3.0, 0.0, 2.0]);
 //! ```
 //!
-//! What a compressor loses is not lost for good where [`Feedback`] adds it to what is sent next.
+//! What a compressor loses is not lost for good where [`Feedback`] adds it to what is sent next. [`Code`] names them, for
+//! settings and for rounds that average compressed differences.
 //!
 //! # For implementers
 //! Implement [`Compressor`] and hand it to `kronfleet_conformance::compressor`: it holds it against every law below.
@@ -34,6 +35,7 @@
 
 mod bits;
 mod blockwise;
+mod code;
 mod error;
 mod feedback;
 mod gaps;
@@ -47,6 +49,7 @@ mod sign;
 mod top;
 
 pub use blockwise::Blockwise;
+pub use code::Code;
 pub use error::CompressError;
 pub use feedback::Feedback;
 pub use gaps::{GapCode, IndexError};

@@ -49,6 +49,7 @@ mod catalogue {
                             | Self::OwnersSwapped
                             | Self::BucketShared
                             | Self::BatchIgnored
+                            | Self::ShareAbandoned
                             | Self::PartTraced
                             | Self::BiasMisplaced
                             | Self::StatisticsScattered
@@ -107,6 +108,7 @@ mod catalogue {
         ReducedTwice: "A member's own statistics are added to the mean that already has them.",
         OwnersSwapped: "The owner of A decomposes G, and that of G decomposes A.",
         BucketShared: "The directions of two owners that have one layer each go into one bucket.",
+        ShareAbandoned: "Whoever is lost in a round in the midst of an epoch leaves work that nobody does.",
         BatchIgnored: "The mean over members takes no account of how many samples each has.",
         PartTraced: "The damping of a factor in diagonal blocks goes by the trace of the first of them.",
         BiasMisplaced: "The bias's row of a factor in diagonal blocks is in the first of them instead of the last.",

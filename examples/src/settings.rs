@@ -34,7 +34,7 @@ pub use checkpoint::CheckpointSettings;
 pub use drift::DriftSettings;
 pub use faults::{LinkCut, LinkPartition};
 pub use file::{arguments, describe, flags};
-pub use gossip::{Code, ConsensusStep, GossipSettings};
+pub use gossip::{ConsensusStep, GossipSettings};
 pub use graph::Graph;
 pub use hierarchical::{HierarchicalSettings, MergeKind};
 pub use idle::{given, refuse_idle};

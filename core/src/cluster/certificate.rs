@@ -167,7 +167,7 @@ impl fmt::Display for Algorithm {
 /// What was averaged, by whom, into what.
 ///
 /// Segment s of the result is `Σ w_i x_i / Σ w_i` over exactly [`members`](Self::members), with
-/// `w_i = members[i].weights[s]`.
+/// `w_i = members[i].weights[s]`; if it [`is_coded`](Self::is_coded), as far as a code tells that.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Certificate {
@@ -179,7 +179,8 @@ pub struct Certificate {
     pub members: Vec<Member>,
     /// How the sum was formed.
     pub algorithm: Algorithm,
-    /// The type of a value on the wire, [`Scalar::NAME`](crate::scalar::Scalar::NAME).
+    /// The type of a value on the wire, [`Scalar::NAME`](crate::scalar::Scalar::NAME); behind a space, in what
+    /// [`Code`](crate::compress::Code) members told each other parameters as differences.
     pub wire: String,
     /// The digest of the result, see [`Contribution::digest`](super::Contribution::digest).
     pub result: Digest,
@@ -193,6 +194,12 @@ impl Certificate {
         let mut bytes = Vec::new();
         self.encode(&mut bytes);
         CertificateId { round: self.round, digest: Digest::of(&bytes) }
+    }
+
+    /// Whether members told each other parameters as compressed differences: the average of these is what the code leaves of
+    /// the mean, and what it takes comes later.
+    pub fn is_coded(&self) -> bool {
+        self.wire.contains(' ')
     }
 
     /// The entry of `node`, if it contributed.

@@ -15,6 +15,7 @@ use crate::cluster::record::{AbandonReason, Occurrence, Record};
 use crate::cluster::rejoin::{Rejoin, Shortage};
 use crate::cluster::round::Rounds;
 use crate::cluster::wire::{RunId, Status};
+use crate::compress::Code;
 use crate::process::Process;
 use crate::scalar::Scalar;
 use crate::storage::Write;
@@ -48,7 +49,9 @@ pub struct Settings {
     /// Which peers sit out because they come and go all the time; none unless set, as coming and going is what this
     /// protocol is for.
     pub quarantine: Option<Quarantine>,
-    /// Values in one piece of a reduction at most.
+    /// What parameters are told in, as differences from the last average; the same on all nodes of a run. All in full unless set.
+    pub code: Code,
+    /// Values in one piece of a reduction at most; where differences are told it is [`BLOCK`](crate::collective::BLOCK).
     pub chunk: usize,
     /// Bytes of the longest message accepted.
     pub largest_message: usize,
@@ -73,6 +76,7 @@ impl Settings {
             mode: Mode::Available,
             rejoin: Rejoin::FullWeight,
             quarantine: None,
+            code: Code::All,
             // With their heads they fit into a frame of 64 KiB.
             chunk: 16_000,
             largest_message: 1 << 20,

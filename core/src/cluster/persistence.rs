@@ -4,6 +4,7 @@ use crate::cluster::certificate::{Attempt, Certificate, CertificateId, Incarnati
 use crate::cluster::contribution::Contribution;
 use crate::cluster::digest::Digest;
 use crate::cluster::message;
+use crate::cluster::round::is_of_type;
 use crate::cluster::wire::{Reader, WireError};
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
@@ -135,7 +136,7 @@ fn read_copy<S: Scalar>(bytes: &[u8]) -> Result<Accepted<S>, WireError> {
     let mut reader = opened(bytes, COPY)?;
     let attempt = reader.attempt()?;
     let certificate = message::certificate(&mut reader)?;
-    if certificate.wire != S::NAME {
+    if !is_of_type::<S>(&certificate.wire) {
         return Err(WireError::Field("type of values"));
     }
     let mut state = Contribution::default();

@@ -23,6 +23,7 @@ mod reducing;
 mod running;
 mod selection;
 mod strict;
+mod telling;
 
 use crate::cluster::budget::Budget;
 use crate::cluster::certificate::{Attempt, Certificate, CertificateId, Member};
@@ -43,6 +44,8 @@ use entry::Entry;
 use proposer::Proposer;
 use selection::Chain;
 use strict::Votes;
+use telling::Memory;
+pub(crate) use telling::is_of_type;
 
 /// Certificates a node remembers as ancestors of its last one.
 const ANCESTORS: usize = 4096;
@@ -73,6 +76,7 @@ pub(crate) struct Rounds<S: Scalar> {
     votes: Votes<S>,
     healing: Healing<S>,
     outcomes: VecDeque<Outcome<S>>,
+    memory: Memory<S>,
     #[cfg_attr(feature = "serde", serde(skip))]
     spare: Vec<Contribution<S>>,
 }
@@ -107,6 +111,7 @@ impl<S: Scalar> Rounds<S> {
             votes: Votes::new(settings, persisted),
             healing: Healing::new(settings.budget),
             outcomes: VecDeque::new(),
+            memory: Memory::new(settings.code),
             spare: Vec::new(),
         }
     }

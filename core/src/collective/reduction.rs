@@ -42,6 +42,7 @@
 //! ```
 
 use crate::cluster::Contribution;
+use crate::collective::differences::{Differences, Lost, is_of_parameters};
 use crate::collective::sum::{Term, Values, mean};
 use crate::collective::{Encoding, Pattern};
 use crate::mutant::mutant;
@@ -118,6 +119,8 @@ pub enum Load<S> {
     Own(Piece),
     /// Here.
     Made(Arc<Vec<S>>),
+    /// In code, as they are to be sent.
+    Coded(Arc<Vec<u8>>),
 }
 
 /// Why a reduction cannot succeed.
@@ -158,6 +161,8 @@ pub struct Reduction<S> {
     /// The piece whose load was asked for last.
     #[cfg_attr(feature = "serde", serde(skip))]
     made: Option<(Parcel, Arc<Vec<S>>)>,
+    /// How members tell each other differences, if they do.
+    differences: Option<Differences<S>>,
 }
 
 impl<S: Scalar> Reduction<S> {
@@ -175,7 +180,23 @@ impl<S: Scalar> Reduction<S> {
         me: usize,
         weights: Vec<Vec<f64>>,
         own: Arc<Contribution<S>>,
+        memory: Contribution<S>,
+    ) -> Result<Self, Fault> {
+        Self::telling(plan, me, weights, own, memory, None)
+    }
+
+    /// The same among members that tell each other differences, directly, in pieces of
+    /// [`BLOCK`](super::BLOCK) values.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); or if this member is to tell differences and has none, as its values cannot be told.
+    pub(crate) fn telling(
+        plan: Plan,
+        me: usize,
+        weights: Vec<Vec<f64>>,
+        own: Arc<Contribution<S>>,
         mut memory: Contribution<S>,
+        differences: Option<Differences<S>>,
     ) -> Result<Self, Fault> {
         let segments = own.segments();
         let lengths: Vec<u32> = segments.iter().map(|s| s.values.len() as u32).collect();
@@ -184,8 +205,18 @@ impl<S: Scalar> Reduction<S> {
         }
         let totals: Vec<f64> = (0..segments.len()).map(|s| weights.iter().map(|weights| weights[s]).sum()).collect();
         let counts: Vec<bool> = totals.iter().map(|&total| total > 0.0).collect();
-        let owners = |segment: usize| (0..weights.len()).filter(|&member| weights[member][segment] > 0.0).collect();
-        let owners: Vec<Vec<usize>> = (0..segments.len()).map(owners).collect();
+        let owners: Vec<Vec<usize>> = (0..segments.len())
+            .map(|segment| {
+                let counting: Vec<usize> =
+                    (0..weights.len()).filter(|&member| weights[member][segment] > 0.0).collect();
+                let Some(differences) = &differences else { return counting };
+                // Whoever counts little cannot take on what a result loses.
+                let most = weights.iter().map(|weights| weights[segment]).fold(0.0, f64::max);
+                let fit = |member: &usize| differences.based[*member] && 2.0 * weights[*member][segment] >= most;
+                let fit: Vec<usize> = counting.iter().copied().filter(fit).collect();
+                if fit.is_empty() || !is_of_parameters(&segments[segment].name) { counting } else { fit }
+            })
+            .collect();
         memory.clear();
         for (segment, &total) in segments.iter().zip(&totals) {
             memory.segment(&segment.name, segment.values.len(), total);
@@ -208,6 +239,7 @@ impl<S: Scalar> Reduction<S> {
             reduced: VecDeque::new(),
             sums: VecDeque::new(),
             made: None,
+            differences,
         };
         reduction.begin()?;
         Ok(reduction)
@@ -263,6 +295,10 @@ impl<S: Scalar> Reduction<S> {
         let members = self.weights.len();
         let owner = self.owner(index);
         let counts = self.counts(self.me, index);
+        let untold = |differences: &Differences<S>| !differences.is_told(self.pieces[index].segment);
+        if counts && self.is_coded(owner, index) && self.differences.as_ref().is_some_and(untold) {
+            return Err(Fault::NotFinite(self.me));
+        }
         let own = |to| Parcel { to, index: index as u32, reduced: false };
         match self.plan.pattern {
             Pattern::Exchange if counts => {
@@ -282,7 +318,7 @@ impl<S: Scalar> Reduction<S> {
         self.reduced.pop_front().or_else(|| self.sums.pop_front())
     }
 
-    /// How many bytes a parcel takes.
+    /// How many bytes a parcel takes that is not [`Load::Coded`].
     pub fn bytes(&self, parcel: &Parcel) -> usize {
         self.pieces[parcel.index as usize].range.len() * self.plan.encoding.bytes::<S>()
     }
@@ -298,6 +334,10 @@ impl<S: Scalar> Reduction<S> {
 
     /// The values of a parcel, to be kept longer than this reduction.
     pub fn load(&mut self, parcel: &Parcel) -> Load<S> {
+        if let Some(differences) = self.differences.as_ref().filter(|_| self.is_coded(parcel.to, parcel.index as usize))
+        {
+            return Load::Coded(differences.code(&self.pieces[parcel.index as usize], parcel.index, parcel.reduced));
+        }
         if self.sends_own(parcel) {
             return Load::Own(self.pieces[parcel.index as usize].clone());
         }
@@ -310,6 +350,14 @@ impl<S: Scalar> Reduction<S> {
         let values = Arc::new(self.values(parcel).to_vec());
         self.made = Some((*parcel, Arc::clone(&values)));
         Load::Made(values)
+    }
+
+    /// Whether a piece travels in code between this member and `other`.
+    fn is_coded(&self, other: usize, index: usize) -> bool {
+        let Some(differences) = &self.differences else { return false };
+        let piece = &self.pieces[index];
+        let segment = &self.own.segments()[piece.segment];
+        differences.travels(other, piece, &segment.name, segment.values.len())
     }
 
     fn sends_own(&self, parcel: &Parcel) -> bool {
@@ -330,8 +378,21 @@ impl<S: Scalar> Reduction<S> {
     /// If the values cannot be part of a result.
     pub fn receive(&mut self, from: usize, reduced: bool, index: u32, values: &[u8]) -> Result<(), Fault> {
         let at = index as usize;
-        let fits = |piece: &Piece| piece.range.len() * self.plan.encoding.bytes::<S>() == values.len();
-        if from == self.me || from >= self.weights.len() || !self.pieces.get(at).is_some_and(fits) {
+        if from == self.me || from >= self.weights.len() || at >= self.pieces.len() {
+            return Err(Fault::Shape(from));
+        }
+        let piece = &self.pieces[at];
+        let expanded;
+        let values = if self.is_coded(from, at) {
+            let segment = &self.own.segments()[piece.segment];
+            let differences = self.differences.as_ref().expect("it is coded");
+            let full = differences.expand(from, piece, &segment.name, segment.values.len(), values);
+            expanded = full.ok_or(Fault::Shape(from))?;
+            &expanded[..]
+        } else {
+            values
+        };
+        if piece.range.len() * self.plan.encoding.bytes::<S>() != values.len() {
             return Err(Fault::Shape(from));
         }
         if reduced {
@@ -428,8 +489,14 @@ impl<S: Scalar> Reduction<S> {
     /// If it is not whole.
     #[track_caller]
     pub fn finish(self) -> Contribution<S> {
+        self.finish_telling().0
+    }
+
+    /// The same, and what this member's results have lost.
+    #[track_caller]
+    pub(crate) fn finish_telling(self) -> (Contribution<S>, Vec<Lost<S>>) {
         assert!(self.is_whole(), "{} pieces are missing", self.missing);
-        self.result
+        (self.result, self.differences.map_or_else(Vec::new, Differences::into_lost))
     }
 
     /// The member in whose hands the sum of a piece ends.
@@ -462,7 +529,13 @@ impl<S: Scalar> Reduction<S> {
         let mut parts = self.parts.remove(&key).unwrap_or_default();
         let Piece { segment, range } = self.pieces[index].clone();
         let mut result = take(&mut self.result.segments_mut()[segment].values);
-        let outcome = self.sum_into(index, &parts, last, &mut result[range]);
+        let mut outcome = self.sum_into(index, &parts, last, &mut result[range.clone()]);
+        if let (Ok(()), Some(differences)) = (&outcome, &mut self.differences) {
+            let (own, piece) = (&self.own.segments()[segment], &self.pieces[index]);
+            let share = self.totals[segment] / self.weights[self.me][segment];
+            let told = differences.conclude(piece, key, &own.name, share, &mut result[range], own.values.len());
+            outcome = if told { outcome } else { Err(Fault::NotFinite(self.me)) };
+        }
         self.result.segments_mut()[segment].values = result;
         self.spare.extend(parts.drain(..).flatten());
         outcome?;

@@ -12,6 +12,7 @@ use core::str::FromStr;
 /// assert_eq!((1000.0 * (1.0 - 0.9)) as usize, 99);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Kept {
     /// Billionths, 1 to `WHOLE`.
     parts: u32,

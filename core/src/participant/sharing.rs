@@ -21,6 +21,7 @@ use super::{Participant, State, Training, TrainingError};
 use crate::cluster::{AbandonReason, Certificate, CertificateId, Incarnation, Liveness, Status};
 use crate::collective::Fault;
 use crate::error::ErrorKind;
+use crate::mutant::mutant;
 use crate::placement::{Letters, Mail};
 use crate::policy::{PolicyInput, Request};
 use crate::scalar::Scalar;
@@ -43,6 +44,8 @@ const STAGES: u64 = 3;
 const AHEAD: usize = 64 << 20;
 /// What a node that no epoch has confirmed counts: as good as nothing beside those that count, everything without them.
 const UNTRUSTED: f64 = 1e-9;
+/// Iterations by which such nodes are told apart best: one of them more counts for more than [`FRESH`] from the first on.
+const FAR: f64 = 1e4;
 /// What a node counts that has only begun: nothing beside anybody who has come further. Where all have only begun they have
 /// the same.
 const FRESH: f64 = 1e-30;
@@ -179,6 +182,13 @@ impl<S: Scalar> Sharing<S> {
         self.epoch = Some(epoch);
     }
 
+    /// Ends the epoch after a round that has given all who are left one state.
+    fn part_ways(&mut self) {
+        (self.mail, self.midway, self.epoch, self.trusted) = (None, false, None, true);
+        self.halts.clear();
+        self.gone.clear();
+    }
+
     /// Gives a message to the letters under way, or keeps it for those it belongs to.
     fn take(&mut self, member: usize, stage: u64, message: &[u8]) -> Result<(), Fault> {
         match &mut self.mail {
@@ -242,9 +252,10 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             (_, true, false) => 1.0,
             (_, true, true) => DIVIDING,
             // Of several such nodes, the one that has come furthest.
-            (far, false, _) => UNTRUSTED * libm::pow(far as f64 / self.schedule.iterations.max(1) as f64, 4.0),
+            (far, false, _) => UNTRUSTED * libm::pow(far as f64 / (far as f64 + FAR), 4.0),
         };
-        Request { weight, running: true, factors: sharing.forming, optimiser: true }
+        // Of whoever is not trusted, nothing goes on as it is.
+        Request { weight, running: true, factors: sharing.forming || !sharing.trusted, optimiser: true }
     }
 
     /// Sends what a step has to exchange; answers whether there was anything.
@@ -527,11 +538,20 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         let everybody: Vec<_> = certificate.members.iter().filter(counts).collect();
         let iteration = most(0.5, &team).or_else(|| most(0.0, &team)).or_else(|| most(0.0, &everybody));
         let iteration = iteration.unwrap_or_else(|| training.iteration());
-        let divides = team.iter().any(|member| member.weights.first() != Some(&1.0));
+        // A round with somebody in the midst of an epoch brings nothing of the factors, and changes nothing of whose they are.
+        let divides = team.iter().all(|member| member.weights.first() != Some(&1.0));
+        let done = self.iteration >= self.schedule.iterations;
         let id = certificate.id();
         let members = team.iter().map(|member| (member.node, member.incarnation)).collect::<Vec<_>>();
         if divides {
             training.divide(members.len(), me, iteration);
+        } else if !done
+            && sharing.epoch.as_ref().is_none_or(|epoch| epoch.members != members)
+            && !mutant!(ShareAbandoned)
+        {
+            // Who was lost in it leaves work behind, and who has come has none.
+            sharing.part_ways();
+            return;
         }
         sharing.begin(Epoch { certificate: id, id: id.digest.0, members, me });
         let ahead = core::mem::take(&mut sharing.ahead);

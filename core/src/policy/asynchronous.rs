@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 /// Contributes what the node has every [`interval`](Self::interval) iterations and trains on while the round is under way;
 /// what comes of it is merged with the steps made meanwhile: `x ← x̄ + (x − x_then)`.
 ///
-/// One round at a time: whoever is still in one at its next averaging point contributes after it. So does, after its next
+/// One round at a time: whoever is still in one at its next averaging point contributes after it, after the last step too. So does, after its next
 /// step, whose contribution came to nothing.
 #[derive(Clone, Debug)]
 pub struct Asynchronous {
@@ -17,6 +17,10 @@ pub struct Asynchronous {
     pub request: Request,
     /// How a node that was away comes back.
     pub rejoin: Rejoin,
+    /// How many iterations its training has in all.
+    iterations: u64,
+    /// Whether all of them are done.
+    done: bool,
     due: bool,
     overdue: bool,
     flying: bool,
@@ -31,7 +35,7 @@ impl Asynchronous {
     pub fn new(interval: u64) -> Self {
         assert!(interval > 0, "an averaging interval of 0 iterations leaves no time to train");
         let (request, rejoin) = (Request::default(), Rejoin::FullWeight);
-        Self { interval, request, rejoin, due: false, overdue: false, flying: false }
+        Self { interval, request, rejoin, iterations: u64::MAX, done: false, due: false, overdue: false, flying: false }
     }
 }
 
@@ -42,11 +46,18 @@ impl AveragingPolicy for Asynchronous {
 
     fn handle(&mut self, _: Instant, input: PolicyInput<'_>) {
         match input {
+            PolicyInput::Began { iterations } => self.iterations = iterations,
             PolicyInput::Stepped { iteration, .. } => {
                 self.overdue |= iteration.is_multiple_of(self.interval);
+                self.done = iteration >= self.iterations;
                 self.due = self.overdue && !self.flying;
             }
-            PolicyInput::Committed(_) | PolicyInput::Healed(_) => self.flying = false,
+            PolicyInput::Committed(_) => {
+                self.flying = false;
+                // No step follows after which it could be.
+                self.due = self.done && self.overdue;
+            }
+            PolicyInput::Healed(_) => (self.flying, self.overdue) = (false, self.overdue && !self.done),
             PolicyInput::Abandoned(_) => (self.flying, self.overdue) = (false, true),
             _ => {}
         }
@@ -62,12 +73,14 @@ impl AveragingPolicy for Asynchronous {
     }
 
     fn save(&self) -> Vec<u64> {
-        [self.due, self.overdue, self.flying].map(u64::from).to_vec()
+        let flags = [self.due, self.overdue, self.flying, self.done].map(u64::from);
+        flags.into_iter().chain([self.iterations]).collect()
     }
 
     fn restore(&mut self, state: &[u64]) {
         let flag = |index: usize| state.get(index) == Some(&1);
-        (self.due, self.overdue, self.flying) = (flag(0), flag(1), flag(2));
+        (self.due, self.overdue, self.flying, self.done) = (flag(0), flag(1), flag(2), flag(3));
+        self.iterations = state.get(4).copied().unwrap_or(u64::MAX);
     }
 
     fn rejoin(&self) -> Rejoin {

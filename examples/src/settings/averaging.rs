@@ -1,7 +1,7 @@
 //! Who trains, and how nodes stay together.
 
 use super::drift::DriftSettings;
-use super::gossip::{Code, ConsensusStep, GossipSettings};
+use super::gossip::{ConsensusStep, GossipSettings};
 use super::hierarchical::HierarchicalSettings;
 use super::layerwise::LayerwiseSettings;
 use super::outer::OuterSettings;
@@ -10,6 +10,8 @@ use super::streaming::StreamingSettings;
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
+use kronfleet_core::collective::Encoding;
+use kronfleet_core::compress::Code;
 use kronfleet_core::gossip::{AdaGossip, AdaptivePace, Mixing, Pace, Rule, Unit};
 use kronfleet_core::participant::{Participant, Training};
 use kronfleet_core::policy::{
@@ -218,6 +220,7 @@ impl AveragingSettings {
         let mut settings = Settings::new(run, node, incarnation, peers, budget);
         settings.mode = self.mode;
         settings.quarantine = self.quarantine.map(Quarantine::after);
+        settings.code = self.round_code();
         if let Some(minimum) = self.min_members {
             if minimum > self.nodes {
                 bail!("--min-members {minimum} can never be online: there are --nodes {}", self.nodes);
@@ -226,6 +229,12 @@ impl AveragingSettings {
             settings.shortage = Shortage::Wait;
         }
         Ok(settings)
+    }
+
+    /// What parameters are told in where all average: sites that share steps tell each other snapshots so, and rounds bring
+    /// newcomers what they lack.
+    fn round_code(&self) -> Code {
+        if self.sharing.inner.is_some() { Code::All } else { self.gossip.compress.unwrap_or_default() }
     }
 
     /// Whom a node has to know: all others, or its neighbours where nobody else is spoken to. Signs of life to all would
@@ -250,7 +259,7 @@ impl AveragingSettings {
             (None, _) => {}
             (Some(_), None) => return Ok(Box::new(Local)),
             (Some(_), Some(Outer::Periodic(interval))) => return Ok(Box::new(Periodic::new(interval))),
-            (Some(_), Some(Outer::Daso)) => return Ok(self.in_sites(node, self.sharing.sites)),
+            (Some(_), Some(Outer::Daso)) => return self.in_sites(node, self.sharing.sites),
         }
         let gauge = match self.policy {
             Policy::Local | Policy::Zeros => return Ok(Box::new(Local)),
@@ -262,7 +271,7 @@ impl AveragingSettings {
                 policy.outer = self.outer.optimiser();
                 return Ok(Box::new(policy));
             }
-            Policy::Daso => return Ok(self.in_sites(node, self.nodes)),
+            Policy::Daso => return self.in_sites(node, self.nodes),
             Policy::Lasgd => {
                 let mut policy = Asynchronous::new(self.interval);
                 (policy.request, policy.rejoin) = (self.request(), self.rejoin);
@@ -296,7 +305,7 @@ impl AveragingSettings {
                          gossip:choco the mean over nodes; try auto"
                     ),
                 };
-                return self.neighbourly(node, Rule::Choco { step }, self.gossip.compress);
+                return self.neighbourly(node, Rule::Choco { step }, self.gossip.code());
             }
             Policy::Ada => {
                 let (step, unit) = match self.gossip.consensus_step {
@@ -308,10 +317,10 @@ impl AveragingSettings {
                 let usual = if unit == Unit::Measured { 1.0 } else { 0.4 };
                 let cap = self.gossip.consensus_cap.unwrap_or(usual);
                 let rule = Rule::Ada(AdaGossip { step, cap, unit, ..AdaGossip::default() });
-                return self.neighbourly(node, rule, self.gossip.compress);
+                return self.neighbourly(node, rule, self.gossip.code());
             }
             Policy::Sgp => return self.giving(node, Pace::Fixed(1.0), Code::All),
-            Policy::Push | Policy::PushAda => return self.giving(node, self.pace()?, self.gossip.compress),
+            Policy::Push | Policy::PushAda => return self.giving(node, self.pace()?, self.gossip.code()),
             Policy::Naive => Gauge::Naive,
             Policy::Linear => Gauge::Linear,
             Policy::Sketch => Gauge::Sketch { rows: 5, columns: self.columns as usize, confidence: self.confidence },
@@ -363,11 +372,27 @@ impl AveragingSettings {
     }
 
     /// A policy of so many sites.
-    fn in_sites(&self, node: NodeId, count: u32) -> Box<dyn AveragingPolicy> {
+    ///
+    /// # Errors
+    /// If snapshots of models cannot be told as asked for.
+    fn in_sites(&self, node: NodeId, count: u32) -> Result<Box<dyn AveragingPolicy>> {
         let options = self.hierarchical.options(sites(self.nodes, count));
-        let options =
-            HierarchicalOptions { patience: self.patience(), request: self.request(), rejoin: self.rejoin, ..options };
-        Box::new(Hierarchical::new(options, node))
+        let encoding = match self.gossip.compress {
+            None | Some(Code::All) => Encoding::Full,
+            Some(Code::Bf16) => Encoding::Bf16,
+            Some(other) => bail!(
+                "--compress {other}: sites tell each other models as they are, not differences from a state that they have in \
+                 common; use bf16 or all"
+            ),
+        };
+        let options = HierarchicalOptions {
+            encoding,
+            patience: self.patience(),
+            request: self.request(),
+            rejoin: self.rejoin,
+            ..options
+        };
+        Ok(Box::new(Hierarchical::new(options, node)))
     }
 
     /// A policy that gossips.
@@ -379,7 +404,7 @@ impl AveragingSettings {
             seed: Seed(0).derive("gossip", u64::from(node.0)),
             ..GossipOptions::new(mixing.row(node).clone(), rule)
         };
-        Ok(Box::new(Gossip::new(options, code.compressor())))
+        Ok(Box::new(Gossip::new(options, code.compressor::<f32>())))
     }
 
     /// How much a node gives away in fewer bytes.
@@ -419,7 +444,7 @@ impl AveragingSettings {
         options.interval = self.interval;
         options.patience = self.patience();
         options.seed = Seed(0).derive("gossip", u64::from(node.0));
-        Ok(Box::new(PushSum::new(options, code.compressor())))
+        Ok(Box::new(PushSum::new(options, code.compressor::<f32>())))
     }
 
     /// Whether the policy needs to know how long the tensors of the model are.

@@ -3,11 +3,8 @@
 use super::graph::Graph;
 use anyhow::{Result, anyhow};
 use clap::Args;
-use kronfleet_core::compress::{
-    Blockwise, Compressor, Identity, Kept, Quantised, RandomK, Rounding, Short, Sign, TopK,
-};
+use kronfleet_core::compress::{Code, Compressor, Kept};
 use kronfleet_core::gossip::{Mixing, Tuning, tune_at};
-use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
 /// Who is whose neighbour, and what neighbours tell each other.
@@ -21,10 +18,11 @@ pub struct GossipSettings {
     /// `0 -> 1`, and `---` between what takes turns
     #[arg(long, default_value = "ring", value_name = "GRAPH|FILE")]
     pub topology: Graph,
-    /// What is told of a difference: all (everything), top:SHARE (the largest values), random:SHARE (some values), sign,
-    /// bf16, 8bit, or levels:N (N levels above 0, at random)
-    #[arg(long, default_value = "top:0.1", value_name = "CODE")]
-    pub compress: Code,
+    /// What is told of a difference, between neighbours or, in rounds, from the last average: all (everything), top:SHARE
+    /// (the largest values), random:SHARE (some values), sign, bf16, 8bit, or levels:N (N levels above 0, at random). What is
+    /// not told comes later. Without this, top:0.1 between neighbours and all in rounds
+    #[arg(long, value_name = "CODE")]
+    pub compress: Option<Code>,
     /// How far a model moves towards its neighbours: CHOCO's γ, a part of the way (without this, 0.4); AdaGossip's γ, in
     /// the unit of parameters (without this, 0.01; of gossip:push-ada, 0.001); the part of its weight that a node of
     /// gossip:push gives (0.1);
@@ -68,6 +66,16 @@ fn consensus_step(text: &str) -> Result<ConsensusStep, String> {
 }
 
 impl GossipSettings {
+    /// What compresses what neighbours tell each other.
+    pub fn compressor(&self) -> Box<dyn Compressor<f32>> {
+        self.code().compressor()
+    }
+
+    /// The same by name.
+    pub fn code(&self) -> Code {
+        self.compress.unwrap_or_else(|| Code::Top(Kept::per_million(100_000)))
+    }
+
     /// Hears how many values each tensor of the model has, before the policies of nodes are made.
     pub fn learn(&self, tensors: Vec<usize>) {
         // All of a run have the same model.
@@ -88,7 +96,7 @@ impl GossipSettings {
         let step = *self.tuned.get_or_init(|| {
             let len = self.tensors().iter().sum();
             let len = if len == 0 { tuning.values } else { len };
-            tune_at(mixing, &mut *self.compress.compressor(), &tuning, len, MOST_VALUES)
+            tune_at(mixing, &mut *self.compressor(), &tuning, len, MOST_VALUES)
         });
         step.ok_or_else(|| {
             anyhow!(
@@ -103,78 +111,3 @@ impl GossipSettings {
 
 /// Values that trials tell and take at most, all together: some seconds.
 const MOST_VALUES: u64 = 3_000_000_000;
-
-/// How differences are told.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Code {
-    /// Everything.
-    All,
-    /// The largest values.
-    Top(Kept),
-    /// Some values.
-    Random(Kept),
-    /// Signs, and a magnitude.
-    Sign,
-    /// Fewer bits.
-    Bf16,
-    /// One of 255 levels.
-    Blockwise,
-    /// One of some levels, at random.
-    Levels(u16),
-}
-
-impl FromStr for Code {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let unknown =
-            || format!("{text:?} is no code; use all, top:0.1, random:0.1, sign, bf16, 8bit or levels:7, for example");
-        let kept = |share: &str| share.parse::<Kept>().map_err(|error| format!("{share:?} is {error}"));
-        match text.split_once(':') {
-            None => match text {
-                "all" => Ok(Self::All),
-                "sign" => Ok(Self::Sign),
-                "bf16" => Ok(Self::Bf16),
-                "8bit" => Ok(Self::Blockwise),
-                _ => Err(unknown()),
-            },
-            Some(("top", share)) => kept(share).map(Self::Top),
-            Some(("random", share)) => kept(share).map(Self::Random),
-            Some(("levels", levels)) => {
-                let levels = levels.parse().ok().filter(|levels| (1..=1 << 14).contains(levels));
-                levels.map(Self::Levels).ok_or_else(|| format!("{text:?} has no number of levels from 1 to 16384"))
-            }
-            Some(_) => Err(unknown()),
-        }
-    }
-}
-
-impl Code {
-    /// What compresses so, none of them such that differences could grow.
-    pub fn compressor(self) -> Box<dyn Compressor<f32>> {
-        match self {
-            Self::All => Box::new(Identity),
-            Self::Top(kept) => Box::new(TopK::new(kept)),
-            Self::Random(kept) => Box::new(RandomK::contracting(kept)),
-            Self::Sign => Box::new(Sign),
-            Self::Bf16 => Box::new(Short::bf16(Rounding::Nearest)),
-            Self::Blockwise => Box::new(Blockwise),
-            Self::Levels(levels) => Box::new(Quantised::contracting(levels)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_are_read() {
-        let tenth: Kept = "0.1".parse().expect("a fraction");
-        assert_eq!("top:0.1".parse(), Ok(Code::Top(tenth)));
-        assert_eq!("levels:7".parse(), Ok(Code::Levels(7)));
-        for text in ["top", "top:2", "levels:0", "zip", "zip:3"] {
-            assert!(text.parse::<Code>().is_err(), "{text}");
-        }
-    }
-}

@@ -354,7 +354,19 @@ const RULES: &[Rule] = &[
         remedy: ", or choose --policy gossip:choco",
     },
     Rule {
-        flags: &["compress", "consensus-step"],
+        flags: &["compress"],
+        idle: |matches| {
+            let whole = ["gossip:dpsgd", "gossip:sgp", "local", "zeros", "streaming"];
+            match value(matches, "inner") {
+                None => whole.iter().any(|policy| is(matches, "policy", policy)),
+                Some(_) => value(matches, "outer").is_none_or(|outer| outer != "daso"),
+            }
+        },
+        with: "where no differences are told in fewer bytes",
+        remedy: ", or choose --policy periodic or gossip:choco",
+    },
+    Rule {
+        flags: &["consensus-step"],
         idle: |matches| {
             !gossips(matches) || ["gossip:dpsgd", "gossip:sgp"].iter().any(|policy| is(matches, "policy", policy))
         },

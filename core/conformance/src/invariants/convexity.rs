@@ -33,6 +33,7 @@ impl Invariant for Convexity {
             coefficients(certificate)?;
         }
         if let Some((digest, Some(average))) = ledger.held(record.node)
+            && !certificate.is_coded()
             && !self.inside.contains(&(id, digest))
             && let Some(contributions) = named(certificate, ledger)?
         {

@@ -8,8 +8,8 @@ use crate::cluster::outbox::Post;
 use crate::cluster::peer::Peer;
 use crate::cluster::record::{AbandonReason, Occurrence};
 use crate::cluster::rejoin::Rejoin;
-use crate::cluster::round::Rounds;
 use crate::cluster::round::entry::Phase;
+use crate::cluster::round::{Rounds, is_of_type};
 use crate::cluster::wire::Status;
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
@@ -117,7 +117,7 @@ impl<S: Scalar> Rounds<S> {
         }
         let Some(entry) = &self.entry else { return };
         let segments = entry.contribution.segments();
-        let fits = certificate.wire == S::NAME
+        let fits = is_of_type::<S>(&certificate.wire)
             && certificate.round > links.last.round
             && chunk > 0
             && lengths.len() == segments.len()

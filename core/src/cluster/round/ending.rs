@@ -55,7 +55,7 @@ impl<S: Scalar> Rounds<S> {
         certificate: Arc<Certificate>,
         average: Arc<Contribution<S>>,
     ) {
-        let Some(Entry { contribution, member, .. }) = self.entry.take() else { return };
+        let Some(Entry { contribution, member, telling, phase, .. }) = self.entry.take() else { return };
         links.counters.rounds_committed += 1;
         links.record(now, Occurrence::Committed { certificate: Arc::clone(&certificate) });
         if certificate.merges() {
@@ -73,6 +73,12 @@ impl<S: Scalar> Rounds<S> {
                 lost: member.samples,
             };
             links.record(now, healed);
+        }
+        let lost = if let Phase::Done { lost, .. } = phase { lost } else { Vec::new() };
+        if counted {
+            self.memory.keep(telling, &lost, &member, &certificate.members);
+        } else {
+            self.memory.forget();
         }
         if !mutant!(SamplesTwice) {
             self.samples.0 = self.samples.0.max(member.samples.1);

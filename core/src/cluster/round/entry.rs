@@ -4,7 +4,9 @@ use crate::cluster::certificate::{Attempt, Incarnation, Member};
 use crate::cluster::contribution::Contribution;
 use crate::cluster::digest::Digest;
 use crate::cluster::message::Proposal;
+use crate::cluster::round::telling::Telling;
 use crate::collective::Reduction;
+use crate::collective::differences::Lost;
 use crate::scalar::Scalar;
 use crate::time::{Duration, Instant};
 use crate::transport::NodeId;
@@ -27,6 +29,8 @@ pub(super) struct Entry<S: Scalar> {
     pub(super) retries: u32,
     /// Whom the proposer last said it waits for.
     pub(super) lacking: Option<Lacking>,
+    /// How it is told, if differences are.
+    pub(super) telling: Option<Telling<S>>,
     pub(super) phase: Phase<S>,
 }
 
@@ -49,7 +53,7 @@ pub(super) enum Phase<S: Scalar> {
     /// Values are moving.
     Reducing { proposal: Proposal, direct: Box<Reduction<S>>, moved: Instant, report: Instant, fresh: bool },
     /// The whole result is there, and nothing is committed.
-    Done { proposal: Proposal, average: Arc<Contribution<S>>, result: Digest, doubt: Doubt },
+    Done { proposal: Proposal, average: Arc<Contribution<S>>, lost: Vec<Lost<S>>, result: Digest, doubt: Doubt },
     /// A donor's state is awaited.
     Healing,
 }

@@ -7,26 +7,27 @@ use crate::cluster::message::{Message, Proposal, Ready};
 use crate::cluster::outbox::Post;
 use crate::cluster::record::{AbandonReason, AbortReason, Occurrence};
 use crate::cluster::round::entry::{Doubt, Entry, Lacking, Phase};
+use crate::cluster::round::telling::{certified, wire};
 use crate::cluster::round::{Early, Rounds};
 use crate::cluster::wire::Status;
-use crate::collective::{Plan, Reduction};
+use crate::collective::{BLOCK, Plan, Reduction};
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
 impl<S: Scalar> Rounds<S> {
-    pub(crate) fn contribute(&mut self, now: Instant, links: &mut Links<S>, contribution: Contribution<S>) {
+    pub(crate) fn contribute(&mut self, now: Instant, links: &mut Links<S>, mut contribution: Contribution<S>) {
         self.withdraw(now, links);
         self.turn += 1;
         if (!links.zombie || mutant!(FormerInherits)) && self.inherit(now, links, &contribution) {
             return;
         }
+        let telling = self.tell_differences(links, &mut contribution);
         let member = Member {
             node: links.identity.node,
             incarnation: links.identity.incarnation,
@@ -52,6 +53,7 @@ impl<S: Scalar> Rounds<S> {
             deadline: now + self.budget.total(),
             retries: 0,
             lacking: None,
+            telling,
             phase: Phase::Ready,
         });
         self.advance(now, links);
@@ -99,7 +101,7 @@ impl<S: Scalar> Rounds<S> {
         let ready = Ready {
             member: entry.member.clone(),
             lengths: segments.iter().map(|segment| segment.values.len() as u32).collect(),
-            wire: String::from(S::NAME),
+            wire: wire::<S>(self.memory.code),
             heard: self.heard,
             released: self.released,
             ancestors: self.named_ancestors(links),
@@ -138,10 +140,11 @@ impl<S: Scalar> Rounds<S> {
         self.votes.promise(attempt);
         self.note_forks(now, links, &proposal.certificate);
         let memory = self.spare();
+        let differences = self.differences(&proposal, me);
         let Some(entry) = &mut self.entry else { return };
         let weights = Self::weights(&proposal.certificate.members);
         let own = Arc::clone(&entry.contribution);
-        match Reduction::new(Plan::direct(proposal.chunk as usize), me, weights, own, memory) {
+        match Reduction::telling(Plan::direct(proposal.chunk as usize), me, weights, own, memory, differences) {
             Ok(direct) => {
                 let direct = Box::new(direct);
                 entry.deadline = now + self.budget.total();
@@ -182,8 +185,9 @@ impl<S: Scalar> Rounds<S> {
             }
         };
         let segments = entry.contribution.segments();
-        let fits = certificate.wire == S::NAME
+        let fits = certificate.wire == certified::<S>(&wire::<S>(self.memory.code), &certificate.members)
             && *chunk > 0
+            && (!certificate.is_coded() || *chunk as usize == BLOCK)
             && lengths.len() == segments.len()
             && lengths.iter().zip(segments).all(|(&len, s)| len as usize == s.values.len())
             && certificate.members.iter().all(|member| member.weights.len() == segments.len());

@@ -17,13 +17,14 @@ use crate::cluster::rejoin::{Rejoin, Shortage};
 use crate::cluster::round::recovery::Recovery;
 use crate::cluster::round::running::Running;
 use crate::cluster::round::selection::{Chain, Exclusion, Selection, parents};
+use crate::cluster::round::telling::certified;
 use crate::cluster::wire::Status;
+use crate::collective::BLOCK;
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -314,12 +315,13 @@ impl Proposer {
         let lengths = readies[0].lengths.clone();
         let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
         let chunk = longest.div_ceil(nodes.len()).clamp(SMALLEST_CHUNK, self.chunk.max(SMALLEST_CHUNK));
+        let members: Vec<Member> = readies.iter().map(|ready| ready.member.clone()).collect();
         let mut certificate = Certificate {
             attempt,
             round,
-            members: readies.iter().map(|ready| ready.member.clone()).collect(),
             algorithm: Algorithm::Direct,
-            wire: String::from(S::NAME),
+            wire: certified::<S>(&readies[0].wire, &members),
+            members,
             result: Digest::default(),
             parents,
         };
@@ -332,6 +334,7 @@ impl Proposer {
                 _ => continue,
             };
         }
+        let chunk = if certificate.is_coded() { BLOCK } else { chunk };
         let proposal = Proposal { certificate, lengths, chunk: chunk as u32 };
         links.counters.attempts += 1;
         links.record(now, Occurrence::Proposed { attempt, members: nodes.to_vec() });

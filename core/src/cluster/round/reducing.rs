@@ -7,7 +7,7 @@ use crate::cluster::outbox::{Post, Rank, Tail};
 use crate::cluster::record::Occurrence;
 use crate::cluster::round::entry::{Doubt, Phase};
 use crate::cluster::round::{Early, Rounds};
-use crate::collective::{Fault, Load};
+use crate::collective::{Fault, Load, Piece};
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::time::Instant;
@@ -76,12 +76,13 @@ impl<S: Scalar> Rounds<S> {
         let attempt = proposal.certificate.attempt;
         while let Some(parcel) = direct.poll() {
             let (reduced, index) = (parcel.reduced, parcel.index);
-            let head = Message::Piece { attempt, reduced, index, values: &[] }.encode();
-            let tail = match direct.load(&parcel) {
-                Load::Own(piece) => {
-                    Tail::Part { source: Arc::clone(&entry.contribution), segment: piece.segment, range: piece.range }
+            let head = |values: &[u8]| Message::Piece { attempt, reduced, index, values }.encode();
+            let (head, tail) = match direct.load(&parcel) {
+                Load::Own(Piece { segment, range }) => {
+                    (head(&[]), Tail::Part { source: Arc::clone(&entry.contribution), segment, range })
                 }
-                Load::Made(values) => Tail::Whole(values),
+                Load::Made(values) => (head(&[]), Tail::Whole(values)),
+                Load::Coded(bytes) => (head(&bytes), Tail::None),
             };
             let to = proposal.certificate.members[parcel.to].node;
             links.send(to, Post { head, tail, attempt: Some(attempt), rank: Rank::Bulk });
@@ -92,12 +93,12 @@ impl<S: Scalar> Rounds<S> {
         let Phase::Reducing { proposal, direct, .. } = core::mem::replace(&mut entry.phase, Phase::Ready) else {
             return;
         };
-        let mut average = direct.finish();
+        let (mut average, lost) = direct.finish_telling();
         let iterations = proposal.certificate.members.iter().map(|member| member.iteration);
         average.iteration = iterations.max().unwrap_or(average.iteration);
         let result = average.digest();
         let doubt = Doubt::None(now + self.budget.progress());
-        entry.phase = Phase::Done { proposal, average: Arc::new(average), result, doubt };
+        entry.phase = Phase::Done { proposal, average: Arc::new(average), lost, result, doubt };
         links.record(now, Occurrence::Done { attempt, result });
         // Everybody's Done is also a majority's promise.
         self.say_when_promised(now, links, attempt.proposer, &Message::Done { attempt, result });

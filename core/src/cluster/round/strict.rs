@@ -45,8 +45,8 @@ use crate::cluster::node::{Outcome, Settings};
 use crate::cluster::outbox::Post;
 use crate::cluster::persistence::{Accepted, Persisted, write_copy, write_vote};
 use crate::cluster::record::{AbortReason, Occurrence};
-use crate::cluster::round::Rounds;
 use crate::cluster::round::entry::{Entry, Phase};
+use crate::cluster::round::{Rounds, is_of_type};
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::storage::Write;
@@ -268,7 +268,7 @@ impl<S: Scalar> Rounds<S> {
             return;
         }
         let broken = attempt < self.heard.max(self.votes.promised) && !mutant!(PromiseBroken);
-        if broken || certificate.wire != S::NAME {
+        if broken || !is_of_type::<S>(&certificate.wire) {
             let decline = Message::Decline { attempt, heard: self.heard.max(self.votes.promised) };
             links.send(from, Post::urgent(decline.encode()));
             return;
@@ -411,6 +411,7 @@ impl<S: Scalar> Rounds<S> {
         self.votes.decide(certificate.id());
         self.adopt(links, &certificate, &state);
         self.forget_entry(now, links);
+        self.memory.forget();
         self.outcomes.push_back(Outcome::Healed { certificate, state });
     }
 

@@ -50,6 +50,7 @@ fn deliver(
                 let loaded = match node.load(&parcel) {
                     Load::Own(piece) => node.own.segments()[piece.segment].values[piece.range].to_vec(),
                     Load::Made(values) => values.to_vec(),
+                    Load::Coded(_) => unreachable!("nobody tells differences"),
                 };
                 let mut again = vec![0; bytes.len()];
                 node.plan.encoding.write(&loaded, &mut again);

@@ -136,6 +136,18 @@ fn steps_made_while_an_average_is_under_way_are_kept_and_nobody_waits() {
 }
 
 #[test]
+fn what_is_due_after_the_last_step_is_averaged_although_another_average_is_under_way() {
+    for iterations in [9, 10] {
+        let mut world = walkers(3, 4, iterations, || Box::new(Asynchronous::new(1)));
+        world.run(Duration::from_secs(3));
+        assert!(world.members.iter().all(Participant::is_over));
+        let model = |node: usize| &world.members[node].training().expect("no step is under way").model;
+        let apart = (0..4).map(|place| (model(0)[place] - model(2)[place]).abs()).fold(0.0, f64::max);
+        assert!(apart < 1e-11, "after {iterations} steps models are {apart} apart");
+    }
+}
+
+#[test]
 fn whoever_is_lost_while_an_average_is_under_way_comes_back() {
     let mut world = walkers(3, 4, 400, || Box::new(Asynchronous::new(3)));
     world.run(Duration::from_millis(300));

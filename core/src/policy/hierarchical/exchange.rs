@@ -2,6 +2,7 @@
 
 use super::note::{Kind, Parcel, assemble};
 use super::{Flight, Hierarchical, Waiting};
+use crate::collective::Encoding;
 use crate::policy::PolicyAction;
 use crate::scalar::Values;
 use crate::time::Instant;
@@ -60,12 +61,10 @@ impl Hierarchical {
         let until = begun + self.cycle.wait;
         self.flight = Some(Flight { begun, until, snapshot: model.to_vec(), replaced: false });
         // A model that is no numbers any more is of no use to others.
-        if !self.is_turn(begun) || !is_finite(model) {
-            return;
-        }
-        let values = model.iter().map(|&value| value as f32).collect();
+        let Some(values) = self.travelling(model).filter(|_| self.is_turn(begun)) else { return };
+        let encoding = self.options.encoding;
         let (base, count) = (self.base.round.0, self.members.len() as u32);
-        let parcel = Parcel { kind: Kind::Snapshot, base, begun, count, values };
+        let parcel = Parcel { kind: Kind::Snapshot, base, begun, count, encoding, values };
         for (number, site) in self.options.sites.iter().enumerate() {
             let silent = self.sites.get(&number).map_or(0, |site| site.silent);
             if number == self.own || (silent > MOST_SILENT && !silent.is_power_of_two()) {
@@ -99,7 +98,9 @@ impl Hierarchical {
             return;
         }
         let mut weight = self.members.len() as f64;
-        let mut sum: Vec<f64> = flight.snapshot.iter().map(|&value| weight * f64::from(value as f32)).collect();
+        // As the other sites read it.
+        let own = self.travelling(&flight.snapshot);
+        let mut sum: Vec<f64> = own.iter().flatten().map(|&value| weight * f64::from(value)).collect();
         let mut count = 1;
         for (number, site) in self.options.sites.iter().enumerate().filter(|(number, _)| *number != self.own) {
             let known = self.sites.entry(number).or_default();
@@ -112,9 +113,16 @@ impl Hierarchical {
             sum.iter_mut().zip(&parcel.values).for_each(|(sum, &value)| *sum += counts * f64::from(value));
             (weight, count) = (weight + counts, count + 1);
         }
-        let merges = count > 1 && is_finite(&flight.snapshot);
+        let merges = count > 1 && own.is_some();
         let values = if merges { sum.iter().map(|sum| (sum / weight) as f32).collect() } else { Vec::new() };
-        let parcel = Parcel { kind: Kind::Mean, base: self.base.digest.0, begun: flight.begun, count, values };
+        let parcel = Parcel {
+            kind: Kind::Mean,
+            base: self.base.digest.0,
+            begun: flight.begun,
+            count,
+            encoding: Encoding::Full,
+            values,
+        };
         for &member in self.members.iter().filter(|member| **member != self.node) {
             parcel.say(member, &mut self.actions);
         }
@@ -138,6 +146,13 @@ impl Hierarchical {
         }
         self.begin(&model, &peers);
         self.actions.push_back(PolicyAction::Proceed);
+    }
+
+    /// What others read of a model; nothing of one that does not consist of numbers when it travels.
+    fn travelling(&self, model: &[f64]) -> Option<Vec<f32>> {
+        let mut values: Vec<f32> = model.iter().map(|&value| value as f32).collect();
+        let finite = self.options.encoding.round(&mut values) && values.iter().all(|value| value.is_finite());
+        finite.then_some(values)
     }
 
     pub(super) fn told(&mut self, from: NodeId, bytes: &[u8]) {
@@ -164,9 +179,4 @@ impl Hierarchical {
         }
         self.take_mean();
     }
-}
-
-/// Whether a model consists of numbers when it travels, in single precision.
-fn is_finite(model: &[f64]) -> bool {
-    model.iter().all(|&value| (value as f32).is_finite())
 }

@@ -1,5 +1,6 @@
 //! What nodes of hierarchical fleets say to each other: models, in pieces.
 
+use crate::collective::Encoding;
 use crate::policy::PolicyAction;
 use crate::policy::words::{Saved, Words};
 use crate::transport::NodeId;
@@ -30,6 +31,8 @@ pub(super) struct Parcel {
     pub(super) begun: u64,
     /// Of a snapshot, how many nodes have it; of a mean, of how many snapshots it is.
     pub(super) count: u32,
+    /// How the values stand on the wire; they are rounded to it.
+    pub(super) encoding: Encoding,
     pub(super) values: Vec<f32>,
 }
 
@@ -39,18 +42,22 @@ impl Parcel {
         let total = u32::try_from(self.values.len()).expect("models have less than 2^32 values");
         let mut offset = 0;
         loop {
-            let end = self.values.len().min(offset + MOST_BYTES / 4);
-            let mut bytes = Vec::with_capacity(HEADER + 4 * (end - offset));
-            bytes.push(match self.kind {
+            let each = self.encoding.bytes::<f32>();
+            let end = self.values.len().min(offset + MOST_BYTES / each);
+            let mut bytes = Vec::with_capacity(HEADER + each * (end - offset));
+            let kind = match self.kind {
                 Kind::Snapshot => SNAPSHOT,
                 Kind::Mean => MEAN,
-            });
+            };
+            let code = Encoding::ALL.iter().position(|encoding| *encoding == self.encoding).expect("one of all");
+            bytes.push(kind | (code as u8) << 4);
             bytes.extend_from_slice(&self.base.to_le_bytes());
             bytes.extend_from_slice(&self.begun.to_le_bytes());
             bytes.extend_from_slice(&self.count.to_le_bytes());
             bytes.extend_from_slice(&total.to_le_bytes());
             bytes.extend_from_slice(&(offset as u32).to_le_bytes());
-            bytes.extend(self.values[offset..end].iter().flat_map(|value| value.to_le_bytes()));
+            bytes.resize(HEADER + each * (end - offset), 0);
+            self.encoding.write(&self.values[offset..end], &mut bytes[HEADER..]);
             actions.push_back(PolicyAction::Tell { to, bytes });
             offset = end;
             if offset == self.values.len() {
@@ -62,28 +69,32 @@ impl Parcel {
     /// Puts it into words.
     pub(super) fn save(&self, words: &mut Words) {
         let kind = u64::from(self.kind == Kind::Mean);
-        words.0.extend([kind, self.base, self.begun, u64::from(self.count)]);
+        let code = Encoding::ALL.iter().position(|encoding| *encoding == self.encoding).expect("one of all");
+        words.0.extend([kind, code as u64, self.base, self.begun, u64::from(self.count)]);
         words.values(&self.values);
     }
 
     /// What was saved.
     pub(super) fn restore(words: &mut Saved<'_>) -> Option<Self> {
         let kind = if words.flag()? { Kind::Mean } else { Kind::Snapshot };
+        let encoding = *Encoding::ALL.get(usize::try_from(words.word()?).ok()?)?;
         let (base, begun) = (words.word()?, words.word()?);
         let count = u32::try_from(words.word()?).ok()?;
-        Some(Self { kind, base, begun, count, values: words.values()? })
+        Some(Self { kind, base, begun, count, encoding, values: words.values()? })
     }
 }
 
-const SNAPSHOT: u8 = 0x21;
-const MEAN: u8 = 0x22;
+/// Above these four bits, the place of the encoding among all.
+const SNAPSHOT: u8 = 0x1;
+const MEAN: u8 = 0x2;
 
 /// Puts the pieces of one sender together; answers the parcel with its last one. Pieces arrive in order or not at all, and
 /// what does not fit is dropped with what was there before. No model has more than `most` values.
 pub(super) fn assemble(partial: &mut Option<Parcel>, bytes: &[u8], most: usize) -> Option<Parcel> {
     let before = partial.take();
     let (&kind, rest) = bytes.split_first()?;
-    let kind = match kind {
+    let encoding = *Encoding::ALL.get(usize::from(kind >> 4))?;
+    let kind = match kind & 0xf {
         SNAPSHOT => Kind::Snapshot,
         MEAN => Kind::Mean,
         _ => return None,
@@ -93,17 +104,22 @@ pub(super) fn assemble(partial: &mut Option<Parcel>, bytes: &[u8], most: usize) 
     let (count, rest) = rest.split_first_chunk().map(|(word, rest)| (u32::from_le_bytes(*word), rest))?;
     let (total, rest) = rest.split_first_chunk().map(|(word, rest)| (u32::from_le_bytes(*word) as usize, rest))?;
     let (offset, rest) = rest.split_first_chunk().map(|(word, rest)| (u32::from_le_bytes(*word) as usize, rest))?;
-    let (values, []) = rest.as_chunks::<4>() else { return None };
-    let of_it = |parcel: &Parcel| (parcel.kind, parcel.base, parcel.begun, parcel.count) == (kind, base, begun, count);
+    let each = encoding.bytes::<f32>();
+    let here = if rest.len().is_multiple_of(each) { rest.len() / each } else { return None };
+    let of_it = |parcel: &Parcel| {
+        (parcel.kind, parcel.base, parcel.begun, parcel.count) == (kind, base, begun, count)
+            && parcel.encoding == encoding
+    };
     let mut parcel = match before {
-        _ if offset == 0 => Parcel { kind, base, begun, count, values: Vec::new() },
+        _ if offset == 0 => Parcel { kind, base, begun, count, encoding, values: Vec::new() },
         Some(parcel) if of_it(&parcel) => parcel,
         _ => return None,
     };
-    if total > most || parcel.values.len() != offset || offset + values.len() > total {
+    if total > most || parcel.values.len() != offset || offset + here > total {
         return None;
     }
-    parcel.values.extend(values.iter().map(|value| f32::from_le_bytes(*value)));
+    parcel.values.resize(offset + here, 0.0);
+    encoding.read(rest, &mut parcel.values[offset..]);
     if parcel.values.len() == total {
         return Some(parcel);
     }

@@ -1,6 +1,7 @@
 //! The knobs of hierarchical averaging.
 
 use super::{CycleOptions, Merge};
+use crate::collective::Encoding;
 use crate::policy::{Rejoin, Request};
 use crate::time::Duration;
 use crate::transport::NodeId;
@@ -17,6 +18,8 @@ pub struct HierarchicalOptions {
     pub merge: Merge,
     /// How long what was not waited for may be waited for in the end; less than the time budget.
     pub patience: Duration,
+    /// How models stand on the wire between sites; published is [`Encoding::Bf16`].
+    pub encoding: Encoding,
     /// What a contribution consists of.
     pub request: Request,
     /// How a node that was away comes back.
@@ -31,6 +34,7 @@ impl HierarchicalOptions {
             cycle: CycleOptions::new(epoch),
             merge: Merge::default(),
             patience: Duration::from_millis(25),
+            encoding: Encoding::Full,
             request: Request::default(),
             rejoin: Rejoin::FullWeight,
         }

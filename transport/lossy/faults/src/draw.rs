@@ -1,6 +1,7 @@
 //! Schedules drawn from a seed: a little of everything that can go wrong.
 
 use crate::schedule::{Damage, Decay, Fault, Mode, POINTS, Rejoin, Run, Schedule, Sickness};
+use kronfleet_core::compress::Code;
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
@@ -83,11 +84,19 @@ fn run(seed: u64, random: &mut Random) -> Run {
         // Above 256 values, several nodes share the work of a reduction.
         values: if random.chance(0.25) { 257 + random.below(600) as u32 } else { 1 + random.below(60) as u32 },
         chunk: 3 + random.below(20) as u32,
+        told: told(Seed(seed).derive("told", 0)),
         budget: milliseconds(400 + 200 * random.below(4)),
         step: milliseconds(10 + 10 * random.below(3)),
         reports: random.chance(0.3),
         link,
     }
+}
+
+/// Every third run tells differences.
+fn told(seed: Seed) -> Code {
+    let mut random = seed.random();
+    let codes = ["top:0.2", "random:0.3", "sign", "bf16", "8bit", "levels:8"];
+    if random.below(3) > 0 { Code::All } else { codes[random.below(6) as usize].parse().expect("a code") }
 }
 
 struct Dice {

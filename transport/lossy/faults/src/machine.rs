@@ -213,6 +213,7 @@ impl Machine {
         let mut settings = Settings::new(run, self.node, Incarnation(self.starts), peers, self.budget);
         settings.minimum = self.run.minimum as usize;
         settings.chunk = self.run.chunk as usize;
+        settings.code = self.run.told;
         settings.shortage = if self.run.wait { Shortage::Wait } else { Shortage::GoOn };
         let training =
             Quadratic::new(self.run.seed, self.node, self.run.values, Arc::clone(&self.mood), self.witness.clone());

@@ -319,7 +319,7 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
 /// Whether what a node holds of others, if anything, has the shape of what a model with so many values contributes.
 fn fits(machine: &Machine, values: u32) -> bool {
     let state = machine.participant().and_then(|participant| participant.node().last_state());
-    let segment = state.and_then(|state| state.find("x"));
+    let segment = state.and_then(|state| state.find("parameters"));
     segment.is_none_or(|segment| segment.values.len() == values as usize)
 }
 

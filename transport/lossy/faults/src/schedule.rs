@@ -28,6 +28,7 @@ pub use check::ScheduleError;
 pub use fault::{Damage, Decay, Fault, POINTS, Sickness};
 
 use crate::text;
+use kronfleet_core::compress::Code;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_lossy::link::LinkOptions;
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,9 @@ pub struct Run {
     pub values: u32,
     /// Values in a piece of a reduction at most.
     pub chunk: u32,
+    /// What differences from the last average are told in.
+    #[serde(with = "text::code")]
+    pub told: Code,
     /// The time budget.
     #[serde(with = "text::span")]
     pub budget: Duration,
@@ -117,6 +121,7 @@ impl Default for Run {
             wait: false,
             values: 8,
             chunk: 16,
+            told: Code::All,
             budget: Duration::from_secs(1),
             step: Duration::from_millis(20),
             quarantine: 0,

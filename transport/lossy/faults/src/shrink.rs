@@ -90,13 +90,14 @@ impl<J: FnMut(&Schedule) -> Option<Failure>> Shrinker<J> {
     /// Everything that is not a fault takes its plainest form.
     fn surroundings(&mut self) {
         let plain = Run::default();
-        let simpler: [fn(&mut Run, &Run); 9] = [
+        let simpler: [fn(&mut Run, &Run); 10] = [
             |run, plain| run.link = plain.link.clone(),
             |run, _| run.link.loss = 0.0,
             |run, _| run.link.duplicate = 0.0,
             |run, _| (run.link.reorder, run.link.jitter) = (0.0, Duration::ZERO),
             |run, _| run.link.bandwidth = None,
             |run, plain| (run.values, run.chunk) = (plain.values, plain.chunk),
+            |run, plain| run.told = plain.told,
             |run, plain| run.minimum = plain.minimum.min(run.nodes),
             |run, plain| (run.interval, run.step, run.budget) = (plain.interval, plain.step, plain.budget),
             |run, plain| {

@@ -30,6 +30,20 @@ pub(crate) mod span {
     }
 }
 
+/// A compressor: `"top:0.1"`.
+pub(crate) mod code {
+    use super::*;
+    use kronfleet_core::compress::Code;
+
+    pub(crate) fn serialize<S: Serializer>(code: &Code, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(code)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Code, D::Error> {
+        Cow::<str>::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
 /// A time since the run began: `"1.5s"`.
 pub(crate) mod at {
     use super::*;

@@ -94,7 +94,7 @@ impl Training<f32> for Quadratic {
         let sickness = self.mood().sickness;
         let len = self.x.len() + usize::from(sickness == Some(Sickness::Shape));
         let weight = 1.0 + f64::from(self.node.0 % 3);
-        let values = contribution.segment("x", len, request.weight * weight);
+        let values = contribution.segment("parameters", len, request.weight * weight);
         values.fill(0.0);
         values[..self.x.len()].copy_from_slice(&self.x);
         match sickness {
@@ -109,7 +109,7 @@ impl Training<f32> for Quadratic {
     }
 
     fn adopt(&mut self, average: &Contribution<f32>, healed: bool) {
-        if let Some(segment) = average.find("x") {
+        if let Some(segment) = average.find("parameters") {
             let len = self.x.len();
             self.x.copy_from_slice(&segment.values[..len]);
         }

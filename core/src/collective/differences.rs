@@ -1,0 +1,270 @@
+//! Parameters told as differences from a state that members have in common, compressed, with error feedback.
+//!
+//! A node that has the committed state `b` brings `x̂ = b + C(x + e − b)` into a round in place of its parameters `x`, and keeps
+//! `e' = x + e − x̂` for the next one (Basu et al. 2019, *Qsparse-local-SGD*, arXiv 1906.02367). Members that have `b` tell
+//! each other `C(…)` alone; all others tell and are told `x̂` in full. The owner of a piece does the same with the mean `m`
+//! of the `x̂`: everybody keeps `b + C(m − b)`, and the owner takes on what that loses (Tang et al. 2019, *DoubleSqueeze*,
+//! arXiv 1905.05957), so that it counts in the next mean: `e' += W/w (m − b − C(m − b))`, with `w` what the owner counts and `W`
+//! what all count.
+//!
+//! So `Σ w (x + e)` is the same as `W` times the average and `Σ w e'`: nothing is lost, it comes later. Each block of
+//! [`BLOCK`] values is compressed by itself.
+
+use super::{Encoding, Piece};
+use crate::cluster::Contribution;
+use crate::compress::{Code, CompressError};
+use crate::scalar::Scalar;
+use crate::seed::Seed;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// How many values are compressed together, and are one piece of a reduction.
+pub const BLOCK: usize = 4096;
+
+/// Whether a segment is told in differences where that is possible.
+pub(crate) fn is_of_parameters(name: &str) -> bool {
+    name == "parameters" || name.starts_with("parameters/")
+}
+
+/// What a node has not told yet, `e`: for each segment as many values as it has, or none where nothing is left.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Untold<S>(Vec<Vec<S>>);
+
+impl<S> Default for Untold<S> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<S: Scalar> Untold<S> {
+    fn of(&self, segment: usize, len: usize) -> Option<&[S]> {
+        self.0.get(segment).filter(|values| values.len() == len).map(Vec::as_slice)
+    }
+
+    /// Adds what was lost of some values of a segment of `len`.
+    fn add(&mut self, segment: usize, len: usize, range: Range<usize>, lost: &[S]) {
+        if self.0.len() <= segment {
+            self.0.resize(segment + 1, Vec::new());
+        }
+        let values = &mut self.0[segment];
+        if values.len() != len {
+            *values = vec![S::zero(); len];
+        }
+        for (value, &lost) in values[range].iter_mut().zip(lost) {
+            *value += lost;
+        }
+    }
+
+    /// Takes on what an owner's results have lost.
+    pub(crate) fn take_on(&mut self, lost: &[Lost<S>]) {
+        for Lost { segment, len, range, values } in lost {
+            self.add(*segment, *len, range.clone(), values);
+        }
+    }
+
+    /// Forgets what is left of segments in which `keeps` is false.
+    pub(crate) fn retain(&mut self, keeps: impl Fn(usize) -> bool) {
+        for (segment, values) in self.0.iter_mut().enumerate() {
+            if !keeps(segment) {
+                values.clear();
+            }
+        }
+    }
+}
+
+/// What the result of a piece has lost, in the measure of its owner's values.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Lost<S> {
+    segment: usize,
+    len: usize,
+    range: Range<usize>,
+    values: Vec<S>,
+}
+
+/// A node's own differences in code: for each segment its blocks, none where it is told in full.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Coded(Vec<Vec<Arc<Vec<u8>>>>);
+
+/// The values of a segment in a state that a node has, if they are those of a mean and as many.
+fn known<S: Scalar>(base: &Contribution<S>, segment: usize, len: usize) -> Option<&[S]> {
+    let segment = base.segments().get(segment)?;
+    (segment.weight > 0.0 && segment.values.len() == len).then_some(&segment.values)
+}
+
+/// Puts what is told in place of the parameters in `contribution`: `x̂` where there is a state `base` to tell the
+/// difference from, and `x + e` elsewhere. Answers with the code, and with what is left untold.
+///
+/// # Errors
+/// If a value cannot be told; `contribution` then holds nothing of use.
+pub(crate) fn tell<S: Scalar>(
+    code: Code,
+    base: Option<&Contribution<S>>,
+    untold: &Untold<S>,
+    contribution: &mut Contribution<S>,
+    seed: Seed,
+) -> Result<(Coded, Untold<S>), CompressError> {
+    let (mut coded, mut left) = (Coded::default(), Untold::default());
+    let mut compressor = code.compressor::<S>();
+    let mut pending = Vec::with_capacity(BLOCK);
+    let mut told = vec![S::zero(); BLOCK];
+    for (number, segment) in contribution.segments_mut().iter_mut().enumerate() {
+        coded.0.push(Vec::new());
+        let len = segment.values.len();
+        if !is_of_parameters(&segment.name) {
+            continue;
+        }
+        if segment.weight == 0.0 {
+            if let Some(untold) = untold.of(number, len) {
+                left.add(number, len, 0..len, untold);
+            }
+            continue;
+        }
+        if let Some(untold) = untold.of(number, len) {
+            for (value, &untold) in segment.values.iter_mut().zip(untold) {
+                *value += untold;
+            }
+        }
+        let Some(base) = base.and_then(|base| known(base, number, len)) else { continue };
+        for (block, values) in segment.values.chunks_mut(BLOCK).enumerate() {
+            let range = block * BLOCK..block * BLOCK + values.len();
+            let base = &base[range.clone()];
+            pending.clear();
+            pending.extend(values.iter().zip(base).map(|(&value, &base)| value - base));
+            let mut bytes = Vec::new();
+            let mut random = seed.derive("segment", number as u64).derive("block", block as u64).random();
+            let made = compressor.encode(&pending, &mut random, &mut bytes);
+            if let Err(error) = made.and_then(|()| compressor.decode(&bytes, &mut told[..values.len()])) {
+                // Nobody is to take it for something that was told.
+                values.fill(S::of(f64::NAN));
+                return Err(error);
+            }
+            coded.0[number].push(Arc::new(bytes));
+            for (((value, &base), &told), lost) in values.iter_mut().zip(base).zip(&told).zip(&mut pending) {
+                let whole = *value;
+                *value = base + told;
+                *lost = whole - *value;
+            }
+            left.add(number, len, range, &pending);
+        }
+    }
+    Ok((coded, left))
+}
+
+/// How members of a reduction tell each other differences.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Differences<S> {
+    /// The compressor.
+    pub(crate) code: Code,
+    /// Who has the state that differences are told from.
+    pub(crate) based: Vec<bool>,
+    /// That state, if this member has it.
+    pub(crate) base: Option<Arc<Contribution<S>>>,
+    /// This member's differences from it.
+    pub(crate) own: Arc<Coded>,
+    /// What is drawn at random for results comes from here.
+    pub(crate) seed: Seed,
+    /// This member's results in code.
+    made: BTreeMap<u32, Arc<Vec<u8>>>,
+    /// What these have lost.
+    lost: Vec<Lost<S>>,
+}
+
+impl<S: Scalar> Differences<S> {
+    /// A member that tells `own`; without `base` it tells everything in full.
+    pub(crate) fn new(
+        code: Code,
+        based: Vec<bool>,
+        base: Option<Arc<Contribution<S>>>,
+        own: Arc<Coded>,
+        seed: Seed,
+    ) -> Self {
+        Self { code, based, base, own, seed, made: BTreeMap::new(), lost: Vec::new() }
+    }
+
+    /// The values that differences of this piece are told from, if it travels so between this member and `other`.
+    fn base(&self, other: usize, piece: &Piece, name: &str, len: usize) -> Option<&[S]> {
+        let base = self.base.as_ref().filter(|_| self.based[other] && is_of_parameters(name))?;
+        known(base, piece.segment, len).map(|values| &values[piece.range.clone()])
+    }
+
+    /// Whether a piece of a segment called `name`, of `len` values, travels in code between this member and `other`.
+    pub(super) fn travels(&self, other: usize, piece: &Piece, name: &str, len: usize) -> bool {
+        self.base(other, piece, name, len).is_some()
+    }
+
+    /// The code of a piece of this member's own values, or of result `index`.
+    pub(super) fn code(&self, piece: &Piece, index: u32, reduced: bool) -> Arc<Vec<u8>> {
+        if reduced {
+            return Arc::clone(&self.made[&index]);
+        }
+        Arc::clone(&self.own.0[piece.segment][piece.range.start / BLOCK])
+    }
+
+    /// Whether this member has told what it has to.
+    pub(super) fn is_told(&self, segment: usize) -> bool {
+        self.own.0.get(segment).is_some_and(|blocks| !blocks.is_empty())
+    }
+
+    /// Writes what `bytes` from `other` say of a piece as if it had come in full; `None` if they say nothing.
+    pub(super) fn expand(&self, other: usize, piece: &Piece, name: &str, len: usize, bytes: &[u8]) -> Option<Vec<u8>> {
+        let base = self.base(other, piece, name, len)?;
+        let mut values = vec![S::zero(); base.len()];
+        self.code.compressor::<S>().decode(bytes, &mut values).ok()?;
+        for (value, &base) in values.iter_mut().zip(base) {
+            *value = base + *value;
+        }
+        let mut full = vec![0; values.len() * S::BYTES];
+        Encoding::Full.write(&values, &mut full);
+        Some(full)
+    }
+
+    /// Puts what everybody is to keep in place of a mean that this member has formed, `share` being what all count over what
+    /// it counts; answers whether that can be told.
+    pub(super) fn conclude(
+        &mut self,
+        piece: &Piece,
+        index: u32,
+        name: &str,
+        share: f64,
+        mean: &mut [S],
+        len: usize,
+    ) -> bool {
+        let Some(base) = self.base.as_ref().filter(|_| is_of_parameters(name)) else { return true };
+        let Some(base) = known(base, piece.segment, len).map(|values| &values[piece.range.clone()]) else {
+            return true;
+        };
+        let pending: Vec<S> = mean.iter().zip(base).map(|(&mean, &base)| mean - base).collect();
+        let mut random = self.seed.derive("result", u64::from(index)).random();
+        let (mut bytes, mut told) = (Vec::new(), vec![S::zero(); mean.len()]);
+        let mut compressor = self.code.compressor::<S>();
+        let coded =
+            compressor.encode(&pending, &mut random, &mut bytes).and_then(|()| compressor.decode(&bytes, &mut told));
+        if coded.is_err() {
+            return false;
+        }
+        let mut values = pending;
+        for (((mean, &base), &told), lost) in mean.iter_mut().zip(base).zip(&told).zip(&mut values) {
+            let whole = *mean;
+            *mean = base + told;
+            *lost = S::of((whole - *mean).wide() * share);
+        }
+        self.made.insert(index, Arc::new(bytes));
+        self.lost.push(Lost { segment: piece.segment, len, range: piece.range.clone(), values });
+        true
+    }
+
+    /// What this member's results have lost.
+    pub(super) fn into_lost(self) -> Vec<Lost<S>> {
+        self.lost
+    }
+}
+
+#[cfg(test)]
+mod tests;

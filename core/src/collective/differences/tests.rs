@@ -1,0 +1,220 @@
+use super::*;
+use crate::collective::{Fault, Load, Parcel, Plan, Reduction};
+use crate::seed::Random;
+
+const LEN: usize = BLOCK + 900;
+const CODES: [&str; 6] = ["top:0.1", "random:0.2", "sign", "bf16", "8bit", "levels:16"];
+
+/// A node between rounds.
+#[derive(Clone, Default)]
+struct Node {
+    values: Vec<f32>,
+    weight: f64,
+    untold: Untold<f32>,
+    /// The last average that it knows.
+    base: Option<Arc<Contribution<f32>>>,
+}
+
+impl Node {
+    fn contribution(&self) -> Contribution<f32> {
+        let mut contribution = Contribution::default();
+        contribution.segment("parameters", self.values.len(), self.weight).copy_from_slice(&self.values);
+        contribution.segment("running", 1, self.weight).fill(0.1);
+        contribution
+    }
+
+    /// What it has and has not told, each counted.
+    fn whole(&self, at: usize) -> f64 {
+        let untold = self.untold.of(0, self.values.len()).map_or(0.0, |untold| untold[at]);
+        self.weight * (f64::from(self.values[at]) + f64::from(untold))
+    }
+}
+
+fn drawn(random: &mut Random, len: usize) -> Vec<f32> {
+    (0..len).map(|_| random.normal() as f32).collect()
+}
+
+/// A round among nodes, of which those with the base of node 0 have an average in common, in an order drawn from `random`;
+/// every node has the average afterwards. Answers with the bytes of each parcel of parameters.
+fn round(code: Code, nodes: &mut [Node], random: &mut Random) -> Result<Vec<usize>, Fault> {
+    let common = nodes[0].base.clone();
+    let same = |base: &Option<Arc<_>>| base.as_ref().zip(common.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
+    let based: Vec<bool> = nodes.iter().map(|node| same(&node.base)).collect();
+    let weights: Vec<Vec<f64>> = nodes.iter().map(|node| vec![node.weight; 2]).collect();
+    let mut left = Vec::new();
+    let mut members = Vec::new();
+    for (me, node) in nodes.iter().enumerate() {
+        let mut own = node.contribution();
+        let seed = Seed(random.bits());
+        let (coded, untold) = tell(code, node.base.as_deref(), &node.untold, &mut own, seed).unwrap_or_default();
+        left.push(untold);
+        let base = node.base.clone().filter(|_| based[me]);
+        let differences = Differences::new(code, based.clone(), base, Arc::new(coded), seed);
+        let active = based.iter().filter(|based| **based).count() > 1;
+        let own = (Arc::new(own), Contribution::default());
+        let plan = Plan::direct(BLOCK);
+        members.push(Reduction::telling(plan, me, weights.clone(), own.0, own.1, active.then_some(differences))?);
+    }
+    let mut queue: Vec<(usize, Parcel, Vec<u8>)> = Vec::new();
+    let mut sizes = Vec::new();
+    loop {
+        for (from, member) in members.iter_mut().enumerate() {
+            while let Some(parcel) = member.poll() {
+                let full = |values: &[f32]| {
+                    let mut bytes = vec![0; 4 * values.len()];
+                    Encoding::Full.write(values, &mut bytes);
+                    bytes
+                };
+                let bytes = match member.load(&parcel) {
+                    Load::Coded(bytes) => bytes.to_vec(),
+                    Load::Made(values) => full(&values),
+                    Load::Own(_) => {
+                        let mut bytes = vec![0; member.bytes(&parcel)];
+                        member.write(&parcel, &mut bytes);
+                        bytes
+                    }
+                };
+                if bytes.len() != 4 {
+                    sizes.push(bytes.len());
+                }
+                queue.push((from, parcel, bytes));
+            }
+        }
+        if queue.is_empty() {
+            break;
+        }
+        let (from, Parcel { to, index, reduced }, bytes) = queue.swap_remove(random.below(queue.len() as u64) as usize);
+        members[to].receive(from, reduced, index, &bytes)?;
+    }
+    let averages: Vec<_> = members.into_iter().map(Reduction::finish_telling).collect();
+    for ((node, (average, lost)), mut untold) in nodes.iter_mut().zip(&averages).zip(left) {
+        assert_eq!(average.digest(), averages[0].0.digest(), "{code}: one average for all");
+        untold.take_on(lost);
+        node.untold = untold;
+        node.values = average.segments()[0].values.clone();
+    }
+    let average = Arc::new(averages[0].0.clone());
+    nodes.iter_mut().for_each(|node| node.base = Some(Arc::clone(&average)));
+    Ok(sizes)
+}
+
+/// Nodes after a first round, all with one average.
+fn begun(code: Code, count: usize, len: usize, random: &mut Random) -> Vec<Node> {
+    let start = drawn(random, len);
+    let mut nodes = vec![Node { values: start, weight: 1.0, ..Node::default() }; count];
+    round(code, &mut nodes, random).expect("finite values");
+    nodes
+}
+
+#[test]
+fn all_keep_one_average_and_what_is_not_in_it_is_still_to_come() {
+    for case in 0..60 {
+        let code: Code = CODES[case % CODES.len()].parse().expect("a code");
+        let mut random = Seed(case as u64).random();
+        let mut nodes = begun(code, 2 + case % 5, LEN, &mut random);
+        for turn in 0..3 {
+            for (number, node) in nodes.iter_mut().enumerate() {
+                let moved = drawn(&mut random, LEN);
+                node.values.iter_mut().zip(moved).for_each(|(value, moved)| *value += 0.1 * moved);
+                node.weight = 1.0 + random.uniform() * 0.9;
+                if number > 1 && random.chance(0.3) {
+                    // Another history, or none.
+                    node.base = node.base.take().filter(|_| random.chance(0.5)).map(|base| Arc::new((*base).clone()));
+                }
+            }
+            let total: f64 = nodes.iter().map(|node| node.weight).sum();
+            let before: Vec<f64> = (0..LEN).map(|at| nodes.iter().map(|node| node.whole(at)).sum()).collect();
+            round(code, &mut nodes, &mut random).expect("finite values");
+            for (at, before) in before.iter().enumerate() {
+                let after: f64 = nodes.iter().map(|node| node.whole(at)).sum();
+                assert!((before - after).abs() < 1e-5 * total, "{code}, round {turn}: {before} became {after}");
+            }
+        }
+    }
+}
+
+/// The part of the way that is missing of the averages of four nodes that each go the same way in every round; with one
+/// that forgets what it has not told, if so asked.
+fn missing(code: Code, forgets: bool) -> f64 {
+    let (len, rounds) = (600, 120);
+    let mut random = Seed(3).random();
+    let mut nodes = begun(code, 4, len, &mut random);
+    let start = nodes[0].values.clone();
+    let moves: Vec<Vec<f32>> = (0..4).map(|_| drawn(&mut random, len)).collect();
+    for _ in 0..rounds {
+        for (node, moves) in nodes.iter_mut().zip(&moves) {
+            node.values.iter_mut().zip(moves).for_each(|(value, moved)| *value += 0.01 * moved);
+        }
+        round(code, &mut nodes, &mut random).expect("finite values");
+        if forgets {
+            nodes[1].untold = Untold::default();
+        }
+    }
+    let (mut apart, mut whole) = (0.0, 0.0);
+    for at in 0..len {
+        let mean: f64 = moves.iter().map(|moves| 0.01 * f64::from(moves[at])).sum::<f64>() / 4.0;
+        let expected = f64::from(rounds) * mean;
+        apart += (f64::from(nodes[0].values[at] - start[at]) - expected).powi(2);
+        whole += expected.powi(2);
+    }
+    (apart / whole).sqrt()
+}
+
+#[test]
+fn what_is_small_comes_late_and_whole() {
+    for text in CODES {
+        let code: Code = text.parse().expect("a code");
+        let missing = missing(code, false);
+        assert!(missing < 0.3, "{code}: {missing} of the way is missing");
+    }
+    let tenth = "top:0.1".parse().expect("a code");
+    assert!(missing(tenth, true) > 2.0 * missing(tenth, false), "who forgets what it has not told is noticed");
+}
+
+#[test]
+fn parcels_are_as_long_as_the_code_says() {
+    for text in CODES {
+        let code: Code = text.parse().expect("a code");
+        let mut random = Seed(4).random();
+        let mut nodes = begun(code, 3, LEN, &mut random);
+        nodes.iter_mut().for_each(|node| node.values.iter_mut().for_each(|value| *value += random.normal() as f32));
+        let compressor = code.compressor::<f32>();
+        let (block, rest) = (compressor.sizes(BLOCK), compressor.sizes(LEN - BLOCK));
+        let sizes = round(code, &mut nodes, &mut random).expect("finite values");
+        // Two others to and from each of two owners.
+        assert_eq!(sizes.len(), 8, "{code}");
+        assert!(sizes.iter().all(|size| block.contains(size) || rest.contains(size)), "{code}: {sizes:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_told_names_whose_it_is() {
+    let mut random = Seed(5).random();
+    for (code, wrong) in [("top:0.1", f32::NAN), ("sign", f32::INFINITY)] {
+        let code: Code = code.parse().expect("a code");
+        let mut nodes = begun(code, 3, LEN, &mut random);
+        nodes[1].values[BLOCK + 7] = wrong;
+        assert_eq!(round(code, &mut nodes, &mut random), Err(Fault::NotFinite(1)));
+    }
+}
+
+#[test]
+fn bytes_that_are_no_code_are_refused() {
+    let code: Code = "top:0.1".parse().expect("a code");
+    let mut random = Seed(6).random();
+    let nodes = begun(code, 2, 600, &mut random);
+    let base = nodes[0].base.clone();
+    let mut own = nodes[0].contribution();
+    let (coded, _) = tell(code, base.as_deref(), &nodes[0].untold, &mut own, Seed(1)).expect("finite values");
+    let right = coded.0[0][0].to_vec();
+    let differences = Differences::new(code, vec![true; 2], base, Arc::new(coded), Seed(1));
+    let weights = vec![vec![1.0; 2]; 2];
+    let mut member =
+        Reduction::telling(Plan::direct(BLOCK), 0, weights, Arc::new(own), Contribution::default(), Some(differences))
+            .expect("finite values");
+    let longer = [&right[..], &[0]].concat();
+    for wrong in [&right[1..], &longer, &[], &vec![0; 2400]] {
+        assert_eq!(member.receive(1, false, 0, wrong), Err(Fault::Shape(1)), "{} bytes", wrong.len());
+    }
+    assert_eq!(member.receive(1, false, 0, &right), Ok(()));
+}

@@ -1,0 +1,112 @@
+//! Compressors by name.
+
+use super::{Blockwise, Compressor, Identity, Kept, Quantised, RandomK, Rounding, Short, Sign, TopK};
+use crate::scalar::Scalar;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
+use core::str::FromStr;
+
+/// A compressor by name, none of them such that differences could grow: what all nodes of a run have to agree on.
+///
+/// ```
+/// use kronfleet_core::compress::Code;
+/// let code: Code = "top:0.1".parse().unwrap();
+/// assert_eq!(code.compressor::<f32>().sizes(1000).start() / 1000, 0);
+/// assert_eq!(code.to_string(), "top:0.1");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Code {
+    /// Everything: `all`.
+    #[default]
+    All,
+    /// The largest values: `top:SHARE`.
+    Top(Kept),
+    /// Some values: `random:SHARE`.
+    Random(Kept),
+    /// Signs, and a magnitude: `sign`.
+    Sign,
+    /// Fewer bits: `bf16`.
+    Bf16,
+    /// One of 255 levels: `8bit`.
+    Blockwise,
+    /// One of some levels above 0, at random: `levels:N`, of 1 to 16384.
+    Levels(u16),
+}
+
+impl Code {
+    /// What compresses so.
+    pub fn compressor<S: Scalar>(self) -> Box<dyn Compressor<S>> {
+        match self {
+            Self::All => Box::new(Identity),
+            Self::Top(kept) => Box::new(TopK::new(kept)),
+            Self::Random(kept) => Box::new(RandomK::contracting(kept)),
+            Self::Sign => Box::new(Sign),
+            Self::Bf16 => Box::new(Short::bf16(Rounding::Nearest)),
+            Self::Blockwise => Box::new(Blockwise),
+            Self::Levels(levels) => Box::new(Quantised::contracting(levels)),
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Top(kept) => write!(f, "top:{kept}"),
+            Self::Random(kept) => write!(f, "random:{kept}"),
+            Self::Sign => f.write_str("sign"),
+            Self::Bf16 => f.write_str("bf16"),
+            Self::Blockwise => f.write_str("8bit"),
+            Self::Levels(levels) => write!(f, "levels:{levels}"),
+        }
+    }
+}
+
+impl FromStr for Code {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unknown =
+            || format!("{text:?} is no code; use all, top:0.1, random:0.1, sign, bf16, 8bit or levels:7, for example");
+        let kept = |share: &str| share.parse::<Kept>().map_err(|error| format!("{share:?} is {error}"));
+        match text.split_once(':') {
+            None => match text {
+                "all" => Ok(Self::All),
+                "sign" => Ok(Self::Sign),
+                "bf16" => Ok(Self::Bf16),
+                "8bit" => Ok(Self::Blockwise),
+                _ => Err(unknown()),
+            },
+            Some(("top", share)) => kept(share).map(Self::Top),
+            Some(("random", share)) => kept(share).map(Self::Random),
+            Some(("levels", levels)) => {
+                let levels = levels.parse().ok().filter(|levels| (1..=1 << 14).contains(levels));
+                levels.map(Self::Levels).ok_or_else(|| format!("{text:?} has no number of levels from 1 to 16384"))
+            }
+            Some(_) => Err(unknown()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn codes_are_read_and_written() {
+        for text in ["all", "top:0.1", "random:0.000000001", "sign", "bf16", "8bit", "levels:7", "top:1"] {
+            assert_eq!(
+                text.parse::<Code>().map(|code| code.to_string()).as_deref(),
+                Ok(text).map(|text| text),
+                "{text}"
+            );
+        }
+        for text in ["top", "top:2", "levels:0", "levels:16385", "zip", "zip:3", "all:1", ""] {
+            assert!(text.parse::<Code>().is_err(), "{text}");
+        }
+    }
+}
