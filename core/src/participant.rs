@@ -502,6 +502,8 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         training.show(&mut self.observed);
         self.notice_replacement(now);
         self.meets_others();
+        let unsaid: Vec<NodeId> = self.node.unsaid().collect();
+        self.policy.handle(now, PolicyInput::Unsaid(&unsaid));
         if let Some(segment) = self.observed.segments().first().filter(|segment| segment.weight > 0.0) {
             let parameters = S::view(&segment.values);
             self.policy.handle(now, PolicyInput::Observed { parameters, peers: &self.peers });

@@ -121,6 +121,8 @@ pub enum PolicyInput<'a> {
     Healed(&'a Certificate),
     /// The contribution came to nothing.
     Abandoned(AbandonReason),
+    /// Before [`PolicyInput::Observed`]: to these peers not everything has been sent yet that this node's policy has told them.
+    Unsaid(&'a [NodeId]),
     /// What training holds, as asked for by [`PolicyAction::Observe`].
     Observed {
         /// The model's parameters.

@@ -209,6 +209,11 @@ impl<S: Scalar> Links<S> {
         own + self.links.iter().map(|link| link.outbox.held() + link.inbox.held()).sum::<usize>()
     }
 
+    /// To whom notes are not wholly sent, in the order of their ids.
+    pub(crate) fn unsaid(&self) -> impl Iterator<Item = NodeId> {
+        self.links.iter().filter(|link| link.outbox.has_notes()).map(|link| link.peer.node)
+    }
+
     /// Gives up sending what belongs to attempts up to this one.
     pub(crate) fn cancel(&mut self, attempt: crate::cluster::certificate::Attempt) {
         for link in self.links.iter_mut() {

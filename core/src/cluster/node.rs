@@ -231,6 +231,11 @@ impl<S: Scalar> Node<S> {
         self.links.send(to, Post::note(Message::Note { bytes }.encode()));
     }
 
+    /// To whom notes are not wholly sent yet, in the order of their ids.
+    pub fn unsaid(&self) -> impl Iterator<Item = NodeId> {
+        self.links.unsaid()
+    }
+
     /// The next note that a peer has said to this node, and who.
     ///
     /// Whoever drives the node takes them; when those that nobody took have 4 MiB, further ones are dropped and counted.

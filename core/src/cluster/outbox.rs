@@ -187,6 +187,11 @@ impl<S: Scalar> Outbox<S> {
         self.bulk.len()
     }
 
+    /// Whether notes are not wholly sent.
+    pub(crate) fn has_notes(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
     /// How many messages are not wholly sent.
     #[cfg(test)]
     pub(crate) fn unsent(&self) -> usize {

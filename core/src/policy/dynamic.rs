@@ -320,8 +320,11 @@ impl AveragingPolicy for Dynamic {
                 }
             }
             PolicyInput::Told { from, bytes } => self.take(from, bytes),
-            PolicyInput::Abandoned(_) | PolicyInput::Averaged(_) | PolicyInput::Interrupted | PolicyInput::Replaced => {
-            }
+            PolicyInput::Abandoned(_)
+            | PolicyInput::Averaged(_)
+            | PolicyInput::Interrupted
+            | PolicyInput::Replaced
+            | PolicyInput::Unsaid(_) => {}
         }
     }
 

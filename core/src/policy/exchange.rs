@@ -124,7 +124,8 @@ pub(super) trait Exchange<S: Scalar> {
             | PolicyInput::Abandoned(_)
             | PolicyInput::Averaged(_)
             | PolicyInput::Interrupted
-            | PolicyInput::Replaced => {}
+            | PolicyInput::Replaced
+            | PolicyInput::Unsaid(_) => {}
         }
     }
 

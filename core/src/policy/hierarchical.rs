@@ -119,6 +119,8 @@ pub struct Hierarchical {
     /// The mean that the member whose turn it is has sent.
     mean: Option<Parcel>,
     waiting: Option<Waiting>,
+    /// To whom not everything is sent that was said, when training was last looked at.
+    unsaid: Vec<NodeId>,
 }
 
 impl Hierarchical {
@@ -157,6 +159,7 @@ impl Hierarchical {
             partial: BTreeMap::new(),
             mean: None,
             waiting: None,
+            unsaid: Vec::new(),
         }
     }
 
@@ -233,6 +236,7 @@ impl AveragingPolicy for Hierarchical {
             PolicyInput::Healed(certificate) => self.adopt(certificate, false),
             PolicyInput::Abandoned(AbandonReason::Alone) => self.members = vec![self.node],
             PolicyInput::Abandoned(_) => {}
+            PolicyInput::Unsaid(unsaid) => self.unsaid = unsaid.to_vec(),
             PolicyInput::Observed { parameters, peers } => self.observe(now, parameters, peers),
             PolicyInput::Peers(peers) => {
                 if let Some(waiting) = &mut self.waiting {

@@ -72,7 +72,9 @@ impl Hierarchical {
             }
             // Whose turn it is there, or who comes next of those that can be reached.
             let (before, after) = site.split_at(self.turn(begun, site));
-            if let Some(&to) = after.iter().chain(before).find(|node| peers.binary_search(node).is_ok()) {
+            let to = after.iter().chain(before).find(|node| peers.binary_search(node).is_ok());
+            // Over a line that still carries an earlier model, this one would come too late as well.
+            if let Some(&to) = to.filter(|node| self.unsaid.binary_search(node).is_err()) {
                 parcel.say(to, &mut self.actions);
             }
         }

@@ -40,6 +40,7 @@ impl Hierarchical {
             words.0.push(waiting.until.as_nanos());
             words.nodes(&waiting.peers);
         });
+        words.nodes(&self.unsaid);
         words.0
     }
 
@@ -92,6 +93,7 @@ impl Hierarchical {
             let until = Instant::from_nanos(words.word()?);
             self.waiting = Some(Waiting { model, until, peers: words.nodes()? });
         }
+        self.unsaid = words.nodes()?;
         Some(self)
     }
 
@@ -120,5 +122,6 @@ impl Hierarchical {
             && self.partial.iter().all(partial)
             && self.mean.as_ref().is_none_or(mean)
             && self.waiting.as_ref().is_none_or(waiting)
+            && self.unsaid.iter().all(is_known)
     }
 }
