@@ -79,6 +79,25 @@ fn one_seed_is_one_run_and_a_trace_repeats_it() {
 }
 
 #[test]
+fn differences_are_told_in_fewer_bytes_and_one_seed_is_one_run() {
+    let folder = Folder::new("compressed");
+    let common = ["--outages=none", "--loss=0", "--reorder=0", "--nodes=4", "--interval=2"];
+    let run = |extra: &[&str]| result(&lossy(&folder, &[&SMALL[..10], &common, &SMALL[10..], extra].concat()));
+    let bytes = |run: &serde_json::Value| run["bytes_sent"].as_f64().expect("a number");
+    let whole = run(&[]);
+    // Ten rounds, of which the first tells everything.
+    for (code, most) in [("bf16", 0.6), ("8bit", 0.4), ("top:0.1", 0.3)] {
+        let told = run(&[&format!("--compress={code}")]);
+        assert!(bytes(&told) < most * bytes(&whole), "{code}: {} of {} bytes", bytes(&told), bytes(&whole));
+        assert_eq!(told["rounds_committed"], whole["rounds_committed"]);
+        assert_eq!(told["trace_hash"], run(&[&format!("--compress={code}")])["trace_hash"]);
+    }
+    let refused = lossy(&folder, &["--policy=daso", "--compress=sign"]);
+    let says = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && says.contains("use bf16 or all"), "{says}");
+}
+
+#[test]
 fn slow_nodes_are_waited_for_and_one_seed_is_one_run() {
     let folder = Folder::new("slow");
     let write = format!("--trace={}", folder.path("run.trace"));

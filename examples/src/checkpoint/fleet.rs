@@ -152,16 +152,23 @@ pub struct Common<S> {
 }
 
 impl<S: Scalar> Common<S> {
-    /// The newest committed average among `nodes`; what it lacks is the mean over the `trainers`.
-    pub fn of<'a>(nodes: impl Iterator<Item = &'a Node<S>>, trainers: &[Checkpoint<S>]) -> Self {
-        let newest = nodes.filter_map(|node| Some((node.last(), node.last_certificate()?, node.last_state()?)));
-        let newest = newest.max_by_key(|(id, _, _)| *id);
-        let state = newest.map(|(_, _, state)| &**state);
+    /// The newest committed average among `nodes`, each with what an outer optimiser has made of it if there is one; what it
+    /// lacks is the mean over the `trainers`. Averages of parts of models are none of a model.
+    pub fn of<'a>(nodes: impl Iterator<Item = (&'a Node<S>, Option<&'a [S]>)>, trainers: &[Checkpoint<S>]) -> Self {
+        let whole = |state: &Contribution<S>| state.find("parameters").is_some_and(|segment| segment.weight > 0.0);
+        let newest = nodes.filter_map(|(node, made)| {
+            let state = node.last_state().filter(|state| whole(state))?;
+            Some((node.last(), node.last_certificate()?, state, made))
+        });
+        let newest = newest.max_by_key(|(id, ..)| *id);
+        let state = newest.map(|(_, _, state, _)| &**state);
         let segment = |name: &str| {
             let segment = state.and_then(|state: &Contribution<S>| state.find(name));
             segment.filter(|segment| segment.weight > 0.0).map(|segment| segment.values.clone())
         };
-        let parameters = segment("parameters").unwrap_or_else(|| mean(trainers, |state| &state.parameters));
+        let made = newest.and_then(|(.., made)| made).map(<[S]>::to_vec);
+        let parameters = made.or_else(|| segment("parameters"));
+        let parameters = parameters.unwrap_or_else(|| mean(trainers, |state| &state.parameters));
         let running = segment("running").unwrap_or_else(|| mean(trainers, |state| &state.running));
         let lens = [0, 1].map(|at| trainers.first().map_or(0, |state| state.factors[at].len()));
         let factors = match segment("factors") {
@@ -171,7 +178,7 @@ impl<S: Scalar> Common<S> {
             }
             _ => [mean(trainers, |state| &state.factors[0]), mean(trainers, |state| &state.factors[1])],
         };
-        let committed = newest.map(|(id, certificate, _)| Committed {
+        let committed = newest.map(|(id, certificate, ..)| Committed {
             certificate: id.to_string(),
             round: id.round.0,
             members: certificate.members.iter().map(|member| member.node.0).collect(),
@@ -192,7 +199,7 @@ impl<S: Scalar> Common<S> {
             Some(committed) => {
                 format!("the committed average {} at iteration {}", committed.certificate, self.iteration)
             }
-            None => format!("the mean of the models of {nodes} nodes, none committed yet"),
+            None => format!("the mean of the models of {nodes} nodes, of which none was committed as a whole"),
         }
     }
 }

@@ -116,7 +116,11 @@ impl<D: Storage> Keeper<D> {
             step,
         });
         let nodes = nodes.collect();
-        let common = Common::of(participants.iter().map(|participant| participant.node()), &trainers);
+        let nodes_and_models = participants.iter().map(|participant| {
+            let model = participant.outer().map(|outer| outer.base());
+            (participant.node(), model)
+        });
+        let common = Common::of(nodes_and_models, &trainers);
         let manifest = Manifest {
             holds: common.describe(trainers.len()),
             common: common.iteration,

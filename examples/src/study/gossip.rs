@@ -8,7 +8,12 @@ use anyhow::{Result, bail};
 use std::fmt::Write as _;
 
 /// Who is compared with whom: what AdaGossip gains over CHOCO-SGD with as much told.
-const COMPARED: [(&str, &str); 2] = [("ada-tenth", "choco-tenth"), ("ada-hundredth", "choco-hundredth")];
+const COMPARED: [(&str, &str); 4] = [
+    ("ada-tenth", "choco-tenth"),
+    ("ada-hundredth", "choco-hundredth"),
+    ("measured-tenth", "choco-tenth"),
+    ("measured-hundredth", "choco-hundredth"),
+];
 
 /// Runs it.
 ///
