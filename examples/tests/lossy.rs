@@ -81,8 +81,9 @@ fn one_seed_is_one_run_and_a_trace_repeats_it() {
 #[test]
 fn differences_are_told_in_fewer_bytes_and_one_seed_is_one_run() {
     let folder = Folder::new("compressed");
-    let common = ["--outages=none", "--loss=0", "--reorder=0", "--nodes=4", "--interval=2"];
-    let run = |extra: &[&str]| result(&lossy(&folder, &[&SMALL[..10], &common, &SMALL[10..], extra].concat()));
+    let fleet = ["--nodes=4", "--iterations=20", "--interval=2", "--samples=600", "--batch=16", "--evaluate-every=20"];
+    let common = ["--outages=none", "--no-reference", "--quiet", "--json"];
+    let run = |extra: &[&str]| result(&lossy(&folder, &[&fleet[..], &common, extra].concat()));
     let bytes = |run: &serde_json::Value| run["bytes_sent"].as_f64().expect("a number");
     let whole = run(&[]);
     // Ten rounds, of which the first tells everything.
