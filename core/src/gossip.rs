@@ -47,6 +47,6 @@ pub use directed::{Directed, Place};
 pub use mass::Mass;
 pub use mixing::{Mixing, Row};
 pub use pace::{AdaptivePace, Pace};
-pub use push::{Push, Whole};
+pub use push::{Part, Push, Whole};
 pub use topology::Topology;
 pub use tuning::{Agreement, Tuning, agreement, kept, theoretical, tune, tune_at};

@@ -37,7 +37,7 @@ pub enum Rule {
 pub struct AdaGossip {
     /// `β`, the weight of the old second moment.
     pub decay: f64,
-    /// `ε`, added to the root of the second moment; above 0.
+    /// `ε`, added to the root of the second moment, in the [unit](Self::unit) of `γ`; above 0.
     pub epsilon: f64,
     /// `γ`, above 0.
     pub step: f64,
@@ -60,8 +60,8 @@ pub enum Unit {
     /// makes twice the step; and `γ` can be chosen as for CHOCO, by what a compressor leaves of differences
     /// ([`tune`](super::tune)), whatever models are like.
     Error,
-    /// The same times [`bearable`](super::bearable)`(row, ω)`, which is then the largest step of any parameter if `cap` is
-    /// not smaller: `ω` is what the compressor has kept of the node's last ten differences or so, as
+    /// The same times [`bearable`](super::bearable)`(row, ω)`. No parameter makes a larger step than `min(γ, 1)` times that,
+    /// nor than `cap`: `ω` is what the compressor has kept of the node's last ten differences or so, as
     /// [measured](Consensus::contraction).
     ///
     /// Nothing is left to be chosen: `γ = 1` fits every graph and compressor that was tried. Steps follow `ω`, which falls
@@ -187,7 +187,7 @@ impl<S: Scalar> Consensus<S> {
     #[track_caller]
     pub fn mix(&mut self, model: &mut [S]) {
         assert_eq!(model.len(), self.own.len(), "values of a model that is gossiped");
-        self.steps += 1;
+        self.steps = self.steps.saturating_add(1);
         // In the order of nodes, so that it is the same on every machine.
         let mut errors = vec![0.0; model.len()];
         for (node, copy) in &self.others {
@@ -211,17 +211,18 @@ impl<S: Scalar> Consensus<S> {
                     *moment = S::of(decay * moment.wide() + (1.0 - decay) * error * error);
                 }
                 let mean = || self.moment.iter().map(|moment| moment.wide()).sum::<f64>() / self.moment.len() as f64;
-                let ordinary = || libm::sqrt(mean() / divisor);
+                let unit_size = if unit == Unit::Parameter { 1.0 } else { libm::sqrt(mean() / divisor) };
                 let (step, cap) = match unit {
-                    Unit::Parameter => (step, cap),
-                    Unit::Error => (step * ordinary(), cap),
+                    Unit::Parameter | Unit::Error => (step, cap),
                     Unit::Measured => {
                         // Of nothing told, nothing is lost.
                         let most = bearable(&self.row, self.contraction().unwrap_or(1.0));
-                        (step * most * ordinary(), cap.min(most))
+                        (step * most, cap.min(step.min(1.0) * most))
                     }
                 };
+                let (step, epsilon) = (step * unit_size, epsilon * unit_size);
                 for ((x, moment), error) in model.iter_mut().zip(&self.moment).zip(errors) {
+                    // Where no square of an error is above 0 the quotient is no number, and `min` answers the cap.
                     let rate = (step / (libm::sqrt(moment.wide() / divisor) + epsilon)).min(cap);
                     *x = S::of(x.wide() + rate * error);
                 }

@@ -33,15 +33,21 @@ impl Mass {
         }
     }
 
-    /// Adds what `after` is more than `before`.
-    pub(super) fn add_difference(&mut self, after: &Self, before: &Self) {
-        for (sums, after, before) in
-            [(&mut self.weights, &after.weights, &before.weights), (&mut self.values, &after.values, &before.values)]
-        {
-            for ((sum, after), before) in sums.iter_mut().zip(after).zip(before) {
-                *sum += after - before;
-            }
+    /// With what `after` is more than `before`.
+    pub(super) fn with_difference(&self, after: &Self, before: &Self) -> Self {
+        let sums = |sums: &[f64], after: &[f64], before: &[f64]| {
+            sums.iter().zip(after).zip(before).map(|((sum, after), before)| sum + (after - before)).collect()
+        };
+        Self {
+            weights: sums(&self.weights, &after.weights, &before.weights),
+            values: sums(&self.values, &after.values, &before.values),
         }
+    }
+
+    /// Whether these are numbers, and no weight is below 0.
+    pub(super) fn is_sound(&self) -> bool {
+        let is_weight = |weight: &f64| *weight >= 0.0 && weight.is_finite();
+        self.weights.iter().all(is_weight) && self.values.iter().all(|value| value.is_finite())
     }
 
     /// Puts `x/w` into `z`.

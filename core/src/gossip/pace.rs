@@ -81,7 +81,7 @@ impl Moments {
             Pace::Fixed(step) => return vec![step; lengths.len()],
             Pace::Adaptive(adaptive) => adaptive,
         };
-        self.exchanges += 1;
+        self.exchanges = self.exchanges.saturating_add(1);
         let correction = 1.0 - libm::pow(decay, self.exchanges as f64);
         let mut start = 0;
         let rates = lengths.iter().zip(&mut self.values).map(|(&len, moment)| {

@@ -54,6 +54,31 @@ impl<S> Whole<S> {
     pub fn copy(&self) -> &[S] {
         &self.0.copy
     }
+
+    /// All that the sender ever gave.
+    pub fn given(&self) -> &Mass {
+        &self.0.sum
+    }
+}
+
+/// A message that was read: what it gives, and what is then known of the sender.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part<S> {
+    share: f64,
+    weights: Vec<f64>,
+    edge: Edge<S>,
+}
+
+impl<S> Part<S> {
+    /// `ẑ`, as the sender has it after this message.
+    pub fn copy(&self) -> &[S] {
+        &self.edge.copy
+    }
+
+    /// All that the sender ever gave, this message included.
+    pub fn given(&self) -> &Mass {
+        &self.edge.sum
+    }
 }
 
 impl<S: Scalar> Push<S> {
@@ -122,9 +147,13 @@ impl<S: Scalar> Push<S> {
         }
     }
 
-    /// `z = x/w`, for training to go on with.
+    /// `z = x/w`, for training to go on with; what it was last as long as that has left the range of numbers.
     pub fn model(&mut self) -> &[S] {
-        self.mass.divide(&self.lengths, &mut self.model);
+        let mut model = vec![S::zero(); self.model.len()];
+        self.mass.divide(&self.lengths, &mut model);
+        if model.iter().all(|value| value.is_finite()) {
+            self.model = model;
+        }
         &self.model
     }
 
@@ -180,33 +209,60 @@ impl<S: Scalar> Push<S> {
     /// Takes what a sender gives with a message that follows the last one taken of it.
     ///
     /// # Errors
-    /// If `message` is none; nothing is changed then.
+    /// If `message` is none, or what it gives cannot be added; nothing is changed then.
     pub fn take<C: Compressor<S> + ?Sized>(
         &mut self,
         from: NodeId,
         message: &[u8],
         compressor: &mut C,
     ) -> Result<(), CompressError> {
+        let part = self.read(from, message, compressor)?;
+        self.take_part(from, part)
+    }
+
+    /// Reads a message that follows the last one taken of its sender.
+    ///
+    /// # Errors
+    /// If `message` is none, or what it gives cannot be added to what was given before.
+    pub fn read<C: Compressor<S> + ?Sized>(
+        &self,
+        from: NodeId,
+        message: &[u8],
+        compressor: &mut C,
+    ) -> Result<Part<S>, CompressError> {
         let (len, tensors) = (self.model.len(), self.lengths.len());
         let head = self.head();
         let truncated = CompressError::Truncated { found: message.len(), least: head };
         let (numbers, body) = message.split_at_checked(head).ok_or(truncated)?;
         let mut numbers = numbers.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
         let share = numbers.next().unwrap_or_default();
-        let given: Vec<f64> = numbers.collect();
+        let weights: Vec<f64> = numbers.collect();
         let is_part = |given: &f64| *given > 0.0 && given.is_finite();
-        if !(share > 0.0 && share < 1.0 && given.iter().all(is_part)) {
+        if !(share > 0.0 && share < 1.0 && weights.iter().all(is_part)) {
             return Err(CompressError::Field("what is given"));
         }
         let mut read = vec![S::zero(); len];
         compressor.decode(body, &mut read)?;
-        let edge = self.incoming.entry(from).or_insert_with(|| Edge::new(len, tensors));
+        let mut edge = self.incoming.get(&from).cloned().unwrap_or_else(|| Edge::new(len, tensors));
         for (copy, read) in edge.copy.iter_mut().zip(read) {
             *copy += read;
         }
-        edge.sum.add(&self.lengths, share, &given, &edge.copy);
-        self.mass.add(&self.lengths, share, &given, &edge.copy);
-        Ok(())
+        edge.sum.add(&self.lengths, share, &weights, &edge.copy);
+        if !(edge.copy.iter().all(|value| value.is_finite()) && edge.sum.is_sound()) {
+            return Err(CompressError::Field("what is given"));
+        }
+        Ok(Part { share, weights, edge })
+    }
+
+    /// Takes what a message gives that was [`read`](Self::read) since the last one of the same sender was taken.
+    ///
+    /// # Errors
+    /// If what there is would leave the range of numbers with it; nothing is changed then.
+    pub fn take_part(&mut self, from: NodeId, part: Part<S>) -> Result<(), CompressError> {
+        let Part { share, weights, edge } = part;
+        let mut mass = self.mass.clone();
+        mass.add(&self.lengths, share, &weights, &edge.copy);
+        self.hold(mass, from, edge)
     }
 
     /// The message that makes up for all that may have been lost on the way to a node: everything given to it, and its
@@ -251,24 +307,35 @@ impl<S: Scalar> Push<S> {
         let mut numbers = sums.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
         let weights: Vec<f64> = numbers.by_ref().take(tensors).collect();
         let values: Vec<f64> = numbers.collect();
-        if !weights.iter().all(|&weight| weight >= 0.0 && weight.is_finite()) {
+        let sum = Mass { values, weights };
+        if !sum.is_sound() {
             return Err(CompressError::Field("what was given"));
-        }
-        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-            return Err(CompressError::NotFinite { index, value: values[index] });
         }
         let mut read = vec![S::zero(); len];
         Identity.decode(copy, &mut read)?;
-        Ok(Whole(Edge { copy: read, sum: Mass { values, weights } }))
+        Ok(Whole(Edge { copy: read, sum }))
     }
 
     /// Takes what a whole message gives more than was taken already; of a sender that has begun anew, all of it.
-    pub fn take_whole(&mut self, from: NodeId, whole: Whole<S>, anew: bool) {
+    ///
+    /// # Errors
+    /// If what there is would leave the range of numbers with it, or weigh nothing; nothing is changed then.
+    pub fn take_whole(&mut self, from: NodeId, whole: Whole<S>, anew: bool) -> Result<(), CompressError> {
         let Whole(edge) = whole;
-        let before = self.incoming.remove(&from).filter(|_| !anew);
-        let nothing = || Edge::new(self.model.len(), self.lengths.len());
-        self.mass.add_difference(&edge.sum, &before.unwrap_or_else(nothing).sum);
+        let nothing = Mass::nothing(self.model.len(), self.lengths.len());
+        let before = self.incoming.get(&from).filter(|_| !anew).map_or(&nothing, |edge| &edge.sum);
+        let mass = self.mass.with_difference(&edge.sum, before);
+        self.hold(mass, from, edge)
+    }
+
+    /// Goes on with a mass of which a part came from a sender.
+    fn hold(&mut self, mass: Mass, from: NodeId, edge: Edge<S>) -> Result<(), CompressError> {
+        if !mass.is_sound() || mass.weights.contains(&0.0) {
+            return Err(CompressError::Field("what is given"));
+        }
+        self.mass = mass;
         self.incoming.insert(from, edge);
+        Ok(())
     }
 
     /// A receiver has begun anew and has nothing of what it was given; the same is counted from nothing.

@@ -18,6 +18,7 @@
 //! - Who cannot be reached when an exchange begins is no neighbour: what was given to it each gives to itself
 //!   ([`Mixing::without`](crate::gossip::Mixing::without)), so that the mean over nodes stays where it is once both ends know. Whoever returns is sent a
 //!   whole copy, and sends one.
+//! - A copy is sent whole once between two exchanges at most, however often it is asked for.
 
 mod neighbour;
 
@@ -184,7 +185,7 @@ impl<S: Scalar> Gossip<S> {
         if Identity.encode(consensus.own(), &mut self.turns.random(0), &mut bytes).is_err() {
             return;
         }
-        neighbour.follows = true;
+        (neighbour.follows, neighbour.whole_said) = (true, Some(*sequence));
         let digest = digest(consensus.own());
         say(&mut self.turns.actions, to, &Message { sequence: *sequence, digest, whole: true, bytes });
     }
@@ -216,7 +217,7 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
             // No numbers; training ends soon.
             return;
         }
-        self.state.sequence += 1;
+        self.state.sequence = self.state.sequence.wrapping_add(1);
         if !consensus.own().iter().all(|value| value.is_finite()) {
             // Sums of what was sent have left the range of numbers, though the model has not: from the beginning.
             self.state.consensus = None;
@@ -246,11 +247,13 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
     }
 
     fn told(&mut self, from: NodeId, note: Note<'_>) {
-        let State { consensus, neighbours, .. } = &mut self.state;
+        let State { consensus, neighbours, sequence, .. } = &mut self.state;
         let (Some(consensus), Some(neighbour)) = (consensus, neighbours.get_mut(&from)) else {
             return;
         };
         match note {
+            // Nothing new could be said: it is said with the next exchange.
+            Note::Ask if neighbour.whole_said == Some(*sequence) => neighbour.follows = false,
             Note::Ask => self.say_whole(from),
             Note::AskAs(_) => {}
             Note::Piece(piece) => {

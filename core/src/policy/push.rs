@@ -10,7 +10,8 @@
 //! # For implementers
 //! - Nothing is given to a node before it has asked. Its request says when it began, so that a later start of it is not
 //!   taken for one that has had something already. Whoever was lost or has missed something asks again.
-//! - Every message carries the digest of the copy that it leads to, as with [`Gossip`](super::Gossip).
+//! - Every message carries the digest of the copy and of the sums that it leads to: what does not lead there, or would leave
+//!   no weight or no numbers, is not taken, and all of it is asked for.
 //! - Who has given nothing in four exchanges in which it was its turn is not waited for until it gives again.
 //! - What is taken while training makes a step is part of the mass at once and of the model after the step.
 

@@ -118,6 +118,52 @@ fn bearable_steps_add_what_the_compressor_takes_away() {
 }
 
 #[test]
+fn no_parameter_moves_further_than_the_part_of_a_bearable_step_that_was_asked_for() {
+    // How far a parameter moves, of its error, with the largest step of one.
+    let most = |topology: &Topology, step: f64, len: usize, seed: u64| {
+        let mixing = Mixing::metropolis(topology);
+        let rule = Rule::Ada(AdaGossip { step, ..measured() });
+        let mut random = Seed(seed).random();
+        let mut told = TopK::new(Kept::per_million(300_000));
+        let mut node: Consensus<f64> = Consensus::new(rule, mixing.row(NodeId(0)), len);
+        let (mut most, mut model) = (0.0_f64, vec![0.0; len]);
+        for _ in 0..6 {
+            model.iter_mut().for_each(|value| *value += random.normal());
+            node.send(&model, &mut told, &mut random, &mut vec![]).expect("finite");
+            for other in topology.neighbours(0) {
+                let difference: Vec<f64> = (0..len).map(|_| random.normal()).collect();
+                let mut message = vec![];
+                told.encode(&difference, &mut random, &mut message).expect("finite");
+                node.receive(NodeId(other), &message, &mut told).expect("encoded above");
+            }
+            let row = mixing.row(NodeId(0));
+            let bearable = bearable(row, node.contraction().expect("it has told something"));
+            let copy = |other: &NodeId, place: usize| node.other(*other).expect("a neighbour")[place];
+            let error = |place: usize| {
+                row.others.iter().map(|(other, weight)| weight * (copy(other, place) - node.own()[place])).sum::<f64>()
+            };
+            let errors: Vec<f64> = (0..len).map(error).collect();
+            let before = model.clone();
+            node.mix(&mut model);
+            for ((after, before), error) in model.iter().zip(&before).zip(errors) {
+                // What is added is rounded with what it is added to.
+                let rounding = 4.0 * f64::EPSILON * (after.abs() + before.abs() + error.abs());
+                most = most.max(((after - before).abs() - rounding).max(0.0) / (bearable * error.abs()).max(1e-300));
+            }
+        }
+        most
+    };
+    let steps = prop_oneof![Just(0.5), 0.05..1.0];
+    let law = |(nodes, step, len, seed): (u32, f64, usize, u64)| {
+        let found = most(&Topology::ring(nodes), step, len, seed);
+        if found <= step * (1.0 + 1e-9) { Ok(()) } else { Err(format!("{found} of the bearable step, not {step}")) }
+    };
+    assert_eq!(Check::default().hold((3_u32..9, steps, 1_usize..20, any::<u64>()), law), Ok(()));
+    // The bound is reached, by parameters of small errors.
+    assert!((0.5 - most(&Topology::ring(5), 0.5, 20, 1)).abs() < 1e-9);
+}
+
+#[test]
 fn measured_steps_know_no_units_and_equal_nodes_stay_as_they_are() {
     let mixing = Mixing::metropolis(&Topology::ring(5));
     let course = |scale: f64, equal: bool| {
@@ -127,7 +173,7 @@ fn measured_steps_know_no_units_and_equal_nodes_stay_as_they_are() {
             let first = models[0].clone();
             models.fill(first);
         }
-        let rule = Rule::Ada(AdaGossip { epsilon: 1e-300, ..measured() });
+        let rule = Rule::Ada(measured());
         let mut nodes: Vec<Consensus<f64>> =
             (0..5).map(|node| Consensus::new(rule, mixing.row(NodeId(node)), 20)).collect();
         for _ in 0..20 {
@@ -151,8 +197,10 @@ fn measured_steps_know_no_units_and_equal_nodes_stay_as_they_are() {
         models
     };
     // A power of two changes no digit.
-    let (small, large) = (course(1.0, false), course(1024.0, false));
-    assert!(small.iter().flatten().zip(large.iter().flatten()).all(|(small, large)| 1024.0 * small == *large));
+    for scale in [-30, 30].map(|digits| 2_f64.powi(digits)) {
+        let (ones, scaled) = (course(1.0, false), course(scale, false));
+        assert!(ones.iter().flatten().zip(scaled.iter().flatten()).all(|(one, scaled)| scale * one == *scaled));
+    }
     let equal = course(1.0, true);
-    assert!(equal.iter().all(|model| *model == equal[0]) && equal != small);
+    assert!(equal.iter().all(|model| *model == equal[0]) && equal != course(1.0, false));
 }

@@ -385,6 +385,56 @@ fn nothing_piles_up_in_front_of_a_link_that_stands_still() {
 }
 
 #[test]
+fn however_often_a_copy_is_asked_for_it_is_said_once_between_two_exchanges() {
+    let law = |(rule, seed, requests, exchanges): (Rule, u64, usize, u64)| {
+        let topology = Topology::ring(3);
+        let fleet = Fleet::new(rule, &Mixing::metropolis(&topology), 0, seed);
+        let mut hall = Hall::new(&topology, rule, 0, &fleet.models, seed);
+        for iteration in 1..=exchanges {
+            hall.run(iteration);
+            let before = hall.members[0].policy.save();
+            let mut said = 0;
+            for _ in 0..requests {
+                hall.members[0].policy.handle(hall.now, PolicyInput::Told { from: NodeId(1), bytes: &[0x13] });
+                while let Some(action) = hall.members[0].policy.poll() {
+                    said += usize::from(matches!(action, PolicyAction::Tell { to: NodeId(1), .. }));
+                }
+                // It is remembered by whoever is read back, too.
+                hall.restore(0);
+            }
+            if said > 1 {
+                return Err(format!("{said} answers to {requests} requests after exchange {iteration}"));
+            }
+            hall.members[0].policy.restore(&before);
+        }
+        Ok(())
+    };
+    assert_eq!(Check::default().hold((rules(), any::<u64>(), 1_usize..20, 1_u64..6), law), Ok(()));
+}
+
+#[test]
+fn a_request_that_was_not_answered_at_once_is_answered_with_the_next_exchange() {
+    let rule = Rule::Choco { step: 0.3 };
+    let topology = Topology::ring(3);
+    let fleet = Fleet::new(rule, &Mixing::metropolis(&topology), 0, 6);
+    let mut hall = Hall::new(&topology, rule, 0, &fleet.models, 6);
+    (1..4).for_each(|iteration| hall.run(iteration));
+    let ask = PolicyInput::Told { from: NodeId(1), bytes: &[0x13] };
+    for asked in [false, true] {
+        // A second one follows what has just been said.
+        (0..2).filter(|_| asked).for_each(|_| hall.tell(0, ask));
+        hall.mail.clear();
+        hall.members[0].iteration += 1;
+        let (iteration, summary) = (hall.members[0].iteration, Summary::default());
+        hall.tell(0, PolicyInput::Stepped { iteration, summary: &summary });
+        assert_eq!(hall.mail[&(0, 1)][0][0], if asked { 0x12 } else { 0x11 });
+        hall.now += PATIENCE;
+        hall.members[0].policy.wake(hall.now);
+        hall.tell_nothing(0);
+    }
+}
+
+#[test]
 fn notes_of_others_and_torn_ones_are_survived() {
     let law = |(seed, notes): (u64, Vec<Note>)| {
         let topology = Topology::ring(3);

@@ -67,7 +67,7 @@ impl Circle {
             let node = &mut self.nodes[to.0 as usize];
             let taken = match &message {
                 Ok(message) => node.take(NodeId(from), message, &mut *compressor),
-                Err(whole) => node.read_whole(whole).map(|whole| node.take_whole(NodeId(from), whole, false)),
+                Err(whole) => node.read_whole(whole).and_then(|whole| node.take_whole(NodeId(from), whole, false)),
             };
             taken.expect("messages as they were sent");
             if made_good {
@@ -83,7 +83,7 @@ impl Circle {
             let message = self.nodes[from as usize].whole(to);
             let node = &mut self.nodes[to.0 as usize];
             let whole = node.read_whole(&message).expect("as it was sent");
-            node.take_whole(NodeId(from), whole, false);
+            node.take_whole(NodeId(from), whole, false).expect("what was given");
         }
     }
 
@@ -424,6 +424,73 @@ fn torn_messages_are_refused_and_change_nothing() {
     assert_eq!(Check::default().hold((any::<u64>(), any::<usize>(), any::<bool>()), law), Ok(()));
 }
 
+/// A message of a sender to a receiver with one number in front replaced, or of a whole one.
+fn with_number(message: &[u8], place: usize, number: f64) -> Vec<u8> {
+    let mut message = message.to_vec();
+    message[8 * place..8 * place + 8].copy_from_slice(&number.to_le_bytes());
+    message
+}
+
+#[test]
+fn one_bad_exchange_is_refused_and_changes_nothing() {
+    let number = prop_oneof![
+        Just(1e300),
+        Just(f64::MAX),
+        Just(f64::MIN),
+        Just(f64::NAN),
+        Just(0.0),
+        Just(5e-324),
+        (-308.0..308.0).prop_map(|digits: f64| 10_f64.powf(digits)),
+    ];
+    let law = |(seed, place, number, whole, exchanges): (u64, usize, f64, bool, usize)| {
+        let mut circle = Circle::new(Directed::ring(2), pace(0, false), 0, seed);
+        (0..exchanges).for_each(|_| circle.exchange(0.0, true));
+        let mut compressor = compressor(0);
+        let messages = circle.nodes[0].give(&[NodeId(1)], &mut *compressor, &mut circle.random).expect("finite");
+        let message = if whole { circle.nodes[0].whole(NodeId(1)) } else { messages[0].1.clone() };
+        let wrong = with_number(&message, place % (message.len() / 8), number);
+        let before = circle.nodes[1].clone();
+        let node = &mut circle.nodes[1];
+        let taken = if whole {
+            node.read_whole(&wrong).and_then(|whole| node.take_whole(NodeId(0), whole, false))
+        } else {
+            node.take(NodeId(0), &wrong, &mut *compressor)
+        };
+        if taken.is_err() && *node != before {
+            return Err("what was refused has changed something".into());
+        }
+        // Whatever was taken, there is something left to train with.
+        let Mass { values, weights } = node.mass();
+        let is_sound = values.iter().all(|value| value.is_finite())
+            && weights.iter().all(|weight| *weight > 0.0 && weight.is_finite());
+        let model = node.model().to_vec();
+        if !is_sound || !model.iter().all(|value| value.is_finite()) {
+            return Err(format!("{:?} is left, and {model:?}", node.mass()));
+        }
+        node.learn(&model);
+        node.give(&[NodeId(0)], &mut *compressor, &mut circle.random).map(drop).map_err(|error| error.to_string())
+    };
+    let cases = (any::<u64>(), any::<usize>(), number, any::<bool>(), 0_usize..4);
+    assert_eq!(Check { cases: 512, ..Check::default() }.hold(cases, law), Ok(()));
+}
+
+#[test]
+fn nobody_gives_back_more_than_there_is() {
+    // The receiver has given most of its weight on since.
+    let mut circle = Circle::new(Directed::ring(3), pace(0, false), 0, 4);
+    (0..3).for_each(|_| circle.exchange(0.0, true));
+    let message = circle.nodes[0].whole(NodeId(1));
+    let nothing = vec![0; message.len()];
+    let node = &mut circle.nodes[1];
+    for _ in 0..3 {
+        node.give(&[NodeId(2)], &mut *compressor(0), &mut circle.random).expect("finite");
+    }
+    let before = node.clone();
+    let whole = node.read_whole(&nothing).expect("of one that has given nothing");
+    assert!(node.take_whole(NodeId(0), whole, false).is_err());
+    assert_eq!(*node, before);
+}
+
 /// One node that has nothing to learn, and its policy.
 struct Member {
     policy: PushSum<f64>,
@@ -444,6 +511,8 @@ struct Hall {
     now: Instant,
     /// Policies are written down and read back at any time.
     restores: bool,
+    /// Which bit of the next message of parts arrives wrong.
+    flip: Option<usize>,
 }
 
 impl Hall {
@@ -458,6 +527,7 @@ impl Hall {
             random: Seed(seed).derive("order", 0).random(),
             now: Instant::ORIGIN,
             restores,
+            flip: None,
         };
         for node in 0..graph.nodes() {
             let model = (0..LEN).map(|_| random.normal()).collect();
@@ -536,7 +606,12 @@ impl Hall {
                 self.tell(node, PolicyInput::Stepped { iteration, summary: &summary });
             } else {
                 let (&(from, to), queue) = self.mail.iter_mut().nth(choice - ready.len()).expect("counted above");
-                let bytes = queue.pop_front().expect("empty ones are gone");
+                let mut bytes = queue.pop_front().expect("empty ones are gone");
+                // A request has no digest.
+                if let Some(bit) = self.flip.take_if(|_| bytes[0] != 0x14) {
+                    let bit = bit % (8 * bytes.len());
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                }
                 self.tell(to, PolicyInput::Told { from: NodeId(from as u32), bytes: &bytes });
             }
         }
@@ -548,8 +623,18 @@ impl Hall {
         self.mail.retain(|&(from, to), _| from != node && to != node);
     }
 
+    /// `Σw` and `Σx` over nodes; one that has not begun has its model.
+    fn held(&self) -> Mass {
+        let mut sum = Mass { values: vec![0.0; LEN], weights: vec![0.0; TENSORS.len()] };
+        for Member { policy, model, .. } in &self.members {
+            let first = Mass { values: model.clone(), weights: vec![1.0; TENSORS.len()] };
+            add(&mut sum, 1.0, Some(policy.push().map_or(&first, Push::mass)));
+        }
+        sum
+    }
+
     fn weight(&self) -> f64 {
-        self.members.iter().map(|member| member.policy.push().map_or(1.0, |push| push.mass().weights[0])).sum()
+        self.held().weights[0]
     }
 
     fn disagreement(&self) -> f64 {
@@ -570,7 +655,7 @@ fn policies_agree_and_keep_their_masses_whoever_went_and_came_back() {
         let mean: Vec<f64> = (0..LEN)
             .map(|place| hall.members.iter().map(|m| m.model[place]).sum::<f64>() / hall.members.len() as f64)
             .collect();
-        let before = hall.disagreement();
+        let (all, before) = (hall.held(), hall.disagreement());
         let mut iterations = 0;
         for _ in 0..changes {
             let node = hall.random.below(hall.members.len() as u64) as usize;
@@ -586,9 +671,8 @@ fn policies_agree_and_keep_their_masses_whoever_went_and_came_back() {
         // In step, as nodes are whose steps take equally long.
         let last = iterations + if which == 0 { 300 } else { 1500 };
         (iterations..=last).for_each(|iteration| hall.run(iteration));
-        let (weight, nodes) = (hall.weight(), hall.members.len() as f64);
-        if (weight - nodes).abs() > 1e-11 * nodes {
-            return Err(format!("Σw = {weight} of {nodes}"));
+        if let Some(off) = differs(&hall.held(), &all) {
+            return Err(off);
         }
         let after = hall.disagreement();
         let model = &hall.members[0].model;
@@ -600,6 +684,36 @@ fn policies_agree_and_keep_their_masses_whoever_went_and_came_back() {
         }
     };
     assert_eq!(Check { cases: 24, ..Check::default() }.hold(cases, law), Ok(()));
+}
+
+#[test]
+fn a_message_that_was_changed_on_its_way_is_noticed_and_made_good() {
+    let law = |(seed, bit, exchanges, restores): (u64, usize, u64, bool)| {
+        let mut hall = Hall::new(&Directed::exponential(4), 0, false, seed, restores);
+        let all = hall.held();
+        (0..=exchanges).for_each(|iteration| hall.run(iteration));
+        hall.flip = Some(bit);
+        (exchanges + 1..exchanges + 80).for_each(|iteration| hall.run(iteration));
+        if hall.flip.is_some() {
+            return Err("nothing was said".into());
+        }
+        for (from, sender) in (0..).map(NodeId).zip(&hall.members) {
+            for (to, receiver) in (0..).map(NodeId).zip(&hall.members) {
+                let (sender, receiver) = (sender.policy.push(), receiver.policy.push());
+                let told = sender.map(|push| (push.copy_at(to), push.given(to)));
+                if told != receiver.map(|push| (push.copy_of(from), push.taken(from))) {
+                    return Err(format!("what {from} has given is not what {to} has taken"));
+                }
+            }
+        }
+        if let Some(off) = differs(&hall.held(), &all) {
+            return Err(off);
+        }
+        let apart = hall.disagreement();
+        if apart < 1e-9 { Ok(()) } else { Err(format!("apart by {apart}")) }
+    };
+    let cases = (any::<u64>(), any::<usize>(), 0_u64..6, any::<bool>());
+    assert_eq!(Check { cases: 256, ..Check::default() }.hold(cases, law), Ok(()));
 }
 
 #[test]

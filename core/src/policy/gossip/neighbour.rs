@@ -15,6 +15,8 @@ use alloc::vec::Vec;
 pub(super) struct Neighbour {
     /// Whether it has this node's public copy, unless it says otherwise.
     pub(super) follows: bool,
+    /// The sequence at which it was last sent this node's public copy whole.
+    pub(super) whole_said: Option<u64>,
     /// How many messages this node's copy of it consists of; `None` if there is none.
     pub(super) held: Option<u64>,
     /// What has come and was not taken in yet, oldest first.
@@ -120,6 +122,7 @@ impl Neighbour {
         words.0.extend([self.follows, self.asked].map(u64::from));
         words.0.extend([self.useless, self.silent].map(u64::from));
         words.0.push(self.last);
+        words.optional(self.whole_said.as_ref(), |words, &said| words.0.push(said));
         words.optional(self.held.as_ref(), |words, &held| words.0.push(held));
         words.0.push(self.pending.len() as u64);
         self.pending.iter().for_each(|message| message.save(words));
@@ -130,9 +133,10 @@ impl Neighbour {
         let (follows, asked) = (words.flag()?, words.flag()?);
         let mut count = || words.word().and_then(|word| u32::try_from(word).ok());
         let (useless, silent) = (count()?, count()?);
-        let (last, held) = (words.word()?, words.optional()?);
+        let (last, whole_said, held) = (words.word()?, words.optional()?, words.optional()?);
         let pending = (0..words.count()?).map(|_| Message::restore(words)).collect::<Option<_>>()?;
-        Some(Self { follows, held, pending, partial: Assembly::restore(words)?, asked, useless, silent, last })
+        let partial = Assembly::restore(words)?;
+        Some(Self { follows, whole_said, held, pending, partial, asked, useless, silent, last })
     }
 }
 

@@ -1,14 +1,27 @@
 //! The two ends of a way along which parts of models are given.
 
-use super::super::exchange::{Assembly, Message, Note, digest};
+use super::super::exchange::{Assembly, Message, Note};
 use super::super::words::{Saved, Words};
+use crate::cluster::{Digest, Digester};
 use crate::compress::Compressor;
-use crate::gossip::Push;
+use crate::gossip::{Mass, Push};
 use crate::policy::PolicyAction;
 use crate::scalar::Scalar;
 use crate::transport::NodeId;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+
+/// Of what both ends of a way have after a message: the sender's start, the copy, and the sum of what was given.
+fn digest<S: Scalar>(birth: u64, copy: &[S], given: Option<&Mass>) -> Digest {
+    let mut digester = Digester::new();
+    digester.update(&birth.to_le_bytes());
+    digester.update_values(copy);
+    if let Some(Mass { values, weights }) = given {
+        digester.update_values(weights);
+        digester.update_values(values);
+    }
+    digester.finish()
+}
 
 /// One to whom a node gives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,11 +37,12 @@ pub(super) struct Receiver {
 impl Receiver {
     /// The message to it with this body, or with all that it was ever given if it does not follow.
     pub(super) fn letter<S: Scalar>(&mut self, push: &mut Push<S>, birth: u64, to: NodeId, body: Vec<u8>) -> Message {
-        self.sequence += 1;
+        self.sequence = self.sequence.wrapping_add(1);
         let whole = !core::mem::replace(&mut self.follows, true);
         let body = if whole { push.whole(to) } else { body };
         let bytes = [&birth.to_le_bytes()[..], &body].concat();
-        Message { sequence: self.sequence, digest: digest(push.copy_at(to).unwrap_or_default()), whole, bytes }
+        let copy = push.copy_at(to).unwrap_or_default();
+        Message { sequence: self.sequence, digest: digest(birth, copy, push.given(to)), whole, bytes }
     }
 
     pub(super) fn save(&self, words: &mut Words) {
@@ -116,16 +130,21 @@ impl Sender {
         let birth = u64::from_le_bytes(*birth);
         if message.whole {
             let Ok(whole) = push.read_whole(body) else { return false };
-            if digest(whole.copy()) != message.digest {
+            let anew = self.birth.is_some_and(|known| known != birth);
+            let is_theirs = digest(birth, whole.copy(), Some(whole.given())) == message.digest;
+            if !is_theirs || push.take_whole(from, whole, anew).is_err() {
                 return false;
             }
-            push.take_whole(from, whole, self.birth.is_some_and(|known| known != birth));
             self.birth = Some(birth);
             self.asked = false;
         } else {
             let follows = self.held.and_then(|held| held.checked_add(1)) == Some(message.sequence);
-            let taken = self.birth == Some(birth) && follows && push.take(from, body, compressor).is_ok();
-            if !taken || push.copy_of(from).is_none_or(|copy| digest(copy) != message.digest) {
+            if self.birth != Some(birth) || !follows {
+                return false;
+            }
+            let Ok(part) = push.read(from, body, compressor) else { return false };
+            let is_theirs = digest(birth, part.copy(), Some(part.given())) == message.digest;
+            if !is_theirs || push.take_part(from, part).is_err() {
                 return false;
             }
         }
