@@ -37,7 +37,7 @@ pub use file::{arguments, describe, flags};
 pub use gossip::{ConsensusStep, GossipSettings};
 pub use graph::Graph;
 pub use hierarchical::{HierarchicalSettings, MergeKind};
-pub use idle::{given, refuse_idle};
+pub use idle::{given, refuse_idle, why_idle};
 pub use job::JobSettings;
 pub use kfac::{Fisher, Form, KfacSettings, Method};
 pub use kill::KillAt;

@@ -6,12 +6,14 @@
 //! longest outage and cap have the same outages, whatever else differs.
 //!
 //! Results are kept in `runs.csv` of the sweep's folder, which is written anew, to the side, after every run: a sweep
-//! that was stopped goes on where it was. Tables and heat maps are made from that file alone.
+//! that was stopped goes on where it was. Two at once in one folder would overwrite what the other has written: the second is
+//! refused. Tables and heat maps are made from that file alone.
 //!
 //! # For implementers
 //! Runs are independent and single-threaded; as many go on at once as there are cores.
 
 mod cell;
+mod claim;
 mod conduct;
 mod estimate;
 mod grid;
@@ -86,13 +88,15 @@ impl Swept {
 /// Runs what a sweep's folder does not hold yet, and writes its tables and plots; `None` after a dry run.
 ///
 /// # Errors
-/// If the grid or a setting in it is wrong, which is found out before anything runs; or the folder cannot be written. A
-/// run that fails is a line of the result.
+/// If the grid or a setting in it is wrong, which is found out before anything runs; or the folder cannot be written, or
+/// another sweep is at work in it. A run that fails is a line of the result.
 pub fn sweep(settings: &SweepSettings, stop: &Arc<AtomicBool>) -> Result<Option<Swept>> {
     let (name, grid) = settings.grid()?;
     let runs = grid.runs()?;
     let output = settings.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("sweep-{name}")));
     let folder = Folder::create(Some(&output), "sweep")?;
+    // What is only looked at may change meanwhile.
+    let claim = (!settings.dry_run && !settings.finished).then(|| claim::claim(&folder)).transpose()?;
     let mut ledger = Ledger::open(&folder)?;
     for caution in grid::cautions(&runs)? {
         eprintln!("note: {caution}");
@@ -116,6 +120,7 @@ pub fn sweep(settings: &SweepSettings, stop: &Arc<AtomicBool>) -> Result<Option<
         }
         conduct::conduct(&todo, &costs, jobs, &mut ledger, &folder, stop)?;
     }
+    drop(claim);
     let summary = Summary::new(&grid, &ledger)?;
     summary.write(&folder)?;
     if !settings.quiet {

@@ -9,19 +9,23 @@ use clap::parser::ValueSource;
 /// # Errors
 /// With the flag, with what it has no effect, and the remedy.
 pub fn refuse_idle(matches: &ArgMatches) -> Result<()> {
-    for rule in RULES {
-        for &name in rule.flags {
-            if given(matches, name) && (rule.idle)(matches) {
-                bail!("--{name} has no effect {}: leave it out{}", rule.with, rule.remedy);
-            }
+    for name in RULES.iter().flat_map(|rule| rule.flags).filter(|name| given(matches, name)) {
+        if let Some(why) = why_idle(matches, name) {
+            bail!(why);
         }
     }
     Ok(())
 }
 
+/// Why a flag has no effect with the others, and the remedy, if it has none.
+pub fn why_idle(matches: &ArgMatches, name: &str) -> Option<String> {
+    let rule = RULES.iter().find(|rule| rule.flags.contains(&name) && (rule.idle)(matches))?;
+    Some(format!("--{name} has no effect {}: leave it out{}", rule.with, rule.remedy))
+}
+
 /// Whether a flag has no effect with the others.
 pub(super) fn is_idle(matches: &ArgMatches, name: &str) -> bool {
-    RULES.iter().any(|rule| rule.flags.contains(&name) && (rule.idle)(matches))
+    why_idle(matches, name).is_some()
 }
 
 /// Whether a flag was given.

@@ -4,7 +4,7 @@ use super::command::Settings;
 use super::page::Figures;
 use crate::data::source::Source;
 use crate::sweep::{self, SweepSettings, Swept};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,7 +34,8 @@ impl Call<'_> {
     /// `more` are settings of all runs, which the user's win over.
     ///
     /// # Errors
-    /// If the grid or a setting is wrong, the folder cannot be written, or the user stopped it.
+    /// If the grid or a setting is wrong, the folder cannot be written, the user stopped it, or no run is done: a page whose
+    /// figures are those of an earlier time is better than one without.
     pub fn sweep(&self, grid: &str, more: &[String]) -> Result<Option<Swept>> {
         let Settings { seeds, set, only, quick, dry_run, finished, jobs, .. } = self.settings;
         let mut words = vec!["reproduce".to_owned(), grid.to_owned(), "--quiet".to_owned()];
@@ -49,7 +50,18 @@ impl Call<'_> {
         words.extend(seeds.iter().map(|seed| format!("--seeds={seed}")));
         words.extend(dry_run.then(|| "--dry-run".to_owned()));
         words.extend(finished.then(|| "--finished".to_owned()));
-        sweep::sweep(&SweepSettings::try_parse_from(&words)?, self.stop)
+        let swept = sweep::sweep(&SweepSettings::try_parse_from(&words)?, self.stop)?;
+        if let Some(swept) = &swept
+            && swept.outcomes()?.iter().all(|outcome| outcome.failure.is_some())
+        {
+            bail!(
+                "none of its runs is done in {}: there is nothing to make a page of; leave out --finished, or say where they \
+                 are with --output{}",
+                swept.folder.path().display(),
+                swept.missing()?
+            );
+        }
+        Ok(swept)
     }
 
     /// Runs a grid and shows its tables and plots as they are.
@@ -90,7 +102,7 @@ fn data(swept: &Swept) -> Result<String> {
 /// The data, the machine, and the time that all runs took.
 pub(super) fn effort(swept: &Swept) -> Result<String> {
     let outcomes = swept.outcomes()?;
-    let minutes = outcomes.iter().map(|outcome| outcome.seconds).sum::<f64>() / 60.0;
+    let minutes = outcomes.iter().fold(0.0, |sum, outcome| sum + outcome.seconds) / 60.0;
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name"));
     let model = model.map_or("an unknown processor", |rest| rest.trim_matches([' ', '\t', ':']));

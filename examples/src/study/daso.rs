@@ -47,7 +47,7 @@ fn figures(swept: &Swept) -> Result<Figures> {
     let (mut text, mut plots) = (String::new(), Vec::new());
     for group in &swept.grid.groups {
         let cells = swept.cells(&group.name)?;
-        let axis = group.vary.last().and_then(|axis| axis.split('=').next()).unwrap_or_default();
+        let axis = group.keys().last().unwrap_or_default();
         let _ = writeln!(text, "### {}\n\n{}", group.title, table(axis, &cells));
         if axis == "method" {
             let svg = format!("daso-{}.svg", group.name);
@@ -99,7 +99,7 @@ fn scatter<'a>(title: &'a str, cells: &[Cell]) -> Scatter<'a> {
     let mark = |cell: &Cell| {
         let point = |outcome: &Outcome| Some((seconds(outcome)?, outcome.bytes_to_target? as f64 / 1e6));
         let name = cell.values.last().cloned().unwrap_or_default();
-        Mark { name, points: cell.outcomes.iter().filter_map(point).collect() }
+        Mark { name, points: cell.whole().filter_map(|(_, outcome)| point(outcome)).collect() }
     };
     let marks = cells.iter().map(mark).collect();
     Scatter { title, x: "seconds to the accuracy", y: "MB sent by all nodes until then", marks }

@@ -34,11 +34,11 @@ pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
         if cells.is_empty() {
             continue;
         }
-        let axes: Vec<&str> = group.vary.iter().map(|axis| axis.split('=').next().unwrap_or_default()).collect();
+        let axes: Vec<&str> = group.keys().collect();
         let _ = writeln!(text, "### {}\n\n{}", group.title, table(&axes, &cells)?);
         for cell in &cells {
             let name = cell.values.last().map_or("", |name| name.trim_end_matches(['-', '0', '1', '5']));
-            let points = cell.outcomes.iter().filter_map(|outcome| {
+            let points = cell.whole().filter_map(|(_, outcome)| {
                 let (bytes, steps) = outcome.bytes_to_target.zip(outcome.iterations)?;
                 Some((bytes as f64 / 1e6, steps as f64))
             });

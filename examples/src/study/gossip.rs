@@ -33,7 +33,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
         if cells.is_empty() {
             continue;
         }
-        let axes: Vec<&str> = group.vary.iter().map(|axis| axis.split('=').next().unwrap_or_default()).collect();
+        let axes: Vec<&str> = group.keys().collect();
         let svg = format!("{}-{}.svg", call.name, group.name);
         let _ = writeln!(text, "### {}\n\n{}", group.title, table(&axes, &cells));
         let gains = gains(&cells);
@@ -62,7 +62,7 @@ fn table(axes: &[&str], cells: &[Cell]) -> Table {
             cell.show(4, |outcome| outcome.own_mean),
             cell.show(4, |outcome| outcome.own_worst),
             cell.show(1, |outcome| Some(outcome.bytes as f64 / 1e6 / nodes)),
-            cell.outcomes.len().to_string(),
+            cell.whole().count().to_string(),
         ]);
         table.row(row);
     }

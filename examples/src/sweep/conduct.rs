@@ -24,8 +24,8 @@ struct Hall<'a> {
     failure: Option<anyhow::Error>,
 }
 
-/// Runs all of `runs`, `jobs` at once, one thread each, and writes the ledger after each. Ends early when `stop` is
-/// raised: a run under way is given up, what is done stays.
+/// Runs all of `runs`, `jobs` at once, one thread each, and writes the ledger after each; one that fails keeps no other from
+/// running. Ends early when `stop` is raised: a run under way is given up, what is done stays.
 pub(super) fn conduct(
     runs: &[Run],
     costs: &[f64],
@@ -57,12 +57,11 @@ pub(super) fn conduct(
             let outcome = match outcome {
                 Ok(Some(outcome)) => outcome,
                 Ok(None) => return,
-                Err(error) => {
-                    let error = error.context(format!("seed {} {}", run.seed, run.name()));
-                    hall.failure.get_or_insert(error);
-                    return;
-                }
+                Err(error) => Outcome { failure: Some(format!("{error:#}")), ..Outcome::default() },
             };
+            if let Some(failure) = &outcome.failure {
+                bar.suspend(|| eprintln!("seed {} {} failed: {failure}", run.seed, run.name()));
+            }
             let accuracy = outcome.accuracy.map_or("–".to_owned(), |accuracy| format!("{accuracy:.4}"));
             hall.ledger.add(run.clone(), outcome);
             if let Err(error) = hall.ledger.write(folder) {

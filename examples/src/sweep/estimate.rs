@@ -3,11 +3,12 @@
 use super::grid::{Run, fleet};
 use crate::run::{Judge, Workshop};
 use crate::settings::{JobSettings, Policy};
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result};
 use kronfleet_faer::Faer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::Instant;
 
 /// Steps that are timed: one period of decompositions and a little more, as they come in training.
@@ -31,11 +32,14 @@ pub(super) fn costs(runs: &[Run]) -> Result<Vec<f64>> {
     for run in runs {
         let job = run.job()?;
         let JobSettings { task, kfac, optimiser, averaging, network, output, .. } = &job;
-        let kind = format!("{:?} {:?} {} {kfac:?} {:?}", task.model, task.data, task.batch, optimiser.optimiser);
+        let kind = format!(
+            "{:?} {:?} {} {} {kfac:?} {:?}",
+            task.model, task.data, task.batch, task.micro_batches, optimiser.optimiser
+        );
         let pace = match paces.get(&kind) {
             Some(&pace) => pace,
             None => {
-                let pace = measure(&job)?;
+                let pace = measure(&job).with_context(|| run.name())?;
                 paces.insert(kind, pace);
                 pace
             }
@@ -61,14 +65,18 @@ fn measure(job: &JobSettings) -> Result<Pace> {
     let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, None)?;
     let fleet = fleet(job, &workshop, "", Arc::new(AtomicBool::new(false)));
     let mut trainer = fleet.workshop.trainer(Faer::<f32>::new(1), 0)?;
-    // The first step meets cold memory.
-    trainer.step().map_err(|error| anyhow!("{error}"))?;
-    let start = Instant::now();
-    for _ in 0..STEPS {
-        trainer.step().map_err(|error| anyhow!("{error}"))?;
+    // The first step meets cold memory, and counts where no other can be made: a run may fail without keeping others from
+    // running.
+    let cold = Instant::now();
+    let mut able = trainer.step().is_ok();
+    let cold = cold.elapsed().as_secs_f64();
+    let (mut steps, start) = (0_u32, Instant::now());
+    while able && steps < STEPS {
+        able = trainer.step().is_ok();
+        steps += 1;
     }
-    trainer.settle().map_err(|error| anyhow!("{error}"))?;
-    let step = start.elapsed().as_secs_f64() / f64::from(STEPS);
+    let settled = trainer.settle();
+    let step = if steps == 0 || settled.is_err() { cold } else { start.elapsed().as_secs_f64() / f64::from(steps) };
     let (_, network) = trainer.parts();
     let (parameters, running) = (vec![0.0; network.parameters_len()], vec![0.0; network.running_len()]);
     let mut judge = workshop.judge(vec![Faer::<f32>::new(1)])?;
@@ -87,19 +95,38 @@ fn measure(job: &JobSettings) -> Result<Pace> {
 
 /// The estimate in words; `early` if runs may end before their last iteration.
 pub(super) fn announce(costs: &[f64], jobs: usize, early: bool) -> String {
-    let total: f64 = costs.iter().sum();
-    let wall = total / jobs.min(costs.len()).max(1) as f64;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
     format!(
         "estimated from measured steps and evaluations, exchanges left out: {:.0} s of one core for {} runs, about {} with \
          {jobs} at once{}",
-        total,
+        costs.iter().sum::<f64>(),
         costs.len(),
-        span(wall),
+        span(wall(costs, jobs, cores)),
         if early { ", and less where runs end at an accuracy" } else { "" }
     )
+}
+
+/// Seconds by the clock: more runs at once than there are cores end no sooner, and none before the longest.
+fn wall(costs: &[f64], jobs: usize, cores: usize) -> f64 {
+    let total: f64 = costs.iter().sum();
+    let longest = costs.iter().copied().fold(0.0, f64::max);
+    longest.max(total / jobs.min(cores).min(costs.len()).max(1) as f64)
 }
 
 /// Seconds as a person says them.
 pub(super) fn span(seconds: f64) -> String {
     if seconds < 100.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_bounded_by_cores_runs_and_the_longest_run() {
+        assert_eq!(wall(&[10.0; 8], 8, 2), 40.0);
+        assert_eq!(wall(&[10.0; 8], 1, 2), 80.0);
+        assert_eq!(wall(&[10.0; 2], 8, 8), 10.0);
+        assert_eq!(wall(&[30.0, 1.0, 1.0], 4, 4), 30.0);
+    }
 }

@@ -103,7 +103,9 @@ impl SweepSettings {
         }
         if !self.vary.is_empty() {
             let vary = self.vary.clone();
-            grid.groups = vec![Group { name: "grid".into(), title: "Grid".into(), vary, ..Group::default() }];
+            let mut group = Group { name: "grid".into(), title: "Grid".into(), vary, ..Group::default() };
+            group.tidy()?;
+            grid.groups = vec![group];
         }
         for wanted in &self.only {
             if grid.groups.iter().all(|group| group.name != *wanted) {

@@ -6,6 +6,7 @@ use super::ledger::{Ledger, Outcome};
 use super::statistics::Spread;
 use crate::report::{Align, Curve, Folder, HeatCell, HeatMap, Panel, Table, accuracy_over_bytes, heat_maps};
 use anyhow::Result;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 /// What the runs of a grid show together.
@@ -30,9 +31,8 @@ impl Summary {
     /// If the grid's groups cannot be read.
     pub fn new(grid: &Grid, ledger: &Ledger) -> Result<Self> {
         let shown = |group: &Group| -> Result<Shown> {
-            let key = |axis: &String| axis.split('=').next().unwrap_or_default().to_owned();
             Ok(Shown {
-                axes: group.vary.iter().map(key).collect(),
+                axes: group.keys().map(String::from).collect(),
                 cells: Cell::all(grid, group, ledger)?,
                 group: group.clone(),
             })
@@ -65,7 +65,7 @@ impl Summary {
             for cell in &shown.cells {
                 let pairs: Vec<String> =
                     shown.axes.iter().zip(&cell.values).map(|(key, value)| format!("{key}={value}")).collect();
-                let failed = cell.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
+                let failed = cell.failures().count();
                 let _ = write!(text, "{},{},{},{failed}", shown.group.name, pairs.join(" "), cell.outcomes.len());
                 for (_, value) in COLUMNS {
                     let spread = cell.spread(value);
@@ -155,33 +155,32 @@ impl Shown {
     fn plot(&self) -> Result<String> {
         let join = |values: &[String]| values.join(" ");
         let (mut rows, mut columns): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+        let mut places = BTreeMap::new();
         for cell in &self.cells {
             let (last, before) =
                 cell.values.split_last().map_or((String::new(), &[][..]), |(last, before)| (last.clone(), before));
             let row = join(before);
             if !rows.contains(&row) {
-                rows.push(row);
+                rows.push(row.clone());
             }
             if !columns.contains(&last) {
-                columns.push(last);
+                columns.push(last.clone());
             }
+            places.insert((row, last), cell);
         }
-        let panel = |title: &str, digits: usize, low_is_good: bool, value: &dyn Fn(&Cell) -> Option<Spread>| Panel {
-            title: title.to_owned(),
-            digits,
-            low_is_good,
-            values: self
-                .cells
-                .chunks(columns.len().max(1))
-                .map(|row| row.iter().map(value).map(pair).collect())
-                .collect(),
+        let panel = |title: &str, digits: usize, low_is_good: bool, value: &dyn Fn(&Cell) -> Option<Spread>| {
+            let at = |row: &String, column: &String| {
+                pair(places.get(&(row.clone(), column.clone())).and_then(|cell| value(cell)))
+            };
+            let line = |row: &String| columns.iter().map(|column| at(row, column)).collect();
+            Panel { title: title.to_owned(), digits, low_is_good, values: rows.iter().map(line).collect() }
         };
         let panels = vec![
             panel("averaged model", 3, false, &|cell| cell.spread(|outcome| outcome.accuracy)),
             panel("own models, mean", 3, false, &|cell| cell.spread(|outcome| outcome.own_mean)),
             panel("iterations to target", 0, true, &|cell| {
                 let spread = cell.spread(|outcome| outcome.iterations.map(|iterations| iterations as f64));
-                spread.filter(|spread| spread.count == cell.outcomes.len())
+                spread.filter(|spread| spread.count == cell.whole().count())
             }),
         ];
         heat_maps(&HeatMap {
@@ -210,9 +209,8 @@ impl fmt::Display for Summary {
                 writeln!(f, "\n{missing} runs of this table are still missing.")?;
             }
             for cell in &shown.cells {
-                let failures = cell.outcomes.iter().filter_map(|outcome| outcome.failure.as_ref());
-                for failure in failures {
-                    writeln!(f, "\nA run of {} failed: {failure}", cell.values.join(" "))?;
+                for (seed, failure) in cell.failures() {
+                    writeln!(f, "\nThe run of seed {seed} {} failed: {failure}", cell.values.join(" "))?;
                 }
             }
         }
