@@ -35,6 +35,8 @@ pub struct Study {
     pub needs_data: bool,
     /// Whether it has the setting of a paper for `--full`, which then needs `--data`.
     pub has_full: bool,
+    /// Which data set that is, and how it is come by.
+    pub data: &'static str,
     /// Whether it is a grid of runs, with seeds, settings and groups.
     pub is_grid: bool,
     /// Runs it; nothing comes out of a dry run.
@@ -48,6 +50,7 @@ pub const STUDIES: [Study; 8] = [
         about: "Averages when models have drifted apart, to an accuracy: LeNet-5 on the whole of MNIST (--data)",
         needs_data: true,
         has_full: true,
+        data: fda::DATA,
         is_grid: true,
         run: fda::run,
     },
@@ -56,6 +59,7 @@ pub const STUDIES: [Study; 8] = [
         about: "Neighbours instead of averages: the whole of Fashion-MNIST",
         needs_data: false,
         has_full: true,
+        data: gossip::DATA,
         is_grid: true,
         run: gossip::run,
     },
@@ -64,6 +68,7 @@ pub const STUDIES: [Study; 8] = [
         about: "Sites and slow lines between them: time to an accuracy in virtual time",
         needs_data: false,
         has_full: false,
+        data: "",
         is_grid: true,
         run: daso::run,
     },
@@ -72,6 +77,7 @@ pub const STUDIES: [Study; 8] = [
         about: "How fast nodes agree that tell each other parts of what has changed, beside the theory: seconds",
         needs_data: false,
         has_full: false,
+        data: "",
         is_grid: false,
         run: consensus::run,
     },
@@ -80,6 +86,7 @@ pub const STUDIES: [Study; 8] = [
         about: "What a node costs in fleets of up to a thousand, in virtual time",
         needs_data: false,
         has_full: false,
+        data: "",
         is_grid: true,
         run: scale::run,
     },
@@ -90,5 +97,13 @@ pub const STUDIES: [Study; 8] = [
 
 /// A study that is a grid of the same name, shown as it is.
 const fn tables(name: &'static str, about: &'static str) -> Study {
-    Study { name, about, needs_data: false, has_full: false, is_grid: true, run: |call| call.tables(call.name) }
+    Study {
+        name,
+        about,
+        needs_data: false,
+        has_full: false,
+        data: "",
+        is_grid: true,
+        run: |call| call.tables(call.name),
+    }
 }

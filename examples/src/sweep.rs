@@ -7,7 +7,7 @@
 //!
 //! Results are kept in `runs.csv` of the sweep's folder, which is written anew, to the side, after every run: a sweep
 //! that was stopped goes on where it was. Two at once in one folder would overwrite what the other has written: the second is
-//! refused. Tables and heat maps are made from that file alone.
+//! refused. Runs are known again by their settings and seed, and by what is in files of networks and graphs that they name. Tables and heat maps are made from that file alone.
 //!
 //! # For implementers
 //! Runs are independent and single-threaded; as many go on at once as there are cores.
@@ -16,6 +16,7 @@ mod cell;
 mod claim;
 mod conduct;
 mod estimate;
+mod files;
 mod grid;
 mod ledger;
 mod settings;
@@ -106,6 +107,7 @@ pub fn sweep(settings: &SweepSettings, stop: &Arc<AtomicBool>) -> Result<Option<
     let todo: Vec<Run> = runs.iter().filter(|run| !is_done(run)).cloned().collect();
     println!("{name}: {} runs, {} of them done, in {}", runs.len(), runs.len() - todo.len(), folder.path().display());
     if !todo.is_empty() && !settings.finished {
+        files::check(&todo)?;
         let jobs = settings.jobs();
         let costs = estimate::costs(&todo)?;
         println!(

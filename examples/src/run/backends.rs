@@ -61,6 +61,11 @@ impl Backends {
         if task.tf32 && !task.backend.contains(&BackendKind::Cuda) {
             bail!("--tf32 is an option of the CUDA backend, but no node computes on it: add --backend cuda");
         }
+        if task.adapter.is_some() && !task.backend.contains(&BackendKind::Wgpu) {
+            bail!(
+                "--adapter names what the wgpu backend computes on, but no node computes with that: add --backend wgpu"
+            );
+        }
         if task.half && !task.backend.contains(&BackendKind::Wgpu) {
             bail!("--half is an option of the wgpu backend, but no node computes on it: add --backend wgpu");
         }
@@ -78,8 +83,9 @@ impl Backends {
         let kind = task.backend[node as usize % task.backend.len()];
         let lose_device = task.lose_device.filter(|_| kind == BackendKind::Wgpu);
         let half = task.half && kind == BackendKind::Wgpu;
+        let adapter = task.adapter.clone().filter(|_| kind == BackendKind::Wgpu);
         let tf32 = task.tf32 && kind == BackendKind::Cuda;
-        Self::open(&TaskSettings { backend: vec![kind], lose_device, half, tf32, ..task.clone() })
+        Self::open(&TaskSettings { backend: vec![kind], lose_device, half, adapter, tf32, ..task.clone() })
     }
 
     /// What a node trains with.

@@ -167,6 +167,9 @@ fn any_flags() -> impl Strategy<Value = Vec<&'static str>> {
     ]);
     (method, rejoin, link, data, share, mode, policy).prop_map(
         |(mut flags, rejoin, link, data, share, mode, policy)| {
+            // What these have a majority keep would be no whole model.
+            let parts = ["--policy=streaming", "--policy=salf"].iter().any(|parts| policy.contains(parts));
+            let mode = if parts { "--mode=available" } else { mode };
             flags.extend(link);
             flags.extend(policy);
             flags.extend([rejoin, data, share, mode, "--max-duration=3", "--iterations=14", "--nodes=4"]);

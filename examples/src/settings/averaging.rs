@@ -47,10 +47,12 @@ pub enum Policy {
     /// The same as periodic, but nodes train on while an average is under way, and the steps made meanwhile are kept (LASGD).
     Lasgd,
     /// One of --fragments parts of the model at a time is averaged, stepped by the outer optimiser (diloco, if none is chosen)
-    /// and taken in --fragment-delay steps later, mixed with the node's own values (Streaming DiLoCo).
+    /// and taken in --fragment-delay steps later, mixed with the node's own values (Streaming DiLoCo); it needs a longer
+    /// --interval than the usual one, such as 20.
     Streaming,
     /// All average after every step, for which there is so much time as --deadline says: whoever is slower contributes the
-    /// layers that its backward pass has reached by then, and each layer is averaged over those who have it (SALF).
+    /// layers that its backward pass has reached by then, and each layer is averaged over those who have it (SALF); it needs a
+    /// longer --stall-budget than the usual one, such as 450ms.
     Salf,
     /// No averages: models move towards those of their neighbours, all the way (D-PSGD).
     #[value(name = "gossip:dpsgd")]
@@ -278,6 +280,12 @@ impl AveragingSettings {
                 return Ok(Box::new(policy));
             }
             Policy::Streaming => {
+                if self.mode == Mode::Strict && self.streaming.fragments > 1 {
+                    bail!(
+                        "--policy streaming: what a majority makes durable is one part of the model, so that a fleet that is \
+                         started again would lose the others; use --mode available, or --fragments 1"
+                    );
+                }
                 let segments = self.cluster(RunId(0), node, Incarnation(1))?.most_segments();
                 let options = self.streaming.options(self.interval, &self.outer, segments)?;
                 let options = StreamingOptions { request: self.request(), rejoin: self.rejoin, ..options };
@@ -298,6 +306,9 @@ impl AveragingSettings {
             Policy::Choco => {
                 let step = match self.gossip.consensus_step {
                     None => 0.4,
+                    Some(ConsensusStep::Fixed(step)) if step > 1.0 => bail!(
+                        "--consensus-step {step}: with gossip:choco it is a part of the way to the neighbours: give at most 1"
+                    ),
                     Some(ConsensusStep::Fixed(step)) => step,
                     Some(ConsensusStep::Auto) => self.gossip.tuned(&self.mixing()?)?,
                     Some(ConsensusStep::Measured) => bail!(
@@ -316,6 +327,9 @@ impl AveragingSettings {
                 };
                 let usual = if unit == Unit::Measured { 1.0 } else { 0.4 };
                 let cap = self.gossip.consensus_cap.unwrap_or(usual);
+                if cap > 1.0 {
+                    bail!("--consensus-cap {cap} is a part of the way to the neighbours: give at most 1");
+                }
                 let rule = Rule::Ada(AdaGossip { step, cap, unit, ..AdaGossip::default() });
                 return self.neighbourly(node, rule, self.gossip.code());
             }

@@ -229,7 +229,7 @@ const RULES: &[Rule] = &[
         remedy: ", or choose a --weight-decay above 0",
     },
     Rule {
-        flags: &["average-factors", "average-optimiser", "rejoin"],
+        flags: &["average-factors", "average-optimiser", "rejoin", "missed", "mode", "min-members", "quarantine"],
         idle: |matches| is(matches, "policy", "local"),
         with: "with --policy local, by which nothing is averaged",
         remedy: ", or choose --policy periodic",
@@ -239,6 +239,18 @@ const RULES: &[Rule] = &[
         idle: |matches| is(matches, "policy", "local") && !is(matches, "outages", "bernoulli"),
         with: "with --policy local, by which nothing is averaged",
         remedy: ", or choose --policy periodic",
+    },
+    Rule {
+        flags: &["interval"],
+        idle: |matches| is(matches, "policy", "zeros") && !is(matches, "outages", "bernoulli"),
+        with: "with --policy zeros, by which the gradients of every step are averaged",
+        remedy: ", or choose --policy periodic",
+    },
+    Rule {
+        flags: &["every", "keep"],
+        idle: |matches| value(matches, "checkpoint").is_none(),
+        with: "where no checkpoints are written",
+        remedy: ", or say where with --checkpoint DIR",
     },
     Rule {
         flags: &["interval"],
@@ -468,7 +480,8 @@ fn is_zero(matches: &ArgMatches, name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::settings::{
-        AveragingSettings, KfacSettings, NetworkSettings, OptimiserSettings, OutputSettings, TaskSettings,
+        AveragingSettings, CheckpointSettings, KfacSettings, NetworkSettings, OptimiserSettings, OutputSettings,
+        TaskSettings,
     };
     use clap::{CommandFactory, Parser};
 
@@ -485,6 +498,8 @@ mod tests {
         optimiser: OptimiserSettings,
         #[command(flatten)]
         network: NetworkSettings,
+        #[command(flatten)]
+        checkpoints: CheckpointSettings,
         #[command(flatten)]
         output: OutputSettings,
     }
@@ -515,6 +530,13 @@ mod tests {
             ("--warm-up-from .1", "--warm-up 9 --warm-up-from .1"),
             ("--decoupled", "--decoupled --weight-decay 1e-4"),
             ("--policy local --rejoin heal", "--rejoin heal"),
+            ("--policy local --mode strict", "--mode strict"),
+            ("--policy local --min-members 2", "--min-members 2"),
+            ("--policy local --missed wait", "--missed wait"),
+            ("--policy local --quarantine 2", "--quarantine 2"),
+            ("--policy zeros --interval 3", "--policy zeros --interval 3 --outages bernoulli"),
+            ("--every 3", "--checkpoint kept --every 3"),
+            ("--resume kept --keep 3", "--resume kept --checkpoint kept --keep 3"),
             ("--policy local --interval 3", "--policy local --interval 3 --outages bernoulli"),
             ("--policy fda:naive --interval 3", "--policy fda:naive --interval 3 --outages bernoulli"),
             ("--policy fda:naive --missed wait", "--missed wait"),

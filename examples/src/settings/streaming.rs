@@ -50,6 +50,15 @@ impl StreamingSettings {
                  or more, or fewer fragments"
             );
         }
+        let parts = u64::from(fragments);
+        if !interval.is_multiple_of(parts) {
+            let below = interval - interval % parts;
+            bail!(
+                "--interval {interval}: each of --fragments {fragments} would have its turn after {below} iterations: choose \
+                 {below} or {}",
+                below + parts
+            );
+        }
         if delay >= options.period() {
             bail!(
                 "--fragment-delay {delay}: the next part has its turn {} iterations after each (--interval {interval} / \
@@ -77,7 +86,7 @@ mod tests {
 
     /// Why nodes cannot take turns with these flags.
     fn refused(flags: &str) -> Option<String> {
-        let flags = format!("program --policy streaming --interval 10000 {flags}");
+        let flags = format!("program --policy streaming {flags}");
         let program = Program::parse_from(flags.split_whitespace());
         program.averaging.policy(NodeId(0)).err().map(|error| error.to_string())
     }
@@ -85,10 +94,26 @@ mod tests {
     #[test]
     fn there_are_no_more_parts_than_rounds_can_speak_of() {
         for (nodes, most) in [(8, 6889), (1000, 59)] {
-            let with = |parts: u32| refused(&format!("--nodes {nodes} --fragments {parts} --fragment-delay 0"));
+            let with = |parts: u32| {
+                refused(&format!("--nodes {nodes} --interval {parts} --fragments {parts} --fragment-delay 0"))
+            };
             assert_eq!(with(most), None, "among {nodes}");
             let refusal = with(most + 1);
             assert!(refusal.as_ref().is_some_and(|text| text.contains(&format!(" {most} "))), "{refusal:?}");
         }
+    }
+
+    #[test]
+    fn turns_come_after_whole_iterations_as_often_as_is_said() {
+        let refusal = refused("--interval 10 --fragments 4").expect("turns of two and a half iterations");
+        assert!(refusal.contains("after 8 iterations") && refusal.contains("choose 8 or 12"), "{refusal}");
+        assert_eq!(refused("--interval 12 --fragments 4"), None);
+    }
+
+    #[test]
+    fn what_a_majority_keeps_is_a_whole_model() {
+        let refusal = refused("--interval 12 --fragments 4 --mode strict").expect("a majority would keep a part");
+        assert!(refusal.contains("--mode available"), "{refusal}");
+        assert_eq!(refused("--interval 12 --fragments 1 --mode strict"), None);
     }
 }

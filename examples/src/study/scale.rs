@@ -31,7 +31,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
     Ok(Some(Figures { text, plots: Vec::new() }))
 }
 
-/// One line for each cell, beside the one of the same method in the last smaller fleet.
+/// One line for each cell, beside the one of the same method with half the nodes.
 fn table(cells: &[Cell]) -> Table {
     let mut table = Table::new(&[
         ("method", Align::Left),
@@ -45,11 +45,11 @@ fn table(cells: &[Cell]) -> Table {
     ]);
     let mut sorted: Vec<&Cell> = cells.iter().collect();
     sorted.sort_by_key(|cell| (cell.values.get(1).cloned(), nodes(cell)));
-    let mut last: Option<(&Cell, f64)> = None;
-    for cell in sorted {
-        let seconds = cell.spread(|outcome| Some(outcome.seconds)).map(|spread| spread.mean);
-        let before = last.filter(|(other, _)| other.values.get(1) == cell.values.get(1));
-        let growth = seconds.zip(before).map(|(seconds, (_, before))| format!("{:.1}", seconds / before));
+    let seconds = |cell: &Cell| cell.spread(|outcome| Some(outcome.seconds)).map(|spread| spread.mean);
+    for &cell in &sorted {
+        let half = |other: &&&Cell| other.values.get(1) == cell.values.get(1) && 2 * nodes(other) == nodes(cell);
+        let before = sorted.iter().find(half).and_then(|half| seconds(half));
+        let growth = seconds(cell).zip(before).map(|(seconds, before)| format!("{:.1}", seconds / before));
         table.row([
             cell.values.get(1).cloned().unwrap_or_default(),
             nodes(cell).to_string(),
@@ -60,7 +60,6 @@ fn table(cells: &[Cell]) -> Table {
             cell.show(2, |outcome| Some(outcome.virtual_seconds)),
             cell.show(3, |outcome| outcome.accuracy),
         ]);
-        last = seconds.map(|seconds| (cell, seconds));
     }
     table
 }
@@ -114,6 +113,25 @@ fn exchanges(counts: &[u32]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sweep::Outcome;
+
+    #[test]
+    fn seconds_are_compared_with_those_of_half_the_nodes_and_no_others() {
+        let cell = |nodes: u32, seconds: f64| Cell {
+            values: vec![nodes.to_string(), "choco".to_owned()],
+            settings: [("nodes".to_owned(), nodes.to_string())].into(),
+            seeds: vec![1],
+            outcomes: vec![Outcome { seconds, ..Outcome::default() }],
+        };
+        let text =
+            table(&[cell(125, 1.0), cell(250, 3.0), cell(300, 4.0), cell(500, 12.0), cell(1000, 60.0)]).to_string();
+        let growth = |nodes: &str| {
+            let line = text.lines().find(|line| line.split('|').any(|cell| cell.trim() == nodes)).expect("a line");
+            line.split('|').nth(4).expect("the fourth column").trim().to_owned()
+        };
+        let found = ["125", "250", "300", "500", "1000"].map(growth);
+        assert_eq!(found, ["–", "3.0", "–", "4.0", "5.0"], "{text}");
+    }
 
     #[test]
     fn every_graph_has_as_many_nodes_as_its_line_says() {

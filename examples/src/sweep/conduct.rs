@@ -1,6 +1,7 @@
 //! Runs side by side, and what has been done is kept.
 
 use super::estimate::span;
+use super::files;
 use super::grid::{Run, fleet};
 use super::ledger::{Ledger, Outcome};
 use crate::report::Folder;
@@ -52,6 +53,8 @@ pub(super) fn conduct(
                 hall.next - 1
             };
             let run = &runs[index];
+            // As they are now: whoever changes them later has another run.
+            let files = files::digest(run);
             let outcome = perform(run, stop);
             let mut hall = hall.lock().expect(locked);
             let outcome = match outcome {
@@ -59,6 +62,7 @@ pub(super) fn conduct(
                 Ok(None) => return,
                 Err(error) => Outcome { failure: Some(format!("{error:#}")), ..Outcome::default() },
             };
+            let outcome = Outcome { files, ..outcome };
             if let Some(failure) = &outcome.failure {
                 bar.suspend(|| eprintln!("seed {} {} failed: {failure}", run.seed, run.name()));
             }

@@ -1,9 +1,10 @@
 //! What the runs of a sweep gave: `runs.csv`.
 
+use super::files;
 use super::grid::Run;
 use crate::report::Folder;
 use crate::run::Story;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -14,7 +15,10 @@ const FILE: &str = "runs.csv";
 
 /// The file's first line.
 const HEADING: &str = "settings,seed,accuracy,accuracy_early,own_mean,own_worst,iterations,iterations_own,last,\
-                       bytes_to_target,rounds_to_target,offline_fraction,rounds,rounds_per_node,samples,samples_lost,bytes,virtual_seconds,seconds,failure";
+                       bytes_to_target,rounds_to_target,offline_fraction,rounds,rounds_per_node,samples,samples_lost,bytes,virtual_seconds,seconds,failure,files";
+
+/// What files have lacked that earlier builds wrote.
+const ADDED: &str = ",files";
 
 /// What one run gave.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,6 +59,9 @@ pub struct Outcome {
     pub seconds: f64,
     /// Why it failed, if it did.
     pub failure: Option<String>,
+    /// The digest of the files that its settings name, as they were when it began; `None` if there are none, or it was made
+    /// by an earlier build.
+    pub files: Option<String>,
 }
 
 impl Outcome {
@@ -81,6 +88,7 @@ impl Outcome {
             virtual_seconds: story.virtual_seconds,
             seconds: story.seconds,
             failure: story.failure.clone(),
+            files: None,
         }
     }
 
@@ -100,14 +108,15 @@ impl Outcome {
         }
         let Self { offline_fraction, rounds, rounds_per_node, samples, samples_lost, bytes, .. } = self;
         let _ = write!(line, ",{offline_fraction},{rounds},{rounds_per_node},{samples},{samples_lost},{bytes}");
-        let _ = write!(line, ",{},{:.1},{failure}", self.virtual_seconds, self.seconds);
+        let _ = write!(line, ",{},{:.1},{failure},{}", self.virtual_seconds, self.seconds, cell(&self.files));
         line
     }
 
-    fn read(line: &str) -> Option<(Run, Self)> {
+    /// A line of a file that says of files, or of one that does not.
+    fn read(line: &str, with_files: bool) -> Option<(Run, Self)> {
         let mut cells = line.split(',');
         let settings = cells.next()?.split(' ').filter(|pair| !pair.is_empty());
-        let settings = settings.map(|pair| pair.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let settings = settings.map(|pair| pair.split_once('=').map(|(key, value)| (Run::key(key), value.to_owned())));
         let settings: BTreeMap<String, String> = settings.collect::<Option<_>>()?;
         let run = Run { seed: cells.next()?.parse().ok()?, settings };
         let mut share = || match cells.next()? {
@@ -140,6 +149,10 @@ impl Outcome {
             virtual_seconds: cells.next()?.parse().ok()?,
             seconds: cells.next()?.parse().ok()?,
             failure: Some(cells.next()?.to_owned()).filter(|failure| !failure.is_empty()),
+            files: match with_files {
+                true => Some(cells.next()?.to_owned()).filter(|files| !files.is_empty()),
+                false => None,
+            },
         };
         cells.next().is_none().then_some((run, outcome))
     }
@@ -160,9 +173,10 @@ impl Ledger {
         let path = folder.path().join(FILE);
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            text => text.with_context(|| format!("cannot read {}", path.display()))?,
+            text => text.map_err(Error::from),
         };
-        Self::read(&text).with_context(|| format!("{}; move it away or choose another --output", path.display()))
+        let ledger = text.and_then(|text| Self::read(&text));
+        ledger.with_context(|| format!("cannot read {}; move it away or choose another --output", path.display()))
     }
 
     /// Reads the file's text.
@@ -172,12 +186,13 @@ impl Ledger {
     pub fn read(text: &str) -> Result<Self> {
         let mut lines = text.lines();
         let heading = lines.next().unwrap_or_default();
-        if heading != HEADING {
+        let with_files = heading == HEADING;
+        if !with_files && Some(heading) != HEADING.strip_suffix(ADDED) {
             bail!("the first line is {heading:?}, expected {HEADING:?}");
         }
         let mut outcomes = BTreeMap::new();
         for (number, line) in lines.enumerate() {
-            let Some((run, outcome)) = Outcome::read(line) else {
+            let Some((run, outcome)) = Outcome::read(line, with_files) else {
                 bail!("line {} is no outcome of a run: {line:?}", number + 2);
             };
             outcomes.insert(run, outcome);
@@ -195,9 +210,12 @@ impl Ledger {
         text
     }
 
-    /// What this run gave, if it is there.
+    /// What this run gave, if it is there and was made of the files that its settings name as they are now, as far as that
+    /// is known.
     pub fn find(&self, run: &Run) -> Option<&Outcome> {
-        self.outcomes.get(run)
+        let outcome = self.outcomes.get(run)?;
+        let differ = outcome.files.as_ref().zip(files::digest(run)).is_some_and(|(then, now)| *then != now);
+        (!differ).then_some(outcome)
     }
 
     /// Adds an outcome.
@@ -237,6 +255,7 @@ mod tests {
             rest in proptest::array::uniform3(0.0..1e6_f64),
             seconds in 0_u32..10_000,
             failure in of("[a-z ]{1,20}"),
+            files in of("[0-9a-f]{16}"),
         ) -> Outcome {
             let [accuracy, accuracy_early, own_mean, own_worst] = shares;
             let [iterations, iterations_own, last, bytes_to_target, rounds_to_target] = reached;
@@ -245,7 +264,7 @@ mod tests {
             Outcome {
                 accuracy, accuracy_early, own_mean, own_worst, iterations, iterations_own, last, bytes_to_target,
                 rounds_to_target, offline_fraction, rounds, rounds_per_node, samples, samples_lost, bytes, virtual_seconds,
-                seconds: f64::from(seconds) / 10.0, failure,
+                seconds: f64::from(seconds) / 10.0, failure, files,
             }
         }
     }
@@ -265,6 +284,47 @@ mod tests {
             let _ = Ledger::read(&text);
             let _ = Ledger::read(&format!("{HEADING}\n{text}"));
         }
+    }
+
+    #[test]
+    fn files_of_earlier_builds_are_read_and_their_runs_found() -> Result<()> {
+        let line = "batch=16 check_every=2,7,0.6,,0.3,0.1,,,195,,,0,0,0,99840,0,85588317,19.5,27.5,";
+        let heading = HEADING.strip_suffix(ADDED).expect("the last column");
+        let ledger = Ledger::read(&format!("{heading}\n{line}\n"))?;
+        let settings = [("batch", "16"), ("check-every", "2")].map(|(key, value)| (key.into(), value.into())).into();
+        let found = ledger.find(&Run { seed: 7, settings }).expect("its run");
+        assert_eq!((found.accuracy, found.bytes, &found.files), (Some(0.6), 85_588_317, &None));
+        assert_eq!(Ledger::read(&ledger.text())?, ledger);
+        assert!(Ledger::read(&format!("{HEADING}\n{line}")).is_err(), "a cell is missing");
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_made_of_another_file_is_not_found() -> Result<()> {
+        let place = tempfile::tempdir()?;
+        let name = place.path().join("own.toml").display().to_string();
+        fs::write(&name, "one")?;
+        let run = Run { seed: 1, settings: [("model".to_owned(), name.clone())].into() };
+        let mut ledger = Ledger::default();
+        ledger.add(run.clone(), Outcome { files: files::digest(&run), ..Outcome::default() });
+        let mut unknown = Ledger::default();
+        unknown.add(run.clone(), Outcome::default());
+        assert!(ledger.find(&run).is_some());
+        fs::write(&name, "two")?;
+        assert!(ledger.find(&run).is_none() && unknown.find(&run).is_some());
+        fs::remove_file(&name)?;
+        assert!(ledger.find(&run).is_some(), "nobody knows");
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_gets_the_remedy() -> Result<()> {
+        let place = tempfile::tempdir()?;
+        fs::write(place.path().join(FILE), [0xff, 0xfe])?;
+        let folder = Folder::create(Some(place.path()), "sweep")?;
+        let error = Ledger::open(&folder).expect_err("no UTF-8").to_string();
+        assert!(error.contains("--output"), "{error}");
+        Ok(())
     }
 
     #[test]

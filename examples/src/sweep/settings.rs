@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Run a grid of settings of `lossy` over several seeds, with tables and heat maps of mean and spread.
 ///
-/// A sweep that is stopped, by Ctrl-C or otherwise, goes on where it was when it is given again.
+/// A sweep that is stopped, by Ctrl-C or otherwise, goes on where it was when it is given again. Runs are known again by their
+/// settings, their seed and what is in a file of a network or a graph that they name; a folder of data is taken for what it was.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "lossy sweep", version)]
 pub struct SweepSettings {
