@@ -214,7 +214,14 @@ impl<S: Scalar> Reduction<S> {
                 let most = weights.iter().map(|weights| weights[segment]).fold(0.0, f64::max);
                 let fit = |member: &usize| differences.based[*member] && 2.0 * weights[*member][segment] >= most;
                 let fit: Vec<usize> = counting.iter().copied().filter(fit).collect();
-                if fit.is_empty() || !is_of_parameters(&segments[segment].name) { counting } else { fit }
+                if !is_of_parameters(&segments[segment].name) {
+                    counting
+                } else if fit.is_empty() {
+                    // Somebody counts more than all who are: without what is told from, his results are told in full.
+                    counting.into_iter().filter(|&member| !differences.based[member]).collect()
+                } else {
+                    fit
+                }
             })
             .collect();
         memory.clear();

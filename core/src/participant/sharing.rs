@@ -538,15 +538,18 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         let everybody: Vec<_> = certificate.members.iter().filter(counts).collect();
         let iteration = most(0.5, &team).or_else(|| most(0.0, &team)).or_else(|| most(0.0, &everybody));
         let iteration = iteration.unwrap_or_else(|| training.iteration());
-        // A round with somebody in the midst of an epoch brings nothing of the factors, and changes nothing of whose they are.
-        let divides = team.iter().all(|member| member.weights.first() != Some(&1.0));
+        // A round with somebody in the midst of an epoch brings nothing of the factors, and changes nothing of whose they are:
+        // whoever is of another one has to begin it with all others.
+        let midst = |member: &&crate::cluster::Member| member.weights.first() == Some(&1.0);
+        let divides = !team.iter().any(midst);
+        let goes_on = team.iter().all(midst);
         let done = self.iteration >= self.schedule.iterations;
         let id = certificate.id();
         let members = team.iter().map(|member| (member.node, member.incarnation)).collect::<Vec<_>>();
         if divides {
             training.divide(members.len(), me, iteration);
         } else if !done
-            && sharing.epoch.as_ref().is_none_or(|epoch| epoch.members != members)
+            && (!goes_on || sharing.epoch.as_ref().is_none_or(|epoch| epoch.members != members))
             && !mutant!(ShareAbandoned)
         {
             // Who was lost in it leaves work behind, and who has come has none.

@@ -13,6 +13,7 @@ use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Sett
 use kronfleet_core::collective::Encoding;
 use kronfleet_core::compress::Code;
 use kronfleet_core::gossip::{AdaGossip, AdaptivePace, Mixing, Pace, Rule, Unit};
+use kronfleet_core::outer::OuterOptimiser;
 use kronfleet_core::participant::{Participant, Training};
 use kronfleet_core::policy::{
     Asynchronous, AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Hierarchical,
@@ -223,6 +224,14 @@ impl AveragingSettings {
         settings.mode = self.mode;
         settings.quarantine = self.quarantine.map(Quarantine::after);
         settings.code = self.round_code();
+        if settings.code != Code::All && matches!(self.outer.optimiser(), Some(OuterOptimiser::Adam { .. })) {
+            bail!(
+                "--outer-optimiser fedadam with --compress {}: its model is made after the average that differences are told \
+                 from, so that what is not told would undo its steps; use --outer-optimiser fedavgm or diloco, or leave \
+                 --compress out",
+                settings.code
+            );
+        }
         if let Some(minimum) = self.min_members {
             if minimum > self.nodes {
                 bail!("--min-members {minimum} can never be online: there are --nodes {}", self.nodes);

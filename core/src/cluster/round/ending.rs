@@ -55,7 +55,7 @@ impl<S: Scalar> Rounds<S> {
         certificate: Arc<Certificate>,
         average: Arc<Contribution<S>>,
     ) {
-        let Some(Entry { contribution, member, telling, phase, .. }) = self.entry.take() else { return };
+        let Some(Entry { contribution, member, telling, .. }) = self.entry.take() else { return };
         links.counters.rounds_committed += 1;
         links.record(now, Occurrence::Committed { certificate: Arc::clone(&certificate) });
         if certificate.merges() {
@@ -74,9 +74,8 @@ impl<S: Scalar> Rounds<S> {
             };
             links.record(now, healed);
         }
-        let lost = if let Phase::Done { lost, .. } = phase { lost } else { Vec::new() };
         if counted {
-            self.memory.keep(telling, &lost, &member, &certificate.members);
+            self.memory.keep(telling, member.node, &certificate);
         } else {
             self.memory.forget();
         }

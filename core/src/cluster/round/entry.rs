@@ -6,7 +6,6 @@ use crate::cluster::digest::Digest;
 use crate::cluster::message::Proposal;
 use crate::cluster::round::telling::Telling;
 use crate::collective::Reduction;
-use crate::collective::differences::Lost;
 use crate::scalar::Scalar;
 use crate::time::{Duration, Instant};
 use crate::transport::NodeId;
@@ -53,7 +52,7 @@ pub(super) enum Phase<S: Scalar> {
     /// Values are moving.
     Reducing { proposal: Proposal, direct: Box<Reduction<S>>, moved: Instant, report: Instant, fresh: bool },
     /// The whole result is there, and nothing is committed.
-    Done { proposal: Proposal, average: Arc<Contribution<S>>, lost: Vec<Lost<S>>, result: Digest, doubt: Doubt },
+    Done { proposal: Proposal, average: Arc<Contribution<S>>, result: Digest, doubt: Doubt },
     /// A donor's state is awaited.
     Healing,
 }

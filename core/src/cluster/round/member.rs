@@ -185,7 +185,8 @@ impl<S: Scalar> Rounds<S> {
             }
         };
         let segments = entry.contribution.segments();
-        let fits = certificate.wire == certified::<S>(&wire::<S>(self.memory.code), &certificate.members)
+        let fits = certificate.wire
+            == certified::<S>(&wire::<S>(self.memory.code), &certificate.members, &certificate.parents)
             && *chunk > 0
             && (!certificate.is_coded() || *chunk as usize == BLOCK)
             && lengths.len() == segments.len()

@@ -320,7 +320,7 @@ impl Proposer {
             attempt,
             round,
             algorithm: Algorithm::Direct,
-            wire: certified::<S>(&readies[0].wire, &members),
+            wire: certified::<S>(&readies[0].wire, &members, &parents),
             members,
             result: Digest::default(),
             parents,

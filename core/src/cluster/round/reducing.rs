@@ -97,8 +97,11 @@ impl<S: Scalar> Rounds<S> {
         let iterations = proposal.certificate.members.iter().map(|member| member.iteration);
         average.iteration = iterations.max().unwrap_or(average.iteration);
         let result = average.digest();
+        if let Some(telling) = &mut entry.telling {
+            telling.concluded(result, lost);
+        }
         let doubt = Doubt::None(now + self.budget.progress());
-        entry.phase = Phase::Done { proposal, average: Arc::new(average), lost, result, doubt };
+        entry.phase = Phase::Done { proposal, average: Arc::new(average), result, doubt };
         links.record(now, Occurrence::Done { attempt, result });
         // Everybody's Done is also a majority's promise.
         self.say_when_promised(now, links, attempt.proposer, &Message::Done { attempt, result });

@@ -1,7 +1,8 @@
 //! Contributions told as compressed differences from the last average that members have in common.
 
-use crate::cluster::certificate::{CertificateId, Member};
+use crate::cluster::certificate::{Certificate, CertificateId, Member, Parent};
 use crate::cluster::contribution::Contribution;
+use crate::cluster::digest::Digest;
 use crate::cluster::membership::Links;
 use crate::cluster::message::Proposal;
 use crate::cluster::round::Rounds;
@@ -9,10 +10,12 @@ use crate::collective::differences::{Coded, Differences, Lost, Untold, tell};
 use crate::compress::Code;
 use crate::scalar::Scalar;
 use crate::seed::Seed;
+use crate::transport::NodeId;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 /// What announcements call the values of a run: their type, and what differences are told in.
 pub(crate) fn wire<S: Scalar>(code: Code) -> String {
@@ -21,8 +24,8 @@ pub(crate) fn wire<S: Scalar>(code: Code) -> String {
 
 /// What the certificate of a round among these members does, who announced `wire`: without a state in common nobody tells
 /// differences.
-pub(super) fn certified<S: Scalar>(wire: &str, members: &[Member]) -> String {
-    String::from(if common(members).is_some() { wire } else { S::NAME })
+pub(super) fn certified<S: Scalar>(wire: &str, members: &[Member], parents: &[Parent]) -> String {
+    String::from(if common(members, parents).is_some() { wire } else { S::NAME })
 }
 
 /// Whether these are values of this type, in whatever code differences were told.
@@ -37,6 +40,16 @@ pub(super) struct Telling<S> {
     coded: Arc<Coded>,
     /// What it will not have told once this is committed.
     left: Untold<S>,
+    /// What the last result that was whole has lost at this node, and which it was: whoever has left the attempt may
+    /// still learn that it is committed.
+    lost: Option<(Digest, Vec<Lost<S>>)>,
+}
+
+impl<S> Telling<S> {
+    /// The result of an attempt is whole.
+    pub(super) fn concluded(&mut self, result: Digest, lost: Vec<Lost<S>>) {
+        self.lost = Some((result, lost));
+    }
 }
 
 /// What this node has not told of earlier contributions.
@@ -52,15 +65,18 @@ impl<S: Scalar> Memory<S> {
         Self { code, untold: Untold::default() }
     }
 
-    /// A contribution was committed that counted like `own` among `members`, and its owner's results have lost this.
-    pub(super) fn keep(&mut self, telling: Option<Telling<S>>, lost: &[Lost<S>], own: &Member, members: &[Member]) {
-        let Some(Telling { mut left, .. }) = telling else { return };
-        left.take_on(lost);
+    /// A contribution of `own` was committed.
+    pub(super) fn keep(&mut self, telling: Option<Telling<S>>, own: NodeId, certificate: &Certificate) {
+        let Some(Telling { mut left, lost, .. }) = telling else { return };
+        let Certificate { members, result, .. } = certificate;
+        if let Some((_, lost)) = lost.filter(|(of, _)| of == result) {
+            left.take_on(&lost);
+        }
         // What counted little is not to count in full because it comes late.
         left.retain(|segment| {
             let weight = |member: &Member| member.weights.get(segment).copied().unwrap_or(0.0);
             let most = members.iter().map(weight).fold(0.0, f64::max);
-            let counted = members.iter().find(|member| member.node == own.node).map_or(0.0, weight);
+            let counted = members.iter().find(|member| member.node == own).map_or(0.0, weight);
             counted == 0.0 || 2.0 * counted >= most
         });
         self.untold = left;
@@ -83,27 +99,56 @@ impl<S: Scalar> Rounds<S> {
         let seed = Seed(self.turn).derive("node", u64::from(links.identity.node.0));
         // What cannot be told is noticed when it is to be summed.
         let (coded, left) = tell(*code, base, untold, contribution, seed).unwrap_or_default();
-        Some(Telling { coded: Arc::new(coded), left })
+        Some(Telling { coded: Arc::new(coded), left, lost: None })
     }
 
     /// How the members of a proposal tell each other differences, if two of them have an average in common.
     pub(super) fn differences(&self, proposal: &Proposal, me: usize) -> Option<Differences<S>> {
         let telling = self.entry.as_ref()?.telling.as_ref()?;
-        let members = &proposal.certificate.members;
-        let common = common(members).filter(|_| proposal.certificate.is_coded())?;
-        let based = members.iter().map(|member| member.parent == common).collect::<alloc::vec::Vec<_>>();
+        let Certificate { members, parents, .. } = &proposal.certificate;
+        let common = common(members, parents).filter(|_| proposal.certificate.is_coded())?;
+        let based = members.iter().map(|member| member.parent == common).collect::<Vec<_>>();
         let base = self.last.as_ref().filter(|_| based[me]).map(|(_, state)| Arc::clone(state));
         let seed = Seed(proposal.certificate.attempt.sequence).derive("owner", u64::from(members[me].node.0));
         Some(Differences::new(self.memory.code, based, base, Arc::clone(&telling.coded), seed))
     }
 }
 
-/// The average that most members grew from, of several the newest: at least two of them, and not the start of the run.
-fn common(members: &[Member]) -> Option<CertificateId> {
+/// The average that most members grew from, of several the newest: at least two of them. Neither the start of the run, nor one
+/// that others have gone on from: the average would go back to it wherever little is told.
+fn common(members: &[Member], parents: &[Parent]) -> Option<CertificateId> {
+    let is_stale = |id: CertificateId| parents.iter().any(|parent| parent.certificate == id && parent.stale);
+    let fresh = |id: CertificateId| id != CertificateId::default() && !is_stale(id);
     let mut counts = BTreeMap::<CertificateId, usize>::new();
-    for member in members.iter().filter(|member| member.parent != CertificateId::default()) {
+    for member in members.iter().filter(|member| fresh(member.parent)) {
         *counts.entry(member.parent).or_default() += 1;
     }
     let most = counts.into_iter().max_by_key(|&(certificate, count)| (count, certificate));
     most.filter(|&(_, count)| count > 1).map(|(certificate, _)| certificate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::certificate::Round;
+
+    #[test]
+    fn differences_are_told_from_what_nobody_has_left_behind() {
+        let id = |round| CertificateId { round: Round(round), digest: Digest(round) };
+        let members = |parents: &[u64]| -> Vec<Member> {
+            parents
+                .iter()
+                .map(|&round| Member {
+                    parent: if round == 0 { CertificateId::default() } else { id(round) },
+                    ..Member::default()
+                })
+                .collect()
+        };
+        let parent = |round, stale| Parent { certificate: id(round), stale };
+        let of = |rounds: &[u64], parents: &[Parent]| common(&members(rounds), parents);
+        assert_eq!(of(&[1, 1, 1, 4, 4], &[parent(1, true), parent(4, false)]), Some(id(4)));
+        assert_eq!(of(&[1, 1, 1, 4], &[parent(1, true), parent(4, false)]), None, "one alone has nobody to tell");
+        assert_eq!(of(&[3, 3, 4, 4], &[parent(3, false), parent(4, false)]), Some(id(4)), "of a fork the newer");
+        assert_eq!(of(&[0, 0, 0], &[]), None, "the start of the run");
+    }
 }

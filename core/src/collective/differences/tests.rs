@@ -218,3 +218,27 @@ fn bytes_that_are_no_code_are_refused() {
     }
     assert_eq!(member.receive(1, false, 0, &right), Ok(()));
 }
+
+#[test]
+fn where_others_count_more_than_all_who_have_the_state_results_are_told_in_full() {
+    let code: Code = "top:0.1".parse().expect("a code");
+    let mut random = Seed(8).random();
+    let mut nodes = begun(code, 5, LEN, &mut random);
+    for (number, node) in nodes.iter_mut().enumerate() {
+        node.values.iter_mut().for_each(|value| *value += random.normal() as f32);
+        if number > 2 {
+            // These have gone on from another average.
+            node.base = None;
+        } else {
+            node.weight = 0.25;
+        }
+    }
+    let fresh: Vec<f64> = (0..LEN).map(|at| (nodes[3].whole(at) + nodes[4].whole(at)) / 2.75).collect();
+    let old: Vec<f64> = (0..LEN)
+        .map(|at| 0.75 * f64::from(nodes[0].base.as_ref().expect("it has one").segments()[0].values[at]) / 2.75)
+        .collect();
+    round(code, &mut nodes, &mut random).expect("finite values");
+    let same = (0..LEN).filter(|&at| (f64::from(nodes[0].values[at]) - fresh[at] - old[at]).abs() < 1e-5).count();
+    // Nine tenths of what each of three tells is what it had.
+    assert!(same as f64 > 0.6 * LEN as f64, "{same} of {LEN}");
+}
