@@ -103,16 +103,18 @@ impl<S: Scalar> Compressor<S> for Quantised {
         }
         let (norm, codes) = bytes.split_at(S::BYTES);
         let norm = S::read_le(norm);
-        if !norm.is_finite() || norm < S::zero() {
+        if !norm.is_finite() || norm.wide().is_sign_negative() {
             return Err(CompressError::Field("norm"));
         }
         let divisor = if self.contracting { self.divisor(values.len()) } else { 1.0 };
         let unit = norm.wide() / (f64::from(self.levels) * divisor);
         let (levels, bits) = (i32::from(self.levels), self.bits());
+        // Zeros have no other level.
+        let most = if norm > S::zero() { levels } else { 0 };
         let mut reader = BitReader::new(codes);
         for value in values {
             let level = reader.take(bits)? as i32 - levels;
-            if level > levels {
+            if level.abs() > most {
                 return Err(CompressError::Field("level"));
             }
             *value = S::of(unit * f64::from(level));
@@ -128,5 +130,28 @@ impl<S: Scalar> Compressor<S> for Quantised {
 
     fn is_unbiased(&self) -> bool {
         !self.contracting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::Seed;
+    use alloc::vec;
+
+    #[test]
+    fn zeros_are_said_in_one_way() {
+        for mut code in [Quantised::unbiased(3), Quantised::contracting(3)] {
+            let (mut bytes, mut read) = (vec![], [1.0_f32; 5]);
+            code.encode(&[0.0_f32; 5], &mut Seed(1).random(), &mut bytes).expect("finite");
+            assert_eq!(code.decode(&bytes, &mut read), Ok(()));
+            assert!(read.iter().all(|value| value.to_bits() == 0));
+            // Every sign and level, and the sign of the norm.
+            for bit in (31..32).chain(32..47) {
+                let mut wrong = bytes.clone();
+                wrong[bit / 8] ^= 1 << (bit % 8);
+                assert!(matches!(code.decode(&wrong, &mut read), Err(CompressError::Field(_))), "bit {bit}");
+            }
+        }
     }
 }

@@ -107,3 +107,36 @@ impl<S: Scalar> Compressor<S> for Short {
         self.rounding == Rounding::Stochastic
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::Seed;
+    use alloc::vec;
+
+    #[test]
+    fn a_quarter_of_a_step_is_rounded_up_one_time_in_four() {
+        const DRAWS: usize = 20_000;
+        let mut random = Seed(5).random();
+        for (code, bits) in [(Short::bf16 as fn(Rounding) -> Short, 8), (Short::f16, 11)] {
+            let step = libm::ldexp(1.0, 1 - bits);
+            for (part, sign) in [(0.25, 1.0), (0.75, 1.0), (0.25, -1.0), (0.0, 1.0)] {
+                let up = |rounding, random: &mut Random| {
+                    let (mut code, mut bytes, mut read) = (code(rounding), vec![], vec![0.0; DRAWS]);
+                    code.encode(&vec![sign * (1.0 + part * step); DRAWS], random, &mut bytes).expect("finite");
+                    code.decode(&bytes, &mut read).expect("as encoded");
+                    assert!(read.iter().all(|value| [sign, sign * (1.0 + step)].contains(value)));
+                    read.iter().filter(|value| **value != sign).count() as f64
+                };
+                let expected = DRAWS as f64 * part;
+                // Six standard deviations.
+                let margin = 6.0 * libm::sqrt(expected * (1.0 - part));
+                let found = up(Rounding::Stochastic, &mut random);
+                assert!((found - expected).abs() <= margin, "{found} of {DRAWS} are rounded up, not {part} of them");
+                // The nearest of two is always the same.
+                let nearest = up(Rounding::Nearest, &mut random);
+                assert_eq!((nearest - expected).abs() <= margin, part == 0.0, "{nearest}");
+            }
+        }
+    }
+}

@@ -35,7 +35,8 @@ impl<S: Scalar> Compressor<S> for Sign {
         target.resize(start + S::BYTES, 0);
         scale.write_le(&mut target[start..]);
         target.extend(values.chunks(8).map(|eight| {
-            let bit = |(place, value): (usize, &S)| u8::from(value.wide() < 0.0) << place;
+            // A mean that is rounded to 0 has no sign.
+            let bit = |(place, value): (usize, &S)| u8::from(value.wide() < 0.0 && scale > S::zero()) << place;
             eight.iter().enumerate().map(bit).fold(0, |byte, bit| byte | bit)
         }));
         Ok(())
@@ -48,8 +49,11 @@ impl<S: Scalar> Compressor<S> for Sign {
         }
         let (scale, signs) = bytes.split_at(S::BYTES);
         let scale = S::read_le(scale);
-        if !scale.is_finite() || scale < S::zero() {
+        if !scale.is_finite() || scale.wide().is_sign_negative() {
             return Err(CompressError::Field("mean magnitude"));
+        }
+        if scale == S::zero() && signs.iter().any(|&eight| eight != 0) {
+            return Err(CompressError::Field("signs of zeros"));
         }
         for (eight, byte) in values.chunks_mut(8).zip(signs) {
             for (place, value) in eight.iter_mut().enumerate() {
@@ -63,5 +67,29 @@ impl<S: Scalar> Compressor<S> for Sign {
 
     fn contraction(&self, len: usize) -> f64 {
         1.0 / len.max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::Seed;
+    use alloc::vec;
+
+    #[test]
+    fn zeros_are_said_in_one_way() {
+        // The mean of the second is too small for a number.
+        for values in [[0.0_f32; 5], [0.0, -1e-45, 0.0, 0.0, 0.0]] {
+            let (mut bytes, mut read) = (vec![], [1.0_f32; 5]);
+            Sign.encode(&values, &mut Seed(1).random(), &mut bytes).expect("finite");
+            assert_eq!(Sign.decode(&bytes, &mut read), Ok(()));
+            assert!(read.iter().all(|value| value.to_bits() == 0), "{read:?}");
+            // The sign of the mean magnitude, and those of values.
+            for bit in 31..37 {
+                let mut wrong = bytes.clone();
+                wrong[bit / 8] ^= 1 << (bit % 8);
+                assert!(matches!(Sign.decode(&wrong, &mut read), Err(CompressError::Field(_))), "bit {bit}");
+            }
+        }
     }
 }

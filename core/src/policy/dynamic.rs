@@ -260,7 +260,7 @@ impl Dynamic {
                 if self.check.is_some() {
                     // The same check as the caller's, which has ended here before all was heard.
                     if let Some(limit) = &mut self.limit {
-                        limit.checks += 1;
+                        limit.checks = limit.checks.saturating_add(1);
                     }
                     self.contribute();
                 }
