@@ -216,7 +216,9 @@ impl Dynamic {
         let Some(check) = self.check.take() else {
             return;
         };
-        let heard = core::mem::take(&mut self.heard);
+        let mut heard = core::mem::take(&mut self.heard);
+        // Whoever was lost since counts for nothing.
+        heard.retain(|node, _| check.awaited.contains(node));
         let common = heard.values().all(|heard| heard.base == self.base);
         self.found = None;
         let due = if common {
@@ -230,7 +232,9 @@ impl Dynamic {
             true
         };
         if due {
-            let call = Note::Call { base: self.base, found: self.found }.encode();
+            let checks = self.limit.as_ref().map_or(0, |limit| limit.checks);
+            let found = self.found.map(|found| (found, checks));
+            let call = Note::Call { base: self.base, found }.encode();
             self.tell(&check.awaited, &call);
             self.contribute();
         } else {
@@ -256,12 +260,13 @@ impl Dynamic {
             // A call for the average that this node has made is late.
             Some(Note::Call { base, found }) if self.before != Some(base) || base == self.base => {
                 self.called = true;
-                self.found = found.filter(|_| base == self.base);
+                let found = found.filter(|_| base == self.base);
+                self.found = found.map(|(found, _)| found);
+                // The threshold that follows is to be the caller's, whether this node has come as far as his last check or not.
+                if let (Some(limit), Some((_, checks))) = (&mut self.limit, found) {
+                    limit.checks = checks;
+                }
                 if self.check.is_some() {
-                    // The same check as the caller's, which has ended here before all was heard.
-                    if let Some(limit) = &mut self.limit {
-                        limit.checks = limit.checks.saturating_add(1);
-                    }
                     self.contribute();
                 }
             }

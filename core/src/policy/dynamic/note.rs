@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 pub(super) enum Note {
     /// A state, and since which averages: that of the drift, and the one before it that the axis begins at.
     State { base: CertificateId, before: Option<CertificateId>, state: State },
-    /// It contributes: its average is too old, by `H` where a check has found it.
-    Call { base: CertificateId, found: Option<f64> },
+    /// It contributes: its average is too old, by `H` where a check has found it, the so manieth since the average.
+    Call { base: CertificateId, found: Option<(f64, u64)> },
 }
 
 const STATE: u8 = 1;
@@ -54,8 +54,9 @@ impl Note {
             Self::Call { base, found } => {
                 bytes.push(CALL);
                 put_id(&mut bytes, base);
-                if let Some(found) = found {
+                if let Some((found, checks)) = found {
                     bytes.extend_from_slice(&found.to_le_bytes());
+                    bytes.extend_from_slice(&checks.to_le_bytes());
                 }
             }
         }
@@ -92,8 +93,9 @@ impl Note {
             }
             CALL => {
                 let base = id(&mut rest)?;
-                let found = if rest.is_empty() { None } else { Some(f64::from_bits(word(&mut rest)?)) };
-                if found.is_some_and(|found| !found.is_finite()) {
+                let found =
+                    if rest.is_empty() { None } else { Some((f64::from_bits(word(&mut rest)?), word(&mut rest)?)) };
+                if found.is_some_and(|(found, _)| !found.is_finite()) {
                     return None;
                 }
                 Self::Call { base, found }
@@ -120,7 +122,8 @@ mod tests {
         ];
         let state = (id(), proptest::option::of(id()), 0.0..1e300, more)
             .prop_map(|(base, before, norm, more)| Note::State { base, before, state: State { norm, more } });
-        let call = (id(), proptest::option::of(0.0..1e300)).prop_map(|(base, found)| Note::Call { base, found });
+        let call = (id(), proptest::option::of((0.0..1e300, any::<u64>())))
+            .prop_map(|(base, found)| Note::Call { base, found });
         prop_oneof![4 => state, 1 => call]
     }
 

@@ -1,6 +1,7 @@
 //! States that are not what was saved.
 
 use super::*;
+use crate::cluster::Round;
 use crate::participant::Summary;
 use alloc::vec;
 use proptest::prelude::*;
@@ -69,4 +70,33 @@ proptest! {
         }
         prop_assert!(!refused || policy.check.is_some(), "it checks no more");
     }
+}
+
+#[test]
+fn whoever_is_called_tunes_like_the_caller() {
+    for midway in [false, true] {
+        let mut policy = Dynamic::new(DynamicOptions::new(Gauge::Naive, Threshold::Tuned { most: 10 }));
+        policy.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 9 });
+        act(&mut policy, Instant::ORIGIN);
+        if midway {
+            policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration: 1, summary: &Summary::default() });
+            act(&mut policy, Instant::ORIGIN);
+        }
+        let bytes = Note::Call { base: CertificateId::default(), found: Some((2.0, 3)) }.encode();
+        policy.handle(Instant::ORIGIN, PolicyInput::Told { from: NodeId(1), bytes: &bytes });
+        assert_eq!((policy.found, policy.limit.map(|limit| limit.checks)), (Some(2.0), Some(3)), "midway: {midway}");
+    }
+}
+
+#[test]
+fn whoever_is_lost_in_the_middle_of_a_check_does_not_count() {
+    let mut policy = checking(Gauge::Naive);
+    // What node 1 has said, which is lost then, would have been of another average.
+    policy.heard.get_mut(&NodeId(1)).expect("it was heard").base =
+        CertificateId { round: Round(3), ..CertificateId::default() };
+    policy.handle(Instant::ORIGIN, PolicyInput::Peers(&[NodeId(2)]));
+    assert!(policy.check.is_some(), "node 2 is awaited");
+    policy.wake(Instant::ORIGIN + Duration::from_secs(1 << 20));
+    let asked = act(&mut policy, Instant::ORIGIN);
+    assert!(!asked.iter().any(|action| matches!(action, PolicyAction::Contribute(_))), "{asked:?}");
 }
