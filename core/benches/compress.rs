@@ -12,7 +12,7 @@ use core::hint::black_box;
 use core::time::Duration;
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use kronfleet_core::compress::{
-    Blockwise, Compressor, Identity, Kept, Quantised, RandomK, Rounding, Selection, Short, Sign, TopK,
+    Blockwise, Compressor, Identity, Kept, LowRank, Quantised, RandomK, Rounding, Selection, Short, Sign, TopK,
 };
 use kronfleet_core::seed::Seed;
 
@@ -42,6 +42,7 @@ fn main() {
     both(&mut group, "qsgd 7", Quantised::unbiased(7), &values);
     both(&mut group, "bf16", Short::bf16(Rounding::Nearest), &values);
     both(&mut group, "blockwise 8-bit", Blockwise, &values);
+    both(&mut group, "rank 2", LowRank::new(2), &values);
     both(&mut group, "identity", Identity, &values);
     group.finish();
     criterion.final_summary();

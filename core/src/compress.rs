@@ -10,6 +10,7 @@
 //! | [`Sign`] | `b + ⌈d/8⌉` | all but signs and the mean magnitude |
 //! | [`TopK`] | `k·b` and the indices, within 5 % of their entropy | all but the `k` largest |
 //! | [`RandomK`] | `8 + k·b` | all but `k` at random |
+//! | [`LowRank`] | `r·2√d·b`, about | all but rank `r` of the vector as a matrix |
 //!
 //! ```
 //! use kronfleet_core::compress::{Compressor, Kept, TopK};
@@ -41,6 +42,7 @@ mod feedback;
 mod gaps;
 mod identity;
 mod kept;
+mod low_rank;
 mod quantised;
 mod random;
 mod selection;
@@ -55,6 +57,7 @@ pub use feedback::Feedback;
 pub use gaps::{GapCode, IndexError};
 pub use identity::Identity;
 pub use kept::{Kept, ParseKeptError};
+pub use low_rank::LowRank;
 pub use quantised::Quantised;
 pub use random::RandomK;
 pub use selection::Selection;

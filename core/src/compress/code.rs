@@ -1,6 +1,6 @@
 //! Compressors by name.
 
-use super::{Blockwise, Compressor, Identity, Kept, Quantised, RandomK, Rounding, Short, Sign, TopK};
+use super::{Blockwise, Compressor, Identity, Kept, LowRank, Quantised, RandomK, Rounding, Short, Sign, TopK};
 use crate::scalar::Scalar;
 use alloc::boxed::Box;
 use alloc::format;
@@ -34,6 +34,8 @@ pub enum Code {
     Blockwise,
     /// One of some levels above 0, at random: `levels:N`, of 1 to 16384.
     Levels(u16),
+    /// A matrix of low rank: `rank:R`, of 1 to 16384.
+    Rank(u16),
 }
 
 impl Code {
@@ -47,6 +49,7 @@ impl Code {
             Self::Bf16 => Box::new(Short::bf16(Rounding::Nearest)),
             Self::Blockwise => Box::new(Blockwise),
             Self::Levels(levels) => Box::new(Quantised::contracting(levels)),
+            Self::Rank(rank) => Box::new(LowRank::new(rank)),
         }
     }
 }
@@ -61,6 +64,7 @@ impl fmt::Display for Code {
             Self::Bf16 => f.write_str("bf16"),
             Self::Blockwise => f.write_str("8bit"),
             Self::Levels(levels) => write!(f, "levels:{levels}"),
+            Self::Rank(rank) => write!(f, "rank:{rank}"),
         }
     }
 }
@@ -69,8 +73,11 @@ impl FromStr for Code {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown =
-            || format!("{text:?} is no code; use all, top:0.1, random:0.1, sign, bf16, 8bit or levels:7, for example");
+        let unknown = || {
+            format!(
+                "{text:?} is no code; use all, top:0.1, random:0.1, sign, bf16, 8bit, levels:7 or rank:2, for example"
+            )
+        };
         let kept = |share: &str| share.parse::<Kept>().map_err(|error| format!("{share:?} is {error}"));
         match text.split_once(':') {
             None => match text {
@@ -82,9 +89,10 @@ impl FromStr for Code {
             },
             Some(("top", share)) => kept(share).map(Self::Top),
             Some(("random", share)) => kept(share).map(Self::Random),
-            Some(("levels", levels)) => {
-                let levels = levels.parse().ok().filter(|levels| (1..=1 << 14).contains(levels));
-                levels.map(Self::Levels).ok_or_else(|| format!("{text:?} has no number of levels from 1 to 16384"))
+            Some((kind @ ("levels" | "rank"), number)) => {
+                let number = number.parse().ok().filter(|number| (1..=1 << 14).contains(number));
+                let number = number.ok_or_else(|| format!("{text:?} has no number from 1 to 16384"))?;
+                Ok(if kind == "rank" { Self::Rank(number) } else { Self::Levels(number) })
             }
             Some(_) => Err(unknown()),
         }
@@ -98,10 +106,10 @@ mod tests {
 
     #[test]
     fn codes_are_read_and_written() {
-        for text in ["all", "top:0.1", "random:0.000000001", "sign", "bf16", "8bit", "levels:7", "top:1"] {
+        for text in ["all", "top:0.1", "random:0.000000001", "sign", "bf16", "8bit", "levels:7", "rank:2", "top:1"] {
             assert_eq!(text.parse::<Code>().expect("a code").to_string(), text);
         }
-        for text in ["top", "top:2", "levels:0", "levels:16385", "zip", "zip:3", "all:1", ""] {
+        for text in ["top", "top:2", "levels:0", "levels:16385", "rank:0", "rank:x", "zip", "zip:3", "all:1", ""] {
             assert!(text.parse::<Code>().is_err(), "{text}");
         }
     }

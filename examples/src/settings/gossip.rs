@@ -19,8 +19,8 @@ pub struct GossipSettings {
     #[arg(long, default_value = "ring", value_name = "GRAPH|FILE")]
     pub topology: Graph,
     /// What is told of a difference, between neighbours or, in rounds, from the last average: all (everything), top:SHARE
-    /// (the largest values), random:SHARE (some values), sign, bf16, 8bit, or levels:N (N levels above 0, at random). What is
-    /// not told comes later. Without this, top:0.1 between neighbours and all in rounds
+    /// (the largest values), random:SHARE (some values), sign, bf16, 8bit, levels:N (N levels above 0, at random), or rank:R
+    /// (of the values as a matrix). What is not told comes later. Without this, top:0.1 between neighbours and all in rounds
     #[arg(long, value_name = "CODE")]
     pub compress: Option<Code>,
     /// How far a model moves towards its neighbours: CHOCO's γ, a part of the way (without this, 0.4); AdaGossip's γ, in

@@ -3,7 +3,7 @@
 use kronfleet_conformance::check::Check;
 use kronfleet_conformance::compressor::{Fault, Law, Mutant, laws};
 use kronfleet_core::compress::{
-    Blockwise, Compressor, Identity, Kept, Quantised, RandomK, Rounding, Short, Sign, TopK,
+    Blockwise, Compressor, Identity, Kept, LowRank, Quantised, RandomK, Rounding, Short, Sign, TopK,
 };
 use kronfleet_core::scalar::Scalar;
 
@@ -34,6 +34,8 @@ fn compressors<S: Scalar>() -> Vec<Maker<S>> {
         RandomK::contracting(tenth()),
         RandomK::unbiased(tenth()),
         RandomK::unbiased(most()),
+        LowRank::new(1),
+        LowRank::new(3),
     ]
 }
 

@@ -3,7 +3,7 @@ use crate::collective::{Fault, Load, Parcel, Plan, Reduction};
 use crate::seed::Random;
 
 const LEN: usize = BLOCK + 900;
-const CODES: [&str; 6] = ["top:0.1", "random:0.2", "sign", "bf16", "8bit", "levels:16"];
+const CODES: [&str; 7] = ["top:0.1", "random:0.2", "sign", "bf16", "8bit", "levels:16", "rank:8"];
 
 /// A node between rounds.
 #[derive(Clone, Default)]

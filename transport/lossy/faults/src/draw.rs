@@ -95,8 +95,8 @@ fn run(seed: u64, random: &mut Random) -> Run {
 /// Every third run tells differences.
 fn told(seed: Seed) -> Code {
     let mut random = seed.random();
-    let codes = ["top:0.2", "random:0.3", "sign", "bf16", "8bit", "levels:8"];
-    if random.below(3) > 0 { Code::All } else { codes[random.below(6) as usize].parse().expect("a code") }
+    let codes = ["top:0.2", "random:0.3", "sign", "bf16", "8bit", "levels:8", "rank:1"];
+    if random.below(3) > 0 { Code::All } else { codes[random.below(7) as usize].parse().expect("a code") }
 }
 
 struct Dice {
