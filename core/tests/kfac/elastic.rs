@@ -348,6 +348,19 @@ fn owners_come_and_go_between_averages() {
     assert!(failed.is_empty(), "seeds {failed:?} failed; replay with\n    {replay}");
 }
 
+/// Whether some fleets that average after every step or two train although members come and go.
+#[cfg(feature = "mutants")]
+pub(crate) fn holds() -> bool {
+    let untrained = Story::new(0).trainer(NodeId(0), 0).evaluate(&Cloud { seed: Seed(9), next: 0 });
+    let untrained = untrained.expect("a host's memory").loss;
+    (0..24).all(|seed| {
+        let story = Story { averages: Averages::Periodic(1 + seed % 2), ..Story::new(seed) };
+        let worst = story.run(false).worst();
+        let calm = Story { network: NetworkOptions::new(story.nodes, Seed(seed)), ..story }.run(false).worst();
+        worst < calm + 0.5 * (untrained - calm)
+    })
+}
+
 /// What an owner has no statistics of goes by the identity, at the gradient's norm, and is counted, until there are some.
 #[test]
 fn what_an_owner_knows_nothing_of_is_left_alone() {
