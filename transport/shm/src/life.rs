@@ -154,6 +154,7 @@ fn started(stat: &str) -> Option<(u64, char)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::process::{Command, Stdio};
 
     #[test]
@@ -187,6 +188,11 @@ mod tests {
         let this = Process::current().expect("/proc");
         assert!(!this.watch().expect("it lives").is_ours_in(&file.metadata().expect("ours")));
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
+        // Whoever spawns goes on as soon as the old program is unmapped, before the new one is mapped: what has
+        // answered is mapped.
+        let mut input = child.stdin.take().expect("a pipe");
+        input.write_all(b"?").expect("a pipe");
+        child.stdout.take().expect("a pipe").read_exact(&mut [0]).expect("what was written");
         let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("/proc");
         let (start, _) = started(&stat).expect("a start time");
         let watch = Process { pid: child.id(), start }.watch().expect("it waits for input");
