@@ -24,6 +24,8 @@
 //!   what rounds have averaged, never from who can be reached just now; only the member whose turn it is looks at that, and
 //!   what it then tells the others is what they do. Where it is lost, its epoch of shared steps ends for all of its site, which
 //!   interrupts the wait; the round that begins the next epoch makes their models equal again.
+//! - Iterations are counted for all alike: from the furthest member of the last average on. A node that came late has made
+//!   fewer steps of its own, and would be waited for after every epoch if it counted those.
 //! - The mean loss and the state of the schedule are numbers that travel with every contribution, so that all who were in a
 //!   round have the same afterwards, and so has who is healed.
 //! - A snapshot of any site is used once. Who sends none is waited for with patience each time, for a while; then not until it
@@ -100,7 +102,10 @@ pub struct Hierarchical {
     actions: VecDeque<PolicyAction>,
     /// How many iterations training has in all.
     iterations: u64,
+    /// That of the fleet: the furthest of the last average, and a step for each that this node has made since.
     iteration: u64,
+    /// By how many iterations the fleet is ahead of this node's training; not yet known after an average.
+    ahead: Option<u64>,
     /// Values of a model.
     len: usize,
     cycle: Cycle,
@@ -148,6 +153,7 @@ impl Hierarchical {
             actions: VecDeque::new(),
             iterations: u64::MAX,
             iteration: 0,
+            ahead: Some(0),
             len: 0,
             cycle,
             losses: (0.0, 0),
@@ -169,6 +175,9 @@ impl Hierarchical {
     }
 
     fn step(&mut self, iteration: u64, loss: f64) {
+        // Whoever came late, or in the midst of something, has made fewer steps, and yet all are to meet after the same ones.
+        let ahead = *self.ahead.get_or_insert(self.iteration.saturating_add(1).saturating_sub(iteration));
+        let iteration = iteration.saturating_add(ahead);
         self.iteration = iteration;
         if iteration % self.options.cycle.epoch == 1 || self.options.cycle.epoch == 1 {
             self.losses = (0.0, 0);
@@ -190,6 +199,8 @@ impl Hierarchical {
         let of_site = certificate.members.iter().map(|member| member.node).filter(|node| own.contains(node));
         self.members = if with_others { of_site.collect() } else { vec![self.node] };
         let cycle = self.options.cycle;
+        let furthest = certificate.members.iter().map(|member| member.iteration).max().unwrap_or(0);
+        (self.iteration, self.ahead) = (furthest, None);
         if let [ended, loss, known, skip, wait, best, bad] = core::mem::take(&mut self.averaged)[..] {
             if known > 0.0 {
                 self.cycle = Cycle::of([skip, wait, best, bad].map(|number| number / known));
@@ -198,7 +209,6 @@ impl Hierarchical {
                 // Another round may follow at the same iteration, and is not to count the epoch again.
                 self.losses = (0.0, 0);
             }
-            let furthest = certificate.members.iter().map(|member| member.iteration).max().unwrap_or(0);
             if ended >= 0.5 && furthest > cycle.warm_up.saturating_mul(cycle.epoch) {
                 self.cycle.conclude(loss / ended, &cycle);
             }

@@ -155,19 +155,34 @@ fn fleets_do_what_the_definition_says_in_whatever_order_things_happen() {
     assert!(as_defined(other).is_err());
 }
 
-/// Fleets of whose nodes one is lost and perhaps comes back, and whose losses say how often sites exchange.
+/// Fleets of whose nodes some, or all of a site, are lost and perhaps come back, and whose losses say how often sites exchange.
 fn eventful() -> impl Strategy<Value = ((HierarchicalOptions, u64, usize, u64), Vec<Event>)> {
-    let events = (0.0..1.0_f64, 0.0..1.0_f64, any::<prop::sample::Index>(), any::<bool>());
-    (fleets(), 1_u64..4, 40_u64..90, events).prop_map(|((mut options, _, len, seed), bad, iterations, events)| {
+    let loss = (0.0..1.0_f64, 0.0..1.0_f64, any::<prop::sample::Index>(), any::<bool>(), 0..3_u8);
+    let losses = prop::collection::vec(loss, 1..4);
+    (fleets(), 1_u64..4, 40_u64..90, losses).prop_map(|((mut options, _, len, seed), bad, iterations, losses)| {
         (options.cycle.bad, options.cycle.epoch) = (bad, 3 + options.cycle.epoch % 6);
-        let (lost, back, node, returns) = events;
-        let node = node.index(options.sites.iter().flatten().count());
-        let after = 1 + (lost * (iterations - 2) as f64) as u64;
-        let later = after + 1 + (back * (iterations - after - 1) as f64) as u64;
-        let mut events = vec![Event { after, node, is_lost: true }];
-        if returns && later < iterations {
-            events.push(Event { after: later, node, is_lost: false });
+        let nodes: Vec<NodeId> = options.sites.iter().flatten().copied().collect();
+        let (mut events, mut lost) = (Vec::new(), Vec::new());
+        for (when, back, node, returns, whole) in losses {
+            let node = nodes[node.index(nodes.len())];
+            let site = options.sites.iter().find(|site| site.contains(&node)).expect("every node has a site");
+            let after = 1 + (when * (iterations - 2) as f64) as u64;
+            let later = after + 1 + (back * (iterations - after - 1) as f64) as u64;
+            let with = site.iter().copied().filter(|&mate| mate == node || whole == 0);
+            for node in with {
+                // Somebody stays.
+                if lost.contains(&node) || lost.len() + 1 == nodes.len() {
+                    continue;
+                }
+                lost.push(node);
+                let node = node.0 as usize;
+                events.push(Event { after, node, is_lost: true });
+                if returns && later < iterations {
+                    events.push(Event { after: later, node, is_lost: false });
+                }
+            }
         }
+        events.sort_by_key(|event| event.after);
         ((options, iterations, len, seed), events)
     })
 }
@@ -277,15 +292,32 @@ fn words_of_something_else_are_refused_whole_and_end_a_pause() {
 
 #[test]
 fn whoever_is_put_into_words_at_any_time_goes_on_as_if_nothing_had_been() {
-    let law = |(options, iterations, len, seed): (HierarchicalOptions, u64, usize, u64)| {
+    let law = |((options, iterations, len, seed), events): ((HierarchicalOptions, u64, usize, u64), Vec<Event>)| {
         let train = |interrupted| {
             let mut fleet = Fleet::new(&options, iterations, len, seed);
-            fleet.interrupted = interrupted;
+            (fleet.interrupted, fleet.events) = (interrupted, events.clone().into());
             fleet.train(seed)
         };
         if train(true)? != train(false)? { Err("models differ".into()) } else { Ok(()) }
     };
-    assert_eq!(Check::default().hold(fleets(), law), Ok(()));
+    assert_eq!(Check::default().hold(eventful(), law), Ok(()));
+}
+
+#[test]
+fn all_meet_after_the_same_steps_whoever_had_made_some_before_the_others_came() {
+    let law =
+        |((options, iterations, len, seed), first, lead): ((HierarchicalOptions, u64, usize, u64), usize, u64)| {
+            let mut fleet = Fleet::new(&options, iterations, len, seed);
+            for node in &options.sites[first % options.sites.len()] {
+                let member = &mut fleet.members[node.0 as usize];
+                (member.iteration, member.lead) = (lead, lead);
+            }
+            // The round in which the others come.
+            fleet.average();
+            fleet.train(seed)?;
+            if fleet.apart == 0 { Ok(()) } else { Err(format!("members were {} steps apart", fleet.apart)) }
+        };
+    assert_eq!(Check::default().hold((fleets(), 0..12_usize, 1_u64..6), law), Ok(()));
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl CycleOptions {
         let warm = iteration <= self.warm_up.saturating_mul(self.epoch);
         let cool =
             iterations != u64::MAX && iteration > iterations.saturating_sub(self.cool_down.saturating_mul(self.epoch));
-        warm || cool || iteration.is_multiple_of(self.epoch) || iteration == iterations
+        warm || cool || iteration.is_multiple_of(self.epoch) || iteration >= iterations
     }
 }
 

@@ -14,6 +14,7 @@ impl Hierarchical {
     pub(super) fn words(&self) -> Vec<u64> {
         let mut words = Words::default();
         words.0.extend([self.iterations, self.iteration, self.len as u64]);
+        words.optional(self.ahead.as_ref(), |words, ahead| words.0.push(*ahead));
         words.0.extend(self.cycle.numbers().map(f64::to_bits));
         words.0.extend([self.losses.0.to_bits(), self.losses.1, self.base.round.0, self.base.digest.0]);
         words.nodes(&self.members);
@@ -61,6 +62,7 @@ impl Hierarchical {
     fn read(mut self, words: &mut Saved<'_>) -> Option<Self> {
         (self.iterations, self.iteration) = (words.word()?, words.word()?);
         self.len = usize::try_from(words.word()?).ok()?;
+        self.ahead = if words.flag()? { Some(words.word()?) } else { None };
         let mut numbers = [0.0; 4];
         for number in &mut numbers {
             *number = f64::from_bits(words.word()?);

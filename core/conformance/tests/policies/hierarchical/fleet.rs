@@ -17,6 +17,8 @@ pub(super) struct Member {
     pub(super) policy: Hierarchical,
     pub(super) model: Vec<f64>,
     pub(super) iteration: u64,
+    /// Steps that it had made before the others came.
+    pub(super) lead: u64,
     pub(super) paused: bool,
     pub(super) contributes: bool,
     pub(super) is_live: bool,
@@ -43,6 +45,8 @@ pub(super) struct Fleet {
     pub(super) events: VecDeque<Event>,
     /// After so many things have happened, no more do.
     pub(super) stop_after: Option<u64>,
+    /// The most steps by which members were apart that met in an average.
+    pub(super) apart: u64,
     /// When exchanges began, who sent, and to whom.
     pub(super) exchanges: Vec<(u64, NodeId, NodeId)>,
 }
@@ -54,6 +58,7 @@ impl Fleet {
             policy: Hierarchical::new(options.clone(), NodeId(node)),
             model: vec![0.0; len],
             iteration: 0,
+            lead: 0,
             paused: false,
             contributes: false,
             is_live: true,
@@ -72,6 +77,7 @@ impl Fleet {
             in_step: false,
             events: VecDeque::new(),
             stop_after: None,
+            apart: 0,
             exchanges: Vec::new(),
         };
         for node in 0..nodes as usize {
@@ -133,7 +139,7 @@ impl Fleet {
     }
 
     /// All that are there have contributed: they take the mean.
-    fn average(&mut self) {
+    pub(super) fn average(&mut self) {
         self.round += 1;
         let mean = |rows: Vec<Vec<f64>>| -> Vec<f64> {
             let count = rows.len() as f64;
@@ -169,7 +175,8 @@ impl Fleet {
             member.model.clone_from(&model);
             // Whoever has contributed trains on from the result.
             (member.contributes, member.paused) = (false, false);
-            self.tell(node, PolicyInput::Averaged(&numbers));
+            // Nobody is put into words between the two.
+            self.members[node].policy.handle(self.now, PolicyInput::Averaged(&numbers));
             self.tell(node, PolicyInput::Committed(&certificate));
         }
     }
@@ -194,7 +201,8 @@ impl Fleet {
             let near = mates.iter().map(|&mate| &self.members[mate]).filter(|member| member.is_live);
             let iteration = near.chain(self.live()).map(|member| member.iteration).next().expect("somebody is there");
             let policy = Hierarchical::new(self.options.clone(), NodeId(node as u32));
-            self.members[node] = Member { policy, model, iteration, paused: false, contributes: false, is_live: true };
+            let (lead, paused, contributes, is_live) = (0, false, false, true);
+            self.members[node] = Member { policy, model, iteration, lead, paused, contributes, is_live };
             let iterations = self.iterations;
             self.tell(node, PolicyInput::Began { iterations });
         }
@@ -221,6 +229,10 @@ impl Fleet {
         if is_time { self.events.pop_front() } else { None }
     }
 
+    fn is_done(&self, member: &Member) -> bool {
+        member.iteration - member.lead == self.iterations && !member.paused && !member.contributes
+    }
+
     /// Something happens that can; answers whether anything did.
     fn happen(&mut self, seed: u64) -> bool {
         if self.stop_after.as_ref() == Some(&0) {
@@ -228,7 +240,11 @@ impl Fleet {
         }
         self.stop_after = self.stop_after.map(|left| left - 1);
         self.mail.retain(|_, queue| !queue.is_empty());
-        if self.live().all(|member| member.contributes) {
+        // Whoever has made all its steps is not waited for.
+        let is_there = |member: &Member| member.contributes || self.is_done(member);
+        if self.live().all(is_there) && self.live().any(|member| member.contributes) {
+            let steps = || self.live().map(|member| member.iteration - member.lead);
+            self.apart = self.apart.max(steps().max().unwrap_or(0) - steps().min().unwrap_or(0));
             self.average();
             return true;
         }
@@ -237,10 +253,11 @@ impl Fleet {
             return true;
         }
         // A step takes all of a site, and nobody is more than a step ahead of anybody.
-        let done = |member: &Member| member.iteration - u64::from(member.paused);
+        let done = |member: &Member| member.iteration - member.lead - u64::from(member.paused);
         let slowest = self.live().map(done).min().unwrap_or(0);
         let able = |member: &Member| {
-            let behind = member.iteration <= slowest && member.iteration < self.iterations;
+            let steps = member.iteration - member.lead;
+            let behind = steps <= slowest && steps < self.iterations;
             member.is_live && behind && !member.paused && !member.contributes
         };
         let mut ready: Vec<usize> = (0..self.members.len()).filter(|&node| able(&self.members[node])).collect();
@@ -309,8 +326,7 @@ impl Fleet {
                 }
             }
         }
-        let ends = |member: &Member| member.iteration == self.iterations && !member.paused && !member.contributes;
-        if !self.live().all(ends) || !self.events.is_empty() {
+        if !self.live().all(|member| self.is_done(member)) || !self.events.is_empty() {
             let states = self.members.iter().map(|member| (member.iteration, member.paused, member.contributes));
             return Err(format!("it stands still at {:?}", states.collect::<Vec<_>>()));
         }
