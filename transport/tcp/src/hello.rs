@@ -50,15 +50,17 @@ pub enum Refusal {
     Longest,
     /// Both nodes dialled each other; the connection from the lower one stays.
     Crossed,
-    /// A later start or connection of the node is known.
+    /// A later start of the node is known.
     Stale,
     /// The frame makes no sense here.
     Frame,
+    /// A later connection of the same start came first.
+    Overtaken,
 }
 
 impl Refusal {
     /// All reasons, in the order of their codes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Version,
         Self::Run,
         Self::Node,
@@ -68,6 +70,7 @@ impl Refusal {
         Self::Crossed,
         Self::Stale,
         Self::Frame,
+        Self::Overtaken,
     ];
 
     /// The body of a refusal; `newest` is the latest start of the refused node that is known, and is told to one that is
@@ -109,10 +112,9 @@ impl fmt::Display for Refusal {
             Self::Certificate => "the certificate is not the named node's in this run",
             Self::Longest => "the longest frames differ: give all nodes the same",
             Self::Crossed => "both dialled each other; the connection from the lower node stays",
-            Self::Stale => {
-                "a later start or connection of this node is known: was it started twice, or the clock set back?"
-            }
+            Self::Stale => "a later start of this node is known: was it started twice, or the clock set back?",
             Self::Frame => "a frame that makes no sense",
+            Self::Overtaken => "a later connection of the node came first, and stays",
         })
     }
 }

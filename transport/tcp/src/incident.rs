@@ -76,8 +76,8 @@ impl Closure {
             Self::Left
             | Self::Replaced
             | Self::Itself
-            | Self::Refused(Refusal::Crossed)
-            | Self::RefusedBy(Refusal::Crossed) => Level::DEBUG,
+            | Self::Refused(Refusal::Crossed | Refusal::Overtaken)
+            | Self::RefusedBy(Refusal::Crossed | Refusal::Overtaken) => Level::DEBUG,
             Self::System(_) | Self::Ended | Self::Silent(_) | Self::Slow(_) => Level::INFO,
             Self::Frame(_) | Self::Refused(_) | Self::RefusedBy(_) | Self::Tls(_) | Self::Exposed | Self::Crowded => {
                 Level::WARN

@@ -131,7 +131,8 @@ impl TcpEndpoint {
         let local = self.options.node;
         let link = self.link(peer);
         if generation <= link.greatest {
-            return Err(Refusal::Stale);
+            let same = generation.incarnation == link.greatest.incarnation;
+            return Err(if same { Refusal::Overtaken } else { Refusal::Stale });
         }
         // A dial that nobody has answered for long leads nowhere, and must not keep out a peer that does come through.
         let (now, patience) = (self.now(), self.options.handshake / 4);
