@@ -1,6 +1,6 @@
 //! Every deliberate mistake is noticed within a stated number of seeds.
 //!
-//! `cargo test -p kronfleet-faults --features mutants --test mutants`; one test, because there is one mistake at a time
+//! `cargo test -p kronfleet-faults --features mutants --test mistakes`; one test, because there is one mistake at a time
 //! for the whole program.
 
 use kronfleet_core::mutant::Mutant;
