@@ -18,80 +18,39 @@
 mod averaging;
 mod checkpoint;
 mod drift;
+mod evaluation;
+mod options;
 mod partial;
+mod prediction;
 mod sharing;
 mod source;
 
 pub use checkpoint::{Checkpoint, Course};
 pub use drift::Counts;
+pub use evaluation::Evaluation;
+pub use options::TrainerOptions;
 pub use source::{Batches, Examples};
 
 use self::drift::Drift;
 use self::partial::{Limit, Partial};
+use self::prediction::Prediction;
 use self::sharing::Sharing;
-use crate::backend::{Backend, Map, MapJob};
+use crate::backend::Backend;
 use crate::error::{Error, ErrorKind};
 use crate::layer::{Capture, CaptureKind, Mode, Observer, ParameterKind};
 use crate::matrix::Region;
 use crate::network::Network;
 use crate::optimiser::Optimiser;
 use crate::participant::{Summary, TrainingError};
-use crate::preconditioner::{Captures, Fisher, LevenbergMarquardt, Model, Preconditioner, Report, Taps};
+use crate::preconditioner::{Captures, Fisher, Preconditioner, Report, Taps};
 use crate::scalar::Scalar;
-use crate::schedule::Schedule;
-use crate::seed::{Random, Seed};
+use crate::seed::Random;
 use crate::transport::TransportError;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
-
-/// The knobs of a [`Trainer`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrainerOptions {
-    /// Samples of one pass.
-    pub batch: usize,
-    /// Passes of one step: their gradients and statistics are averaged.
-    pub micro_batches: usize,
-    /// Label smoothing.
-    pub smoothing: f64,
-    /// The learning rate.
-    pub rate: Schedule,
-    /// The damping, where it is to change by plan; `None` leaves it to the preconditioner.
-    pub damping: Option<Schedule>,
-    /// The damping, where it is to change by how well the quadratic model predicts.
-    pub adaptive: Option<LevenbergMarquardt>,
-    /// Steps whose mean loss is one observation for the schedules (a plateau looks at it); 0 leaves observing to
-    /// [`Trainer::observe`].
-    pub observe_every: u64,
-    /// Whence labels are drawn for the true Fisher.
-    pub seed: Seed,
-    /// μ of `FedProx` (arXiv 1812.06127): gradients are those of the loss and `μ/2 ‖w − w_t‖²`, `w_t` being the model that was
-    /// last taken over from others. 0 leaves it out; not for steps that are shared.
-    pub proximal: f64,
-    /// SCAFFOLD (arXiv 1910.06378): gradients are corrected by what those of all differ from the node's own. Twice the
-    /// values travel; not for steps that are shared.
-    pub variates: bool,
-}
-
-impl TrainerOptions {
-    /// Batches of `batch` samples at a constant learning rate.
-    pub const fn new(batch: usize, rate: f64) -> Self {
-        Self {
-            batch,
-            micro_batches: 1,
-            smoothing: 0.0,
-            rate: Schedule::constant(rate),
-            damping: None,
-            adaptive: None,
-            observe_every: 10,
-            seed: Seed(0),
-            proximal: 0.0,
-            variates: false,
-        }
-    }
-}
 
 /// What the last steps have shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -117,17 +76,6 @@ pub struct Window {
     pub count: u64,
 }
 
-/// How a network does on examples.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Evaluation {
-    /// Examples seen.
-    pub examples: usize,
-    /// Mean loss over them, without smoothing.
-    pub loss: f64,
-    /// Fraction answered right.
-    pub accuracy: f64,
-}
-
 /// One node's training: backend, network, preconditioner, optimiser, schedule and data.
 pub struct Trainer<B: Backend> {
     backend: B,
@@ -144,11 +92,10 @@ pub struct Trainer<B: Backend> {
     accumulated: Option<B::Buffer>,
     /// `[loss; right answers]`, summed over micro-batches.
     totals: B::Buffer,
-    model: Option<ModelReading<B>>,
+    prediction: Option<Prediction<B>>,
     x: Vec<B::Scalar>,
     labels: Vec<u32>,
     loss_ticket: Option<(u64, B::Download)>,
-    model_ticket: Option<B::Download>,
     progress: Progress,
     window: Window,
     /// What went wrong where nothing could be returned.
@@ -162,21 +109,6 @@ pub struct Trainer<B: Backend> {
     /// Blocks in front of which the preconditioner was told to leave statistics out.
     left_out: usize,
 }
-
-/// Memory for reading the quadratic model.
-struct ModelReading<B: Backend> {
-    rule: LevenbergMarquardt,
-    before: B::Buffer,
-    change: B::Buffer,
-    running: B::Buffer,
-    /// [`Model`], then the loss after and before.
-    reading: B::Buffer,
-}
-
-/// Places in [`ModelReading::reading`].
-const AFTER: usize = Model::LEN;
-const BEFORE: usize = Model::LEN + 1;
-const READING: usize = Model::LEN + 2;
 
 /// The passes of one batch through a network, for low-rank preconditioning.
 struct Passes<'a, B: Backend> {
@@ -274,14 +206,8 @@ impl<B: Backend> Trainer<B> {
             if preconditioner.is_shared() { Some(Sharing::new(&mut backend, len, &*optimiser)?) } else { None };
         let drift = Drift::new(&mut backend, &options, &network.parameters)?;
         assert!(sharing.is_none() || drift.is_none(), "members that share their steps do not drift apart");
-        let model = match options.adaptive {
-            Some(rule) => Some(ModelReading {
-                rule,
-                before: backend.allocate(len)?,
-                change: backend.allocate(len)?,
-                running: backend.allocate(network.running_len())?,
-                reading: backend.allocate(READING)?,
-            }),
+        let prediction = match options.adaptive {
+            Some(rule) => Some(Prediction::new(&mut backend, rule, &network)?),
             None => None,
         };
         Ok(Self {
@@ -289,12 +215,11 @@ impl<B: Backend> Trainer<B> {
             direction: backend.allocate(len)?,
             accumulated: if micro_batches > 1 { Some(backend.allocate(len)?) } else { None },
             totals: backend.allocate(2)?,
-            model,
+            prediction,
             x: vec![B::Scalar::of(0.0); batch * network.input_extent().len()],
             labels: vec![0; batch],
             random: options.seed.derive("labels of the true Fisher", 0).random(),
             loss_ticket: None,
-            model_ticket: None,
             progress: Progress::default(),
             window: Window::default(),
             failure: None,
@@ -378,9 +303,10 @@ impl<B: Backend> Trainer<B> {
         }
         let rate = self.options.rate.value(step);
         self.preconditioner.update(&mut self.backend, count)?;
-        let reads = self.model.as_ref().is_some_and(|model| model.rule.reads(step));
-        if reads {
-            self.before_reading()?;
+        let Self { backend, network, prediction, .. } = self;
+        let mut prediction = prediction.as_mut().filter(|prediction| prediction.reads(step));
+        if let Some(prediction) = &mut prediction {
+            prediction.keep(backend, network)?;
         }
         let passes = Passes { network: &self.network, kinds: &self.kinds, batch: self.options.batch };
         let mut gradient = self.accumulated.as_ref().unwrap_or(&self.network.gradient);
@@ -405,8 +331,9 @@ impl<B: Backend> Trainer<B> {
                 partial.copy_running(backend, &mut network.running, true)?;
             }
         }
-        if reads {
-            self.read_model()?;
+        if let Some(prediction) = prediction {
+            let Self { backend, network, preconditioner, accumulated, options, .. } = self;
+            prediction.take(backend, network, &mut **preconditioner, accumulated.as_ref(), options)?;
         }
         Ok((missing, None))
     }
@@ -469,43 +396,6 @@ impl<B: Backend> Trainer<B> {
         self.backend.axpby(s(1.0), self.network.loss_value(), old, &mut self.totals, Region::vector(0, 2))
     }
 
-    /// Keeps what the quadratic model is compared with.
-    fn before_reading(&mut self) -> Result<(), B::Error> {
-        let Some(model) = &mut self.model else { return Ok(()) };
-        let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
-        let copy = Map::Axpby(one, zero);
-        let all = Region::vector(0, self.network.parameters_len());
-        let running = Region::vector(0, self.network.running_len());
-        let loss = [MapJob::unary(Region::vector(0, 1), Region::vector(BEFORE, 1))];
-        self.backend.axpby(one, &self.network.parameters, zero, &mut model.before, all)?;
-        self.backend.axpby(one, &self.network.running, zero, &mut model.running, running)?;
-        self.backend.map(copy, &loss, Some(self.network.loss_value()), None, &mut model.reading)
-    }
-
-    /// Takes the model's prediction and the loss after the step, on the last batch.
-    fn read_model(&mut self) -> Result<(), B::Error> {
-        let Some(model) = &mut self.model else { return Ok(()) };
-        let (backend, network) = (&mut self.backend, &mut self.network);
-        let (one, zero) = (B::Scalar::of(1.0), B::Scalar::of(0.0));
-        let all = Region::vector(0, network.parameters_len());
-        let difference = Map::Sum(one, B::Scalar::of(-1.0));
-        let jobs = [MapJob::unary(all, all)];
-        backend.map(difference, &jobs, Some(&network.parameters), Some(&model.before), &mut model.change)?;
-        let gradient = self.accumulated.as_ref().unwrap_or(&network.gradient);
-        if !self.preconditioner.model(backend, gradient, &model.change, &mut model.reading)? {
-            return Ok(());
-        }
-        network.forward(backend, self.options.batch, Mode::Train, None)?;
-        network.loss(backend, self.options.batch, self.options.smoothing)?;
-        // The extra pass must not count for normalisation.
-        let running = Region::vector(0, network.running_len());
-        backend.axpby(one, &model.running, zero, &mut network.running, running)?;
-        let loss = [MapJob::unary(Region::vector(0, 1), Region::vector(AFTER, 1))];
-        backend.map(Map::Axpby(one, zero), &loss, Some(network.loss_value()), None, &mut model.reading)?;
-        self.model_ticket = Some(backend.download(&model.reading, 0..READING)?);
-        Ok(())
-    }
-
     /// Reads what the last step took. Waits for the device to have done that step.
     fn finish_tickets(&mut self) -> Result<(), TrainingError> {
         let step = self.progress.iteration;
@@ -527,14 +417,10 @@ impl<B: Backend> Trainer<B> {
                 self.observe(mean);
             }
         }
-        if let Some(ticket) = self.model_ticket.take() {
-            let mut values = [B::Scalar::of(0.0); READING];
-            self.backend.finish(ticket, &mut values).map_err(|error| failed(step, error))?;
-            if let Some(model) = &self.model {
-                let damping = self.preconditioner.damping();
-                let predicted = Model::read(&values).change(damping);
-                let change = values[AFTER].wide() - values[BEFORE].wide();
-                self.preconditioner.set_damping(model.rule.damping(damping, change, predicted));
+        if let Some(prediction) = &mut self.prediction {
+            let damping = prediction.damping(&mut self.backend, self.preconditioner.damping());
+            if let Some(damping) = damping.map_err(|error| failed(step, error))? {
+                self.preconditioner.set_damping(damping);
             }
         }
         Ok(())
@@ -561,41 +447,6 @@ impl<B: Backend> Trainer<B> {
         let step = self.progress.iteration;
         self.backend.sync().map_err(|error| failed(step, error))?;
         Ok(self.progress)
-    }
-
-    /// Waits for the answers of the network, in evaluation mode, to all `examples`.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn evaluate(&mut self, examples: &dyn Examples<B::Scalar>) -> Result<Evaluation, TrainingError> {
-        let step = self.progress.iteration;
-        self.try_evaluate(examples).map_err(|error| failed(step, error))
-    }
-
-    fn try_evaluate(&mut self, examples: &dyn Examples<B::Scalar>) -> Result<Evaluation, B::Error> {
-        let s = B::Scalar::of;
-        let count = examples.len();
-        let (loss, right) = (Region::vector(0, 1), Region::vector(1, 1));
-        let both = Region::vector(0, 2);
-        let Self { backend, network, totals, x, labels, .. } = self;
-        let sample = network.input_extent().len();
-        // Batches as in training: memory and caches are made for them.
-        let batch = labels.len();
-        backend.fill(s(0.0), both, totals)?;
-        for first in (0..count).step_by(batch) {
-            let size = batch.min(count - first);
-            let (x, labels) = (&mut x[..size * sample], &mut labels[..size]);
-            examples.read(first, x, labels);
-            network.load(backend, x, labels)?;
-            network.forward(backend, size, Mode::Evaluate, None)?;
-            network.loss(backend, size, 0.0)?;
-            let share = s(size as f64 / count as f64);
-            backend.axpby(share, network.loss_value(), s(1.0), totals, loss)?;
-            backend.axpby(s(1.0), network.loss_value(), s(1.0), totals, right)?;
-        }
-        let values = backend.fetch(totals, 0..2)?;
-        let accuracy = values[1].wide() / count.max(1) as f64;
-        Ok(Evaluation { examples: count, loss: values[0].wide(), accuracy })
     }
 
     /// Shows a loss, such as an evaluation's, to the schedules.

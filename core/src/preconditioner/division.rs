@@ -1,5 +1,13 @@
 //! A member's part in a plan: what it sends, what it gets, and when.
 
+mod bundle;
+mod packed;
+
+pub(super) use bundle::Bundle;
+pub(super) use packed::{Packed, gather, scatter};
+
+use self::bundle::Content;
+use self::packed::gathered;
 use super::eigen::values_of;
 use super::gaps;
 use super::overlap::{Left, Overlap};
@@ -8,7 +16,7 @@ use crate::factor::{KroneckerFactors, Side, lay_out};
 use crate::layer::{Block, Capture, Observer};
 use crate::matrix::Region;
 use crate::mutant::mutant;
-use crate::placement::{Letter, Letters, Load, Plan, Route, Statistics, Wire};
+use crate::placement::{Letter, Load, Plan, Route, Statistics, Wire};
 use crate::scalar::Scalar;
 use crate::transport::TransportError;
 use alloc::boxed::Box;
@@ -75,58 +83,6 @@ pub(super) struct Division<B: Backend> {
     parameters: usize,
     failure: Option<TransportError>,
     overlap: Option<Overlap<B::Scalar>>,
-}
-
-/// Letters of one stage, the same on all members, and what of a buffer is in each of them; those that the member has no
-/// part in have no values.
-pub(super) struct Bundle<S> {
-    letters: Letters<S>,
-    contents: Vec<Content>,
-}
-
-/// What a letter consists of: matrices, then eigenvalues.
-#[derive(Clone, Debug, Default)]
-struct Content {
-    matrices: Vec<Packed>,
-    spectra: Vec<Packed>,
-}
-
-impl<S> Bundle<S> {
-    fn empty() -> Self {
-        Self { letters: Vec::new(), contents: Vec::new() }
-    }
-
-    fn add(&mut self, route: Route, values: Vec<S>, content: Content) {
-        self.letters.push(Letter { route, values });
-        self.contents.push(content);
-    }
-
-    /// Puts the letters of `other` behind these.
-    pub(super) fn append(&mut self, other: Self) {
-        self.letters.extend(other.letters);
-        self.contents.extend(other.contents);
-    }
-
-    /// Takes the first so many letters.
-    pub(super) fn split(&mut self, count: usize) -> Self {
-        let rest = Self { letters: self.letters.split_off(count), contents: self.contents.split_off(count) };
-        core::mem::replace(self, rest)
-    }
-
-    /// Takes the letters out, to be answered.
-    pub(super) fn send(&mut self) -> Letters<S> {
-        core::mem::take(&mut self.letters)
-    }
-
-    /// The same with the letters that were answered.
-    ///
-    /// # Panics
-    /// If they are not as many.
-    #[track_caller]
-    pub(super) fn answered(self, letters: Letters<S>) -> Self {
-        assert_eq!(letters.len(), self.contents.len(), "letters answered");
-        Self { letters, ..self }
-    }
 }
 
 impl<B: Backend> Division<B> {
@@ -536,77 +492,4 @@ struct HandOut {
     from: usize,
     to: Vec<usize>,
     factors: Vec<Side>,
-}
-
-/// How a matrix lies in a bucket.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Packed {
-    pub(super) region: Region,
-    /// Only on and below the diagonal; the rest is its mirror image.
-    pub(super) triangle: bool,
-}
-
-impl Packed {
-    pub(super) fn len(&self) -> usize {
-        let rows = self.region.rows;
-        if self.triangle { rows * (rows + 1) / 2 } else { self.region.len() }
-    }
-}
-
-/// What lies in `parts` of a buffer, one after another, behind `values`.
-pub(super) fn gather<B: Backend>(
-    backend: &mut B,
-    buffer: &B::Buffer,
-    parts: &[Packed],
-    values: &mut Vec<B::Scalar>,
-) -> Result<(), B::Error> {
-    values.reserve(parts.iter().map(Packed::len).sum());
-    let ranges = parts.iter().map(|part| part.region.offset..part.region.end());
-    let mut parts = parts.iter();
-    backend.read(buffer, ranges, |matrix| {
-        let part = parts.next().expect("as many as were asked for");
-        if !part.triangle {
-            return values.extend_from_slice(matrix);
-        }
-        let rows = part.region.rows;
-        (0..rows).for_each(|column| values.extend_from_slice(&matrix[column * rows + column..(column + 1) * rows]));
-    })
-}
-
-/// The same by itself.
-fn gathered<B: Backend>(backend: &mut B, buffer: &B::Buffer, parts: &[Packed]) -> Result<Vec<B::Scalar>, B::Error> {
-    let mut values = Vec::new();
-    gather(backend, buffer, parts, &mut values)?;
-    Ok(values)
-}
-
-/// Writes values to `parts` of a buffer, one after another; `mirrored` is memory.
-pub(super) fn scatter<B: Backend>(
-    backend: &mut B,
-    buffer: &mut B::Buffer,
-    parts: &[Packed],
-    mut values: &[B::Scalar],
-    mirrored: &mut Vec<B::Scalar>,
-) -> Result<(), B::Error> {
-    for part in parts {
-        let (own, rest) = values.split_at(part.len());
-        values = rest;
-        if !part.triangle {
-            backend.upload(own, buffer, part.region.offset)?;
-            continue;
-        }
-        let rows = part.region.rows;
-        mirrored.clear();
-        mirrored.resize(rows * rows, own[0]);
-        let mut next = 0;
-        for column in 0..rows {
-            for row in column..rows {
-                mirrored[column * rows + row] = own[next];
-                mirrored[row * rows + column] = own[next];
-                next += 1;
-            }
-        }
-        backend.upload(mirrored, buffer, part.region.offset)?;
-    }
-    Ok(())
 }

@@ -176,7 +176,10 @@ impl<B: Backend> Trainer<B> {
             }
             drift.resume(*counts);
         }
-        (self.loss_ticket, self.model_ticket, self.failure) = (None, None, None);
+        (self.loss_ticket, self.failure) = (None, None);
+        if let Some(prediction) = &mut self.prediction {
+            prediction.forget();
+        }
         optimiser.resume(checkpoint.optimiser_steps);
         preconditioner.restore(backend, &checkpoint.preconditioner)?;
         self.follow(&Course {

@@ -1,146 +1,25 @@
 //! Members that share every step and divide its work, in threads that talk through channels.
 
+use crate::channels::{Channels, channels};
 use crate::dense::{Device, assert_close};
 use crate::trainer::{CLASSES, Cloud, INPUTS};
 use kronfleet_core::backend::{Backend, Extent};
 use kronfleet_core::error::ErrorKind;
 use kronfleet_core::network::{Initialisation, Network, Shape, Spec};
 use kronfleet_core::optimiser::{Sgd, SgdOptions};
-use kronfleet_core::placement::{
-    Balance, Group, Letter, Load, Machine, Mail, Pipeline, Placement, Plan, Route, Wire, Work,
-};
+use kronfleet_core::placement::{Balance, Group, Load, Machine, Pipeline, Placement, Plan, Wire, Work};
 use kronfleet_core::preconditioner::{Form, Kronecker, Member, Options, Refresh};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::Duration;
 use kronfleet_core::trainer::{Batches, Trainer, TrainerOptions};
-use kronfleet_core::transport::{NodeId, TransportError};
+use kronfleet_core::transport::NodeId;
 use kronfleet_lossy::endpoint::LossyNetwork;
 use kronfleet_lossy::link::LinkOptions;
 use kronfleet_lossy::network::NetworkOptions;
 use proptest::prelude::*;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Instant;
-
-/// Channels from and to every member, and letters by the messages of a [`Mail`]; counts the values it sends.
-pub(crate) struct Channels {
-    pub(crate) me: usize,
-    to: Vec<Sender<Message>>,
-    from: Receiver<Message>,
-    pub(crate) moved: Arc<AtomicU64>,
-    /// Samples of each member's batches.
-    weights: Vec<f64>,
-    /// The exchange at which the member dies.
-    dies_at: Option<u64>,
-    exchanges: u64,
-    /// How often each other member was in an exchange with this one.
-    counts: Vec<u64>,
-    /// What came for exchanges that have not begun here.
-    early: Vec<Message>,
-    gone: Vec<usize>,
-}
-
-/// From whom, in which exchange with the receiver, what; nothing if the sender is gone.
-type Message = (usize, u64, Option<Vec<u8>>);
-
-/// Bytes of a message at most: three values, so that there are many.
-const LONGEST: usize = 16 + 3 * 8;
-
-pub(crate) fn channels(weights: &[usize]) -> Vec<Channels> {
-    let moved = Arc::new(AtomicU64::new(0));
-    let (senders, receivers): (Vec<_>, Vec<_>) = weights.iter().map(|_| channel()).unzip();
-    let end = |(me, from)| Channels {
-        me,
-        to: senders.clone(),
-        from,
-        moved: Arc::clone(&moved),
-        weights: weights.iter().map(|&weight| weight as f64).collect(),
-        dies_at: None,
-        exchanges: 0,
-        counts: vec![0; weights.len()],
-        early: Vec::new(),
-        gone: Vec::new(),
-    };
-    receivers.into_iter().enumerate().map(end).collect()
-}
-
-impl Drop for Channels {
-    fn drop(&mut self) {
-        // The other ends hold senders to each other, so that nobody hears of this by itself.
-        for to in &self.to {
-            let _ = to.send((self.me, 0, None));
-        }
-    }
-}
-
-impl Channels {
-    fn exchange(&mut self, letter: &mut Letter<f64>) -> Result<(), TransportError> {
-        self.exchanges += 1;
-        if self.dies_at.is_some_and(|last| self.exchanges > last) {
-            return Err(lost(self.me));
-        }
-        let members: Vec<usize> = (0..self.to.len()).filter(|&member| letter.route.includes(member)).collect();
-        assert!(members.contains(&self.me), "member {} has no part in this", self.me);
-        members.iter().for_each(|&member| self.counts[member] += 1);
-        let mail = Mail::new(self.me, &self.weights, vec![letter.clone()], LONGEST);
-        let mut mail = mail.expect("values are finite");
-        let belongs = |counts: &[u64], message: &Message| counts[message.0] == message.1;
-        let (now, early) =
-            core::mem::take(&mut self.early).into_iter().partition(|message| belongs(&self.counts, message));
-        self.early = early;
-        let mut waiting: Vec<Message> = now;
-        loop {
-            while let Some((to, bytes)) = mail.poll() {
-                self.moved.fetch_add((bytes.len() as u64 - 16) / 8, Ordering::Relaxed);
-                self.to[to].send((self.me, self.counts[to], Some(bytes))).map_err(|_| lost(to))?;
-            }
-            if mail.is_whole() {
-                break;
-            }
-            // Whoever is gone has sent before all that it had to.
-            let awaited = mail.awaited();
-            if let (true, Some(&gone)) = (waiting.is_empty(), self.gone.iter().find(|gone| awaited.contains(gone))) {
-                return Err(lost(gone));
-            }
-            let message = match waiting.pop() {
-                Some(message) => message,
-                None => self.from.recv().expect("this end holds a sender, too"),
-            };
-            match message {
-                (from, _, None) => self.gone.push(from),
-                (from, _, Some(bytes)) if belongs(&self.counts, &(from, message.1, None)) => {
-                    mail.receive(from, &bytes).expect("a message that fits");
-                }
-                _ => self.early.push(message),
-            }
-        }
-        *letter = mail.finish().remove(0);
-        Ok(())
-    }
-}
-
-fn lost(member: usize) -> TransportError {
-    let peer = Some(NodeId(member as u32));
-    TransportError { kind: ErrorKind::Unreachable, peer, reason: "is gone".into() }
-}
-
-impl Wire<f64> for Channels {
-    fn mean(&mut self, to: Option<usize>, values: &mut [f64]) -> Result<(), TransportError> {
-        let mut letter = Letter { route: Route::Mean { to }, values: values.to_vec() };
-        self.exchange(&mut letter)?;
-        values.copy_from_slice(&letter.values);
-        Ok(())
-    }
-
-    fn broadcast(&mut self, from: usize, to: &[usize], values: &mut [f64]) -> Result<(), TransportError> {
-        let mut letter = Letter { route: Route::Broadcast { from, to: to.to_vec() }, values: values.to_vec() };
-        self.exchange(&mut letter)?;
-        values.copy_from_slice(&letter.values);
-        Ok(())
-    }
-}
 
 /// A member's part of every batch of the union.
 pub(crate) struct Part {
@@ -175,15 +54,15 @@ impl Batches<f64> for Part {
 
 /// A case: who shares steps, and how.
 #[derive(Clone, Debug)]
-struct Case {
+pub(crate) struct Case {
     /// Samples of each member's batches.
-    batches: Vec<usize>,
-    placement: Placement,
-    options: Options,
-    hidden: usize,
-    machine: Machine,
+    pub(crate) batches: Vec<usize>,
+    pub(crate) placement: Placement,
+    pub(crate) options: Options,
+    pub(crate) hidden: usize,
+    pub(crate) machine: Machine,
     /// Whether means are under way while the passes go on.
-    overlapped: bool,
+    pub(crate) overlapped: bool,
 }
 
 pub(crate) const STEPS: usize = 7;
@@ -218,7 +97,7 @@ impl Case {
         self.member(wire.map(|wire| (wire.me, Box::new(wire) as Box<dyn Wire<f64>>)))
     }
 
-    fn member(&self, wire: Option<(usize, Box<dyn Wire<f64>>)>) -> Trainer<Device> {
+    pub(crate) fn member(&self, wire: Option<(usize, Box<dyn Wire<f64>>)>) -> Trainer<Device> {
         let mut backend = Device::new();
         let network = self.network(&mut backend);
         let (len, statistics) = (network.parameters_len(), network.statistics_len());
@@ -247,7 +126,7 @@ impl Case {
     }
 
     /// Parameters of every member after all steps, with what they moved.
-    fn run(&self) -> (Vec<Vec<f64>>, u64) {
+    pub(crate) fn run(&self) -> (Vec<Vec<f64>>, u64) {
         let (members, moved) = self.counted();
         (members.into_iter().map(|(parameters, _)| parameters).collect(), moved)
     }
@@ -270,11 +149,9 @@ impl Case {
         });
         (parameters, moved.load(Ordering::Relaxed))
     }
-}
 
-impl Case {
     /// Parameters of every member after all steps, over groups whose means may be under way during the passes.
-    fn over_groups(&self) -> Vec<Vec<f64>> {
+    pub(crate) fn over_groups(&self) -> Vec<Vec<f64>> {
         let members = self.batches.len() as u32;
         let mut options = NetworkOptions::new(members, Seed(1));
         options.link = LinkOptions { loss: 0.0, duplicate: 0.0, reorder: 0.0, ..options.link };
@@ -375,156 +252,6 @@ proptest! {
         let expected = steps + 4 * plan.statistics().values() + refreshes * plan.decompositions().values();
         prop_assert_eq!(moved, expected);
     }
-}
-
-/// What is averaged while the passes go on is what is averaged after them, to the bit, over wires that carry letters at once
-/// and over groups that do not.
-#[test]
-fn overlapping_passes_and_exchanges_changes_no_bit() {
-    let case = |placement: Placement, hidden| Case {
-        batches: vec![2, 5, 3],
-        placement,
-        options: Options { inverse_period: 3, factor_period: 2, ..Options::default() },
-        hidden,
-        machine: Machine::default(),
-        overlapped: false,
-    };
-    for placement in [Placement::spd(), Placement::d_kfac(), Placement::owner_reduce(), Placement::dp_kfac()] {
-        let small = case(placement, 6);
-        let expected = small.run();
-        assert_eq!(
-            Case { overlapped: true, ..small.clone() }.run(),
-            expected,
-            "{placement:?} over wires that carry at once"
-        );
-        assert_eq!(Case { overlapped: true, ..small }.over_groups(), expected.0, "{placement:?} over groups");
-    }
-    // Diagonal blocks are cut out of statistics after the passes; gradients are under way all the same.
-    let mut cut = case(Placement::spd(), 6);
-    cut.options.split_factors = 4;
-    assert_eq!(Case { overlapped: true, ..cut.clone() }.over_groups(), cut.run().0);
-    // The statistics of one layer fill a bucket, so that it is sent while the layer before it is still to come.
-    let large = case(Placement::spd(), 300);
-    assert_eq!(Case { overlapped: true, ..large.clone() }.over_groups(), large.over_groups());
-}
-
-/// A wire to one other member who has the same: it answers letters as they are, those that were started when they are
-/// settled.
-struct Echo {
-    under_way: Vec<Letter<f64>>,
-    /// The letter at which it fails, counted from the first that was started.
-    fails_at: Option<usize>,
-    /// Values of the letters that were started, and letters that were settled together.
-    seen: Arc<Mutex<(Vec<usize>, Vec<usize>)>>,
-}
-
-impl Wire<f64> for Echo {
-    fn mean(&mut self, _: Option<usize>, _: &mut [f64]) -> Result<(), TransportError> {
-        Ok(())
-    }
-
-    fn broadcast(&mut self, _: usize, _: &[usize], _: &mut [f64]) -> Result<(), TransportError> {
-        Ok(())
-    }
-
-    fn start(&mut self, letter: Letter<f64>) -> Result<Option<Letter<f64>>, TransportError> {
-        let mut seen = self.seen.lock().expect("no panic");
-        seen.0.push(letter.values.len());
-        if self.fails_at == Some(seen.0.len()) {
-            return Err(lost(1));
-        }
-        self.under_way.push(letter);
-        Ok(None)
-    }
-
-    fn settle(&mut self) -> Result<Vec<Letter<f64>>, TransportError> {
-        self.seen.lock().expect("no panic").1.push(self.under_way.len());
-        Ok(core::mem::take(&mut self.under_way))
-    }
-
-    fn give_up(&mut self) {
-        self.under_way.clear();
-    }
-}
-
-/// What an [`Echo`] sees of a step of two members, or of several, of which the first fails.
-fn echoed(placement: Placement, hidden: usize, fails_at: Option<usize>) -> (Vec<usize>, Vec<usize>) {
-    let case = Case {
-        batches: vec![3; 2],
-        placement,
-        options: Options::default(),
-        hidden,
-        machine: Machine::default(),
-        overlapped: true,
-    };
-    let seen = Arc::default();
-    let wire = Echo { under_way: Vec::new(), fails_at, seen: Arc::clone(&seen) };
-    let mut trainer = case.member(Some((0, Box::new(wire))));
-    if fails_at.is_some() {
-        let error = trainer.step().expect_err("a letter that fails");
-        assert!(error.reason.contains("abandoned"), "{error}");
-    }
-    trainer.step().expect("letters arrive");
-    drop(trainer);
-    Arc::into_inner(seen).expect("the trainer is gone").into_inner().expect("no panic")
-}
-
-/// Statistics of inputs leave during the forward pass, before there is any gradient; everything leaves once.
-#[test]
-fn statistics_of_inputs_leave_with_the_forward_pass() {
-    let hidden = 400;
-    let triangle = |rows: usize| rows * (rows + 1) / 2;
-    let (sent, settled) = echoed(Placement::spd(), hidden, None);
-    // Two channels at four positions of the kernel and a bias; three channels at nine positions of the image and a bias.
-    let (patch, image) = (9, 28);
-    // The last layer's but one fill a bucket. What is left of the statistics follows with the gradients.
-    assert_eq!(sent[0], [patch, image, hidden + 1].map(triangle).iter().sum::<usize>());
-    let classes = CLASSES as usize;
-    let of_outputs = [3, hidden, 6, classes].map(triangle).iter().sum::<usize>();
-    let gradients = 3 * patch + hidden * image + 6 * (hidden + 1) + classes * 7;
-    assert_eq!(sent.iter().sum::<usize>(), sent[0] + triangle(7) + of_outputs + gradients);
-    assert_eq!(settled, [sent.len()]);
-}
-
-/// Letters of a step that fails are no part of the next one.
-#[test]
-fn a_failed_step_leaves_no_letters_under_way() {
-    let (_, undisturbed) = echoed(Placement::spd(), 400, None);
-    for letter in 1..=undisturbed[0] {
-        let (_, settled) = echoed(Placement::spd(), 400, Some(letter));
-        assert_eq!(settled, undisturbed, "after letter {letter} has failed");
-    }
-}
-
-#[test]
-fn a_pipeline_forgets_what_was_started_when_it_fails() {
-    let mut options = NetworkOptions::new(2, Seed(1));
-    options.link = LinkOptions { loss: 0.0, duplicate: 0.0, reorder: 0.0, ..options.link };
-    let network = LossyNetwork::new(options);
-    let joined = |me: u32| {
-        let group = Group::form(Box::new(network.endpoint(NodeId(me))), vec![1.0; 2], Duration::from_secs(60));
-        Pipeline::<f64>::new(group.expect("both are there"))
-    };
-    let letter = |value: f64| Letter { route: Route::Mean { to: None }, values: vec![value; 3] };
-    thread::scope(|scope| {
-        let other = scope.spawn(|| {
-            let mut wire = joined(1);
-            let started = wire.start(letter(f64::NAN));
-            // What it has sent is still on its way.
-            (wire, started.is_err())
-        });
-        let mut wire = joined(0);
-        let deadline = Instant::now() + core::time::Duration::from_secs(60);
-        let mut failed = wire.start(letter(1.0)).err();
-        while failed.is_none() {
-            assert!(Instant::now() < deadline, "what the other one sends is not a number");
-            thread::yield_now();
-            failed = wire.advance().err();
-        }
-        assert_eq!(failed.map(|error| error.kind), Some(ErrorKind::Numeric));
-        assert_eq!(wire.settle().expect("nothing to wait for"), []);
-        drop(other.join().expect("no panic"));
-    });
 }
 
 /// Members that precondition by their own batches, of any size.

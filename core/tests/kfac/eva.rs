@@ -1,7 +1,8 @@
 //! Eva among members that share every step, against one node with all their samples.
 
+use crate::channels::{Channels, channels};
 use crate::dense::{Device, assert_close};
-use crate::division::{Channels, Part, channels, parameters, train};
+use crate::division::{Part, parameters, train};
 use crate::trainer::{CLASSES, INPUTS};
 use kronfleet_core::backend::{Backend, Extent};
 use kronfleet_core::network::{Initialisation, Network, Shape, Spec};

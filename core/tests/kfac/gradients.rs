@@ -1,7 +1,7 @@
 //! Methods that look at gradients alone, divided among members in threads.
 
+use crate::channels::{Channels, channels};
 use crate::dense::{Device, assert_close, blocks, upload};
-use crate::division::{Channels, channels};
 use kronfleet_core::backend::Backend;
 use kronfleet_core::layer::Block;
 use kronfleet_core::placement::{Balance, Decomposers, Load, Machine, Placement, Plan, Work};

@@ -1,5 +1,6 @@
 //! K-FAC and training on a small backend in double precision, against plain loops.
 
+mod channels;
 mod dense;
 mod division;
 mod drift;
@@ -11,6 +12,7 @@ mod gradients;
 mod memory;
 mod methods;
 mod optimiser;
+mod overlapped;
 mod partial;
 mod preconditioner;
 mod split;
