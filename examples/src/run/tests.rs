@@ -164,6 +164,8 @@ fn any_flags() -> impl Strategy<Value = Vec<&'static str>> {
         vec!["--policy=gossip:ada", "--compress=random:0.2", "--topology=complete", "--local-statistics"],
         vec!["--policy=gossip:sgp", "--topology=one-peer", "--local-statistics"],
         vec!["--policy=gossip:push", "--topology=directed-ring", "--local-statistics"],
+        vec!["--policy=daso", "--daso-epoch=6", "--daso-warm-up=1", "--daso-cool-down=0", "--daso-skip=2"],
+        vec!["--policy=daso", "--daso-epoch=7", "--daso-warm-up=0", "--daso-cool-down=0", "--daso-merge=progress"],
     ]);
     (method, rejoin, link, data, share, mode, policy).prop_map(
         |(mut flags, rejoin, link, data, share, mode, policy)| {
@@ -212,6 +214,11 @@ fn what_policies_keep_is_in_a_checkpoint() {
         &["--outer-optimiser=fedadam"],
         &["--policy=gossip:push", "--topology=one-peer", "--local-statistics"],
         &["--policy=daso", "--daso-epoch=5", "--daso-warm-up=0", "--daso-cool-down=0", "--daso-skip=2"],
+        &["--policy=fda:naive", "--theta=auto", "--jitter=4ms"],
+        &["--policy=fda:linear", "--theta=0.03", "--jitter=4ms"],
+        &["--policy=fda:sketch", "--theta=0.03", "--jitter=4ms"],
+        &["--policy=gossip:choco", "--local-statistics", "--jitter=4ms"],
+        &["--policy=gossip:ada", "--compress=top:0.1", "--topology=complete", "--local-statistics"],
     ] {
         let folder = Folder::new("kept");
         let flags = [&["--interval=2", "--iterations=10", "--nodes=3", "--offline-fraction=0.3"][..], kept].concat();
