@@ -6,7 +6,7 @@
 //! | `running` | running statistics of normalisation layers, if there are any |
 //! | `factors` | running values of the Kronecker factors, then one weight for each block |
 //! | `optimiser/i` | the i-th flat buffer of the optimiser's state |
-//! | `variate` | with SCAFFOLD, the mean of the node's gradients since the last average |
+//! | `variate` | with SCAFFOLD, the mean of the node's corrected gradients since the last average |
 //! | `factor/i` | in place of `factors` where steps are shared: A, G and the weight of block i |
 //!
 //! Values and weights of the factors travel side by side and are averaged with the same coefficients: the mean of a

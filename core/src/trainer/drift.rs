@@ -11,10 +11,20 @@
 //! the gradients `g` before they were corrected. That mean is taken directly here, so that momentum, moments and
 //! preconditioners may make of a gradient what they like.
 //!
-//! There is no server that could keep `c`: `c_i` travels beside the model as the segment `variate`, so that all who were
-//! in a round have as `c` the mean over exactly these, weighted as their models are; corrections of who was in a round add
-//! up to nothing. Where the paper leaves in `c` what absent nodes last said, they take their part with them and bring
-//! another when they come back.
+//! There is no server that could keep `c`, and whoever is away does not hear how it changes: every node has a `c` of its own.
+//! What a node brings into a round is what it would make of it, `c + c_i⁺ − c_i`, and `c` is the mean of that over all who are
+//! in the round, weighted as their models are. That is the mean of their *corrected* gradients, which travels beside the model
+//! as the segment `variate`. Thus, whoever is there and whoever is away:
+//!
+//! - the mean over all nodes of what each has as `c` is the `c` of the paper's server, `c + |S|/N · mean(c_i⁺ − c_i)` after a
+//!   round of `S`; where all are there, so is each of them;
+//! - corrections of the members of a round add up, with their weights, to what they added up to before it; those of all nodes,
+//!   to nothing. So where the model comes to rest, gradients of all nodes add up to nothing, and not those of the last round's
+//!   members.
+//!
+//! Both are of nodes whose weights do not change and that forget nothing. So a node that is healed keeps its own `c` and `c_i`,
+//! as one that is away does, and gives up only what it has summed on a way that it does not go on. One that is started again
+//! without what it has saved has neither, and leaves in the sum what it has lost, as with the paper's server.
 
 use crate::backend::{Backend, Buffer as _};
 use crate::cluster::Contribution;
@@ -42,13 +52,13 @@ struct Proximal<B: Backend> {
 }
 
 struct Variate<B: Backend> {
-    /// `c − c_i`; zeros where one of them is not known.
+    /// `c − c_i`; zeros until the node was in a round.
     correction: B::Buffer,
     /// `c_i`, once it is known.
     own: B::Buffer,
     /// The sum of the gradients that no average counts yet.
     sum: B::Buffer,
-    /// What was contributed, and may be `c_i` soon.
+    /// `c_i⁺`: what may be `c_i` soon.
     offered: B::Buffer,
     counts: Counts,
 }
@@ -128,8 +138,9 @@ impl<B: Backend> Drift<B> {
         reads: bool,
         contribution: &mut Contribution<B::Scalar>,
     ) -> Result<(), B::Error> {
-        let Some(Variate { own, sum, offered, counts, .. }) = &mut self.variate else { return Ok(()) };
-        let len = sum.len();
+        let Some(Variate { correction, own, sum, offered, counts }) = &mut self.variate else { return Ok(()) };
+        let (s, len) = (B::Scalar::of, sum.len());
+        let all = Region::vector(0, len);
         // Who has made no step says what it said; who has never said anything has nothing to say.
         let weight = if counts.summed > 0 || counts.known { weight } else { 0.0 };
         let target = contribution.segment(VARIATE, len, weight);
@@ -137,13 +148,15 @@ impl<B: Backend> Drift<B> {
             return Ok(());
         }
         if counts.summed > 0 {
-            let (one, zero) = (B::Scalar::of(1.0 / counts.summed as f64), B::Scalar::of(0.0));
-            backend.axpby(one, sum, zero, offered, Region::vector(0, len))?;
+            backend.axpby(s(1.0 / counts.summed as f64), sum, s(0.0), offered, all)?;
         } else {
             copy(backend, own, offered)?;
         }
         counts.offered = counts.summed;
-        let ticket = backend.download(offered, 0..len)?;
+        let corrected = &mut self.gradient;
+        copy(backend, offered, corrected)?;
+        backend.axpby(s(1.0), correction, s(1.0), corrected, all)?;
+        let ticket = backend.download(corrected, 0..len)?;
         backend.finish(ticket, target)
     }
 
@@ -164,22 +177,21 @@ impl<B: Backend> Drift<B> {
             // Gradients along the way that was given up are those of other models.
             backend.fill(s(0.0), all, sum)?;
             (counts.summed, counts.offered) = (0, 0);
+            return Ok(());
         }
         let Some(common) = average.find(VARIATE).filter(|segment| segment.weight > 0.0) else { return Ok(()) };
-        if !healed {
-            if counts.offered > 0 {
-                copy(backend, offered, own)?;
-                counts.known = true;
-            }
-            if counts.summed == counts.offered {
-                backend.fill(s(0.0), all, sum)?;
-            } else {
-                backend.axpby(s(-(counts.offered as f64)), offered, s(1.0), sum, all)?;
-            }
-            // Counts may have been read from a file.
-            counts.summed = counts.summed.saturating_sub(counts.offered);
-            counts.offered = 0;
+        if counts.offered > 0 {
+            copy(backend, offered, own)?;
+            counts.known = true;
         }
+        if counts.summed == counts.offered {
+            backend.fill(s(0.0), all, sum)?;
+        } else {
+            backend.axpby(s(-(counts.offered as f64)), offered, s(1.0), sum, all)?;
+        }
+        // Counts may have been read from a file.
+        counts.summed = counts.summed.saturating_sub(counts.offered);
+        counts.offered = 0;
         if counts.known {
             backend.upload(&common.values, correction, 0)?;
             backend.axpby(s(-1.0), own, s(1.0), correction, all)?;

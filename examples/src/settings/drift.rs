@@ -10,7 +10,7 @@ pub struct DriftSettings {
     /// since then is added (FedProx; published: 0.001 to 1)
     #[arg(long, default_value = "0", value_name = "MU", value_parser = super::not_negative)]
     pub prox: f64,
-    /// Correct each gradient by what the mean gradient of all who were in the last average differs from the node's own
+    /// Correct each gradient by what the mean gradient of all nodes differs from the node's own, as far as averages have told
     /// (SCAFFOLD); twice the values are averaged
     #[arg(long)]
     pub scaffold: bool,
