@@ -11,8 +11,10 @@
 //! - A node keeps public copies of its neighbours' models, which each of them keeps of its own, equal to the bit. Every
 //!   message carries the digest of the copy that it leads to: who finds another has missed something, takes no account of
 //!   that neighbour, and asks for the copy whole.
-//! - Who waits for a neighbour waits for *one* message of it, so that neighbours stay in step; a message that came earlier
-//!   is kept for its turn. Who has not spoken until the deadline counts by what was last known of it.
+//! - Who waits for a neighbour waits for the message that goes with this exchange, and keeps a later one for its turn, so that
+//!   both move by the same two copies, and what one gains the other gives. Every message says which of its receiver's goes
+//!   with it. Who has not spoken until the deadline counts by what was last known of it, and is waited for with the next
+//!   exchange until both are in step again; whoever is late every time is waited for ever more rarely.
 //! - Who has not spoken for four exchanges is neither waited for nor counted nor sent anything but requests,
 //!   more and more rarely, until it speaks again: nothing piles up in front of a slow link.
 //! - Who cannot be reached when an exchange begins is no neighbour: what was given to it each gives to itself
@@ -35,7 +37,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
-use neighbour::Neighbour;
+use neighbour::{MATE, Neighbour};
 
 /// The knobs of a [`Gossip`] policy.
 #[derive(Clone, Debug)]
@@ -180,7 +182,8 @@ impl<S: Scalar> Gossip<S> {
         let (Some(consensus), Some(neighbour)) = (consensus, neighbours.get_mut(&to)) else {
             return;
         };
-        let mut bytes = Vec::with_capacity(consensus.own().len() * S::BYTES);
+        let mut bytes = Vec::with_capacity(MATE + consensus.own().len() * S::BYTES);
+        bytes.extend(neighbour.mate(*sequence));
         // Nothing is drawn where nothing is left out.
         if Identity.encode(consensus.own(), &mut self.turns.random(0), &mut bytes).is_err() {
             return;
@@ -191,10 +194,9 @@ impl<S: Scalar> Gossip<S> {
     }
 
     fn end_if_complete(&mut self) {
-        let awaited = |node: &NodeId| {
-            self.state.neighbours.get(node).is_some_and(|known| known.pending.is_empty() && !known.is_silent())
-        };
-        if self.state.open.as_ref().is_some_and(|open| !open.live.iter().any(awaited)) {
+        let State { open, neighbours, sequence, .. } = &self.state;
+        let awaited = |node: &NodeId| neighbours.get(node).is_some_and(|known| known.is_awaited(*sequence));
+        if open.as_ref().is_some_and(|open| !open.live.iter().any(awaited)) {
             self.end();
         }
     }
@@ -211,7 +213,7 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
         if !self.turns.take_due() || model.len() != consensus.own().len() {
             return;
         }
-        let mut bytes = Vec::new();
+        let mut bytes = alloc::vec![0; MATE];
         let mut random = self.turns.random(self.state.sequence);
         if consensus.send(&model, &mut *self.turns.compressor, &mut random, &mut bytes).is_err() {
             // No numbers; training ends soon.
@@ -230,12 +232,13 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
         if live.is_empty() {
             return;
         }
-        let message = Message { sequence: self.state.sequence, digest, whole: false, bytes };
+        let mut message = Message { sequence: self.state.sequence, digest, whole: false, bytes };
         for &to in &live {
             let neighbour = self.state.neighbours.get_mut(&to).expect("one of them");
             if neighbour.is_silent() {
                 neighbour.neglect(to, &mut self.turns.actions);
             } else if neighbour.follows {
+                message.bytes[..MATE].copy_from_slice(&neighbour.mate(message.sequence));
                 say(&mut self.turns.actions, to, &message);
             } else {
                 self.say_whole(to);
@@ -260,7 +263,8 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
                 let len = consensus.own().len();
                 let of_whole = Compressor::<S>::sizes(&Identity, len);
                 let sizes = if piece.whole { of_whole } else { self.turns.compressor.sizes(len) };
-                match neighbour.partial.add(&piece, |total| sizes.contains(&total)) {
+                let can_have = |total: usize| total.checked_sub(MATE).is_some_and(|len| sizes.contains(&len));
+                match neighbour.partial.add(&piece, can_have) {
                     Assembled::Wrong => neighbour.lose(from, &mut self.turns.actions),
                     Assembled::Partly => {}
                     Assembled::Message(message) => {
@@ -283,9 +287,10 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
         else {
             return;
         };
+        let (exchange, Turns { compressor, actions, .. }) = (self.state.sequence, &mut self.turns);
         // Who has come since has its turn next time.
         for (&node, neighbour) in self.state.neighbours.iter_mut().filter(|(node, _)| live.contains(node)) {
-            neighbour.end(node, &mut consensus, &mut *self.turns.compressor, &mut self.turns.actions);
+            neighbour.end(node, exchange, &mut consensus, &mut **compressor, actions);
         }
         let row = self.row(&live);
         consensus.reweigh(&row);

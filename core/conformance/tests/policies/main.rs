@@ -8,3 +8,4 @@ mod measured;
 mod neighbours;
 mod outer;
 mod push;
+mod steps;

@@ -14,25 +14,35 @@ use std::collections::{BTreeMap, VecDeque};
 
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// One node that has nothing to learn.
-struct Member {
-    policy: Gossip<f64>,
-    model: Vec<f64>,
-    iteration: u64,
+/// One node.
+pub(crate) struct Member {
+    pub(crate) policy: Gossip<f64>,
+    pub(crate) model: Vec<f64>,
+    pub(crate) iteration: u64,
+    /// What was last observed.
+    old: Vec<f64>,
     paused: bool,
     away: bool,
 }
 
 /// Nodes whose policies talk, in an order drawn at random.
-struct Hall {
+pub(crate) struct Hall {
     topology: Topology,
     rule: Rule,
     which: usize,
-    members: Vec<Member>,
+    pub(crate) members: Vec<Member>,
     /// What is on its way, in order from each to each.
     mail: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
     random: Random,
-    now: Instant,
+    pub(crate) now: Instant,
+    /// Iterations from one exchange to the next.
+    pub(crate) interval: u64,
+    /// What a node learns with an iteration; nothing if there is none.
+    pub(crate) learn: Option<Learn>,
+    /// Exchanges have the model of the exchange before.
+    pub(crate) is_old: bool,
+    /// No message says which of its receiver's goes with it.
+    pub(crate) is_mute: bool,
     /// Requests for whole copies.
     asked: usize,
     /// One message is to arrive with a wrong bit.
@@ -40,15 +50,18 @@ struct Hall {
     /// So many of the next requests are lost.
     deaf: usize,
     /// From whom to whom nothing arrives, though it is under way.
-    stuck: Option<(usize, usize)>,
+    pub(crate) stuck: Option<(usize, usize)>,
     /// Whoever is read back has forgotten what its compressor has kept.
     forgets: bool,
     /// Who has made so many iterations has finished, and takes part no more.
     ends: u64,
 }
 
+/// What a node, by its number, learns with an iteration, by its number.
+pub(crate) type Learn = Box<dyn Fn(usize, u64) -> Vec<f64>>;
+
 impl Hall {
-    fn new(topology: &Topology, rule: Rule, which: usize, models: &[Vec<f64>], seed: u64) -> Self {
+    pub(crate) fn new(topology: &Topology, rule: Rule, which: usize, models: &[Vec<f64>], seed: u64) -> Self {
         let mut hall = Self {
             topology: topology.clone(),
             rule,
@@ -57,6 +70,10 @@ impl Hall {
             mail: BTreeMap::new(),
             random: Seed(seed).random(),
             now: Instant::ORIGIN,
+            interval: 1,
+            learn: None,
+            is_old: false,
+            is_mute: false,
             asked: 0,
             flip: false,
             deaf: 0,
@@ -65,18 +82,24 @@ impl Hall {
             ends: u64::MAX,
         };
         for (node, model) in models.iter().enumerate() {
-            let policy = hall.policy(node);
-            hall.members.push(Member { policy, model: model.clone(), iteration: 0, paused: false, away: false });
+            let (policy, model) = (hall.policy(node), model.clone());
+            hall.members.push(Member { policy, model, iteration: 0, old: vec![], paused: false, away: false });
         }
-        for node in 0..models.len() {
-            hall.tell(node, PolicyInput::Began { iterations: u64::MAX });
-        }
+        (0..models.len()).for_each(|node| hall.begin(node));
         hall
+    }
+
+    /// A node begins, or begins anew with the model that it has.
+    pub(crate) fn begin(&mut self, node: usize) {
+        self.members[node].policy = self.policy(node);
+        self.members[node].paused = false;
+        self.tell(node, PolicyInput::Began { iterations: u64::MAX });
     }
 
     fn policy(&self, node: usize) -> Gossip<f64> {
         let row = Mixing::metropolis(&self.topology).row(NodeId(node as u32)).clone();
-        let options = GossipOptions { patience: PATIENCE, ..GossipOptions::new(row, self.rule) };
+        let options =
+            GossipOptions { patience: PATIENCE, interval: self.interval, ..GossipOptions::new(row, self.rule) };
         Gossip::new(options, compressor(self.which))
     }
 
@@ -95,15 +118,21 @@ impl Hall {
             match action {
                 PolicyAction::Observe => {
                     let (model, peers) = (self.members[node].model.clone(), self.peers(node));
+                    let old = std::mem::replace(&mut self.members[node].old, model.clone());
+                    let model = if self.is_old { old } else { model };
                     let input = PolicyInput::Observed { parameters: Values::Double(&model), peers: &peers };
                     self.members[node].policy.handle(self.now, input);
                 }
-                PolicyAction::Tell { to, bytes } => {
+                PolicyAction::Tell { to, mut bytes } => {
                     assert!(bytes.len() <= 60 << 10, "a note of {} bytes", bytes.len());
                     self.asked += usize::from(bytes.len() == 1);
                     if bytes.len() == 1 && self.deaf > 0 {
                         self.deaf -= 1;
                         continue;
+                    }
+                    if self.is_mute && bytes.len() > 1 {
+                        // Behind the head of a note.
+                        bytes[25..33].fill(0);
                     }
                     let to = to.0 as usize;
                     if self.peers(node).contains(&NodeId(to as u32)) {
@@ -131,7 +160,7 @@ impl Hall {
     }
 
     /// Something happens that can: a message arrives or a node makes a step, of at most so many.
-    fn happen(&mut self, iterations: u64) -> bool {
+    pub(crate) fn happen(&mut self, iterations: u64) -> bool {
         self.mail.retain(|_, queue| !queue.is_empty());
         // Steps take time: who waits for nobody is not ahead for ever.
         let slowest = self.members.iter().map(|member| member.iteration).min().unwrap_or(0);
@@ -147,6 +176,10 @@ impl Hall {
         if let Some(&node) = ready.get(choice) {
             self.members[node].iteration += 1;
             let (iteration, summary) = (self.members[node].iteration, Summary::default());
+            if let Some(learn) = &self.learn {
+                let learned = learn(node, iteration);
+                self.members[node].model.iter_mut().zip(learned).for_each(|(x, learned)| *x += learned);
+            }
             self.tell(node, PolicyInput::Stepped { iteration, summary: &summary });
         } else {
             let mut under_way = self.mail.iter_mut().filter(|(way, _)| arrives(way));
@@ -162,7 +195,7 @@ impl Hall {
     }
 
     /// Until all have made so many iterations.
-    fn run(&mut self, iterations: u64) {
+    pub(crate) fn run(&mut self, iterations: u64) {
         while self.members.iter().any(|member| member.iteration < iterations || member.paused) {
             if self.happen(iterations) {
                 continue;
@@ -185,12 +218,12 @@ impl Hall {
         self.tell(node, PolicyInput::Told { from: NodeId(u32::MAX), bytes: &[] });
     }
 
-    fn models(&self) -> Vec<Vec<f64>> {
+    pub(crate) fn models(&self) -> Vec<Vec<f64>> {
         self.members.iter().map(|member| member.model.clone()).collect()
     }
 
     /// A node with another's model is written down and read back.
-    fn restore(&mut self, node: usize) {
+    pub(crate) fn restore(&mut self, node: usize) {
         let mut saved = self.members[node].policy.save();
         if self.forgets {
             // Behind a flag, and two vectors with their lengths.
@@ -320,8 +353,8 @@ fn a_message_that_was_changed_on_its_way_is_noticed_and_made_good() {
         (hall.flip, hall.deaf) = (flip, lost);
         hall.run(200);
         let least = usize::from(flip) + lost;
-        // Who goes without a copy for long makes others miss something, too.
-        assert!((least..=least + lost / 2).contains(&(hall.asked - asked)), "{} requests", hall.asked - asked);
+        // Who goes without a copy for long makes others miss something, too: not as often as requests are lost.
+        assert!((least..=least + lost).contains(&(hall.asked - asked)), "{} requests", hall.asked - asked);
         assert!(disagreement(&hall.models()) < 1e-9);
         for node in 0..5_u32 {
             for neighbour in topology.neighbours(node) {
@@ -463,9 +496,10 @@ fn notes_of_others_and_torn_ones_are_survived() {
         if apart < 1e-6 { Ok(()) } else { Err(format!("apart by {apart}")) }
     };
     let sequence = prop_oneof![0_u64..5, Just(u64::MAX), any::<u64>()];
-    let total = prop_oneof![4 => Just(96_u32), 1 => any::<u32>()];
-    let offset = prop_oneof![4 => Just(0_u32), 1 => 0_u32..96];
-    let content = prop_oneof![Just(12_usize), 0_usize..13].prop_flat_map(|len| {
+    let total = prop_oneof![4 => Just(104_u32), 1 => any::<u32>()];
+    let offset = prop_oneof![4 => Just(0_u32), 1 => 0_u32..104];
+    // The first of them stands where a message says with which it goes.
+    let content = prop_oneof![Just(13_usize), 0_usize..14].prop_flat_map(|len| {
         let value = prop_oneof![9 => -2.0..2.0, 1 => prop_oneof![Just(f64::NAN), Just(f64::MAX), Just(f64::INFINITY)]];
         proptest::collection::vec(value, len)
     });

@@ -31,7 +31,17 @@ pub(super) struct Neighbour {
     silent: u32,
     /// The sequence of its last message.
     last: u64,
+    /// Which of its messages goes with which exchange of this node, as this node has last moved: their difference.
+    lead: Option<u64>,
+    /// The same as its last message says of how it has moved itself. Where both are equal, both have moved by the same two
+    /// copies, so that one has gained what the other has given.
+    told: Option<u64>,
+    /// Exchanges since that have ended before the message came that goes with them.
+    behind: u32,
 }
+
+/// Bytes in front of a message that say which of its receiver's messages goes with it, 0 if the sender does not know.
+pub(super) const MATE: usize = 8;
 
 /// Exchanges without a message after which a neighbour is taken for silent.
 const MOST_SILENT: u32 = 4;
@@ -47,6 +57,25 @@ impl Neighbour {
     /// The sequence of a message that adds to the last one.
     fn next(&self) -> Option<u64> {
         self.pending.back().map(|message| message.sequence).or(self.held)?.checked_add(1)
+    }
+
+    /// What its sender says in front of its `sequence`-th message to it.
+    pub(super) fn mate(&self, sequence: u64) -> [u8; MATE] {
+        self.lead.map_or(0, |lead| sequence.wrapping_add(lead)).to_le_bytes()
+    }
+
+    /// How many of its messages come after this one up to the one that goes with this node's exchange, less than 0 if this one
+    /// belongs to a later exchange; `None` if that is not known.
+    fn gap(&self, message: u64, exchange: u64) -> Option<i64> {
+        self.told.map(|told| exchange.wrapping_add(told).wrapping_sub(message).cast_signed())
+    }
+
+    /// Whether this node's exchange waits for it: for any message, and for the one that goes with the exchange. That one may be
+    /// late every time: it is waited for after 0, 1, 2, 4, 8 … exchanges without it.
+    pub(super) fn is_awaited(&self, exchange: u64) -> bool {
+        let Some(last) = self.pending.back() else { return !self.is_silent() };
+        let is_early = self.gap(last.sequence, exchange).is_some_and(|gap| gap > 0);
+        is_early && (self.behind == 0 || self.behind.is_power_of_two())
     }
 
     pub(super) fn is_silent(&self) -> bool {
@@ -84,11 +113,13 @@ impl Neighbour {
             self.silent = 0;
         }
         self.last = message.sequence;
+        let told = mate(&message).map(|mate| message.sequence.wrapping_sub(mate));
         if message.whole {
-            (self.asked, self.useless) = (false, 0);
+            (self.asked, self.useless, self.told) = (false, 0, told);
             self.pending.clear();
             self.pending.push_back(message);
         } else if self.next() == Some(message.sequence) && self.pending.len() < MOST_PENDING {
+            self.told = told;
             self.pending.push_back(message);
         } else {
             // The request or the answer may have been lost, though it goes on speaking. Who says nothing is not asked for it
@@ -99,16 +130,19 @@ impl Neighbour {
         }
     }
 
-    /// An exchange ends: takes one message in, and what had been left out before.
+    /// This exchange of this node ends: takes in what goes with it and what had been left out before, one message at least.
     pub(super) fn end<S: Scalar>(
         &mut self,
         node: NodeId,
+        exchange: u64,
         consensus: &mut Consensus<S>,
         compressor: &mut dyn Compressor<S>,
         actions: &mut VecDeque<PolicyAction>,
     ) {
         self.silent = if self.pending.is_empty() { self.silent.saturating_add(1) } else { 0 };
-        let turns = self.pending.len().saturating_sub(1).max(1).min(self.pending.len());
+        let is_due = |message: &&Message| self.gap(message.sequence, exchange).is_some_and(|gap| gap >= 0);
+        let due = self.pending.iter().take_while(is_due).count();
+        let turns = self.pending.len().saturating_sub(1).max(due).max(1).min(self.pending.len());
         for message in self.pending.drain(..turns).collect::<Vec<_>>() {
             if !take(consensus, compressor, node, &message) {
                 self.lose(node, actions);
@@ -116,14 +150,18 @@ impl Neighbour {
             }
             self.held = Some(message.sequence);
         }
+        self.lead = self.held.map(|held| held.wrapping_sub(exchange));
+        let is_behind = self.held.and_then(|held| self.gap(held, exchange)).is_some_and(|gap| gap > 0);
+        self.behind = if is_behind { self.behind.saturating_add(1) } else { 0 };
     }
 
     pub(super) fn save(&self, words: &mut Words) {
         words.0.extend([self.follows, self.asked].map(u64::from));
-        words.0.extend([self.useless, self.silent].map(u64::from));
+        words.0.extend([self.useless, self.silent, self.behind].map(u64::from));
         words.0.push(self.last);
-        words.optional(self.whole_said.as_ref(), |words, &said| words.0.push(said));
-        words.optional(self.held.as_ref(), |words, &held| words.0.push(held));
+        for word in [self.whole_said, self.held, self.lead, self.told] {
+            words.optional(word.as_ref(), |words, &word| words.0.push(word));
+        }
         words.0.push(self.pending.len() as u64);
         self.pending.iter().for_each(|message| message.save(words));
         self.partial.save(words);
@@ -132,11 +170,12 @@ impl Neighbour {
     pub(super) fn restore(words: &mut Saved<'_>) -> Option<Self> {
         let (follows, asked) = (words.flag()?, words.flag()?);
         let mut count = || words.word().and_then(|word| u32::try_from(word).ok());
-        let (useless, silent) = (count()?, count()?);
+        let (useless, silent, behind) = (count()?, count()?, count()?);
         let (last, whole_said, held) = (words.word()?, words.optional()?, words.optional()?);
+        let (lead, told) = (words.optional()?, words.optional()?);
         let pending = (0..words.count()?).map(|_| Message::restore(words)).collect::<Option<_>>()?;
         let partial = Assembly::restore(words)?;
-        Some(Self { follows, whole_said, held, pending, partial, asked, useless, silent, last })
+        Some(Self { follows, whole_said, held, pending, partial, asked, useless, silent, last, lead, told, behind })
     }
 }
 
@@ -147,10 +186,13 @@ fn take<S: Scalar>(
     from: NodeId,
     message: &Message,
 ) -> bool {
-    let read = if message.whole {
-        consensus.replace(from, &message.bytes)
-    } else {
-        consensus.receive(from, &message.bytes, compressor)
-    };
+    let bytes = message.bytes.get(MATE..).unwrap_or_default();
+    let read = if message.whole { consensus.replace(from, bytes) } else { consensus.receive(from, bytes, compressor) };
     read.is_ok() && consensus.other(from).is_some_and(|copy| digest(copy) == message.digest)
+}
+
+/// Which of its receiver's messages goes with a message, as its sender says.
+fn mate(message: &Message) -> Option<u64> {
+    let mate = message.bytes.first_chunk().map(|&bytes| u64::from_le_bytes(bytes));
+    mate.filter(|&mate| mate > 0)
 }
