@@ -27,6 +27,8 @@ fn become_job(nodes: u32) -> anyhow::Error {
         // Open MPI is to let nodes share cores; other libraries do anyway, and do not know its flags.
         .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
         .env("OMPI_MCA_hwloc_base_binding_policy", "none")
+        // After Ctrl-C it kills whoever has not ended within a second, in the midst of writing a report.
+        .env("OMPI_MCA_odls_base_sigkill_timeout", "60")
         .args(["-n", &nodes.to_string()])
         .arg(program)
         .args(std::env::args_os().skip(1))

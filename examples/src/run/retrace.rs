@@ -63,6 +63,12 @@ impl Fleet<'_> {
         if self.averaging.policy == Policy::Salf {
             bail!("event logs do not tell how far steps of --policy salf had come: they cannot be replayed");
         }
+        if self.averaging.policy.gossips() {
+            bail!(
+                "event logs do not tell which messages of --policy gossip came in time for which exchange, and hold no averages to \
+                 compare: they cannot be replayed"
+            );
+        }
         let backends = Backends::open(self.task)?;
         self.workshop.inform(self.averaging)?;
         let nodes = self.averaging.nodes;

@@ -17,7 +17,7 @@ pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
             wipe();
             std::process::exit(130);
         }
-        announce("stopping after this iteration; the report is written. Once more to stop at once.");
+        announce("stopping after this iteration, then writing the report. Once more to stop at once.");
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(stop)

@@ -91,6 +91,10 @@ impl Channel {
                 Err(error) => return Err(error.into()),
             }
             if let Err(error) = session.process_new_packets() {
+                // Who closes a connection that another has overtaken does so in the midst of greetings, too.
+                if error == rustls::Error::AlertReceived(rustls::AlertDescription::CloseNotify) {
+                    return Ok(Received::End);
+                }
                 // The alert tells the other end why; whether it arrives does not matter any more.
                 let _ = session.write_tls(socket);
                 return Err(ChannelError::Tls(error));
