@@ -63,6 +63,10 @@ pub(super) fn make<T: Training<S>, S: Scalar>(
     training.step_while(&mut goes_on, *late == Late::Nothing)
 }
 
+/// The segment of how often nobody has contributed a layer: rounds, then those without each layer, which count as much as there
+/// are rounds. So all who are in one make steps as much longer, also who is new or was away.
+const ABSENCE: &str = "absence";
+
 /// How often nobody has contributed a layer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Absence<S> {
@@ -71,6 +75,8 @@ pub(super) struct Absence<S> {
     absent: Vec<u64>,
     /// The model as the last of them left it.
     base: Vec<S>,
+    /// The iteration at which that was.
+    at: u64,
 }
 
 /// How many times as long steps become at most.
@@ -82,6 +88,30 @@ impl<S: Scalar> Absence<S> {
         let absent = self.absent.get(layer).copied().unwrap_or(0);
         let present = self.rounds.saturating_sub(absent);
         if present == 0 { 1.0 } else { (self.rounds as f64 / present as f64).min(LONGEST) }
+    }
+
+    /// The model before the step that led to `iteration`, if that was the one of the last round: the steps of who was
+    /// in none since are its own, and not those of a fleet that lacked a layer.
+    fn base(&self, iteration: u64) -> Option<&[S]> {
+        (!self.base.is_empty() && iteration == self.at + 1).then_some(&self.base)
+    }
+
+    /// Puts in what is counted so far of so many layers.
+    fn contribute(&self, layers: usize, weight: f64, contribution: &mut Contribution<S>) {
+        let target = contribution.segment(ABSENCE, 1 + layers, weight * self.rounds as f64);
+        let absent = self.absent.iter().copied().chain(core::iter::repeat(0));
+        for (target, count) in target.iter_mut().zip(core::iter::once(self.rounds).chain(absent)) {
+            *target = S::of(count as f64);
+        }
+    }
+
+    /// Takes over what members of a round have counted before it.
+    fn adopt(&mut self, average: &Contribution<S>) {
+        let Some(segment) = average.find(ABSENCE).filter(|segment| segment.weight > 0.0) else { return };
+        let mut counts = segment.values.iter().map(|count| libm::round(count.wide()) as u64);
+        self.rounds = counts.next().unwrap_or(0);
+        self.absent.clear();
+        self.absent.extend(counts);
     }
 
     /// Takes in a round with these weights of layers, and the model that it left.
@@ -103,6 +133,7 @@ impl<S: Scalar> Absence<S> {
         words.0.extend([self.rounds, self.absent.len() as u64]);
         words.0.extend(&self.absent);
         words.values(&self.base);
+        words.0.push(self.at);
         words.0
     }
 
@@ -114,7 +145,7 @@ impl<S: Scalar> Absence<S> {
     fn read(words: &mut Saved<'_>) -> Option<Self> {
         let rounds = words.word()?;
         let absent = (0..words.count()?).map(|_| words.word()).collect::<Option<_>>()?;
-        Some(Self { rounds, absent, base: words.values()? })
+        Some(Self { rounds, absent, base: words.values()?, at: words.word()? })
     }
 }
 
@@ -150,6 +181,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         let [model, rest @ ..] = self.observed.segments() else { return };
         let layers = layers(training, model.values.len());
         let missing = self.last.map_or(0, |last| last.missing as usize);
+        let base = self.absence.base(training.iteration());
         for (number, range) in layers.iter().enumerate() {
             let layer = number as u32;
             let wanted = self.overlapping.wanted.contains(&layer);
@@ -164,7 +196,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             let target = contribution.segment(&format!("parameters/{number}"), range.len(), weight);
             target.copy_from_slice(&model.values[range.clone()]);
             let factor = self.absence.factor(number);
-            if let Some(base) = self.absence.base.get(range.clone()).filter(|_| factor > 1.0) {
+            if let Some(base) = base.and_then(|base| base.get(range.clone())).filter(|_| factor > 1.0) {
                 for (x, base) in target.iter_mut().zip(base) {
                     *x = S::of(base.wide() + factor * (x.wide() - base.wide()));
                 }
@@ -178,6 +210,9 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         }
         let missing = S::of(missing.min(layers.len()) as f64);
         contribution.segment(MISSING, 1, request.weight).fill(missing);
+        if self.policy.deadline().is_some_and(|deadline| deadline.unbiased) {
+            self.absence.contribute(layers.len(), request.weight, contribution);
+        }
     }
 
     /// Takes over the layers that somebody has contributed.
@@ -210,6 +245,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         }
         if self.policy.deadline().is_some_and(|deadline| deadline.unbiased) {
             let weights = average.segments().iter().take(layers.len()).map(|segment| segment.weight);
+            self.absence.adopt(average);
             self.absence.count(weights, target);
         }
         for segment in average.segments().iter().skip(layers.len()) {
@@ -219,5 +255,6 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         if came || healed {
             training.adopt(&landed, healed);
         }
+        self.absence.at = training.iteration();
     }
 }

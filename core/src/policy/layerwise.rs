@@ -21,6 +21,8 @@ pub struct Layerwise {
     pub late: Late,
     /// Whether steps of a layer that nobody has contributed in a share `p` of the rounds so far are made `1/(1 − p)` times as
     /// long, at most ten times, where it is contributed: the paper's `w ← (w̄ − p·w_then)/(1 − p)`, which is right in the mean.
+    /// How often a layer was absent is averaged with the models, so that all members of a round count alike. Steps that a node
+    /// has made alone are contributed as long as they are.
     pub unbiased: bool,
     /// What a contribution consists of beside the layers.
     pub request: Request,

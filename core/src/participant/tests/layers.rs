@@ -289,6 +289,192 @@ proptest! {
     }
 }
 
+/// What is made up for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Longer {
+    /// The step since the last round, by what members have counted together.
+    Shared,
+    /// Everything since the last round of the node, by what members have counted together.
+    Everything,
+    /// The step since the last round, by what each has counted.
+    Own,
+}
+
+/// One node, as a plain loop has it.
+#[derive(Clone, Debug, Default)]
+struct Plain {
+    iteration: u64,
+    model: Vec<f64>,
+    /// The iteration and the model of its last round.
+    base: Option<(u64, Vec<f64>)>,
+    rounds: u64,
+    absent: Vec<u64>,
+}
+
+impl Plain {
+    fn advance(&mut self, node: u32, lengths: &[usize], iteration: u64) {
+        for iteration in self.iteration + 1..=iteration {
+            let missing = lengths.len() - mood(node, iteration, lengths.len());
+            for place in lengths[..missing].iter().sum()..self.model.len() {
+                self.model[place] += pace(node, iteration, place);
+            }
+        }
+        self.iteration = iteration;
+    }
+}
+
+/// A fleet of moody nodes, of which one is away for some time.
+#[derive(Clone, Debug)]
+struct Absentee {
+    nodes: u32,
+    lengths: Vec<usize>,
+    iterations: u64,
+    who: usize,
+    /// From when to when, in milliseconds.
+    away: (u64, u64),
+}
+
+impl Absentee {
+    fn run(&self) -> World<Tower> {
+        let policy = || layerwise(1.0, |policy| policy.unbiased = true);
+        let len = self.lengths.iter().sum();
+        let mut world = World::with(self.nodes, self.iterations, policy, |node| Tower {
+            node,
+            lengths: self.lengths.clone(),
+            model: vec![0.0; len],
+            iteration: 0,
+            dirty: false,
+            moody: true,
+            interrupted: 0,
+        });
+        for member in &mut world.members {
+            member.schedule.step = 2 * STEP;
+        }
+        world.run(Duration::from_millis(self.away.0));
+        world.offline = Some(self.who);
+        world.run(Duration::from_millis(self.away.1));
+        world.offline = None;
+        world.run(Duration::from_secs(60));
+        assert!(world.members.iter().all(Participant::is_over));
+        world
+    }
+
+    /// What each node has in the end, by who was in which round.
+    fn models(&self, world: &World<Tower>, longer: Longer) -> Vec<Vec<f64>> {
+        let mut rounds = BTreeMap::new();
+        for record in &world.records {
+            if let Occurrence::Committed { certificate } = &record.what {
+                let round = rounds.entry(certificate.id()).or_insert_with(|| (certificate.clone(), Vec::new()));
+                round.1.push(record.node.0 as usize);
+            }
+        }
+        let layers = self.lengths.len();
+        let ranges = ranges(&self.lengths);
+        let model = vec![0.0; self.lengths.iter().sum()];
+        let start = Plain { model, absent: vec![0; layers], ..Plain::default() };
+        let mut nodes = vec![start; self.nodes as usize];
+        for (certificate, committed) in rounds.into_values() {
+            let members: Vec<(usize, usize)> = certificate
+                .members
+                .iter()
+                .map(|member| {
+                    let node = member.node.0;
+                    nodes[node as usize].advance(node, &self.lengths, member.iteration);
+                    (node as usize, layers - mood(node, member.iteration, layers))
+                })
+                .collect();
+            let average: Vec<Option<Vec<f64>>> = (0..layers)
+                .map(|layer| {
+                    let brought = members.iter().filter(|(_, missing)| layer >= *missing).map(|&(node, _)| {
+                        let Plain { iteration, model, base, rounds, absent } = &nodes[node];
+                        let factor = match rounds - absent[layer] {
+                            0 => 1.0,
+                            present => (*rounds as f64 / present as f64).min(10.0),
+                        };
+                        let made_up = |(at, _): &&(u64, Vec<f64>)| longer == Longer::Everything || at + 1 == *iteration;
+                        let from = base.as_ref().filter(made_up).map_or(model, |(_, base)| base);
+                        let place = |place: usize| from[place] + factor * (model[place] - from[place]);
+                        ranges[layer].clone().map(place).collect()
+                    });
+                    let brought: Vec<Vec<f64>> = brought.collect();
+                    let mean = |at: usize| brought.iter().map(|of| of[at]).sum::<f64>() / brought.len() as f64;
+                    (!brought.is_empty()).then(|| (0..self.lengths[layer]).map(mean).collect())
+                })
+                .collect();
+            let counted: u64 = members.iter().map(|&(node, _)| nodes[node].rounds).sum();
+            let shared = |of: &dyn Fn(&Plain) -> u64| {
+                let sum: u64 = members.iter().map(|&(node, _)| nodes[node].rounds * of(&nodes[node])).sum();
+                (sum as f64 / counted as f64).round() as u64
+            };
+            let together =
+                (shared(&|node| node.rounds), (0..layers).map(|layer| shared(&|node| node.absent[layer])).collect());
+            for node in committed {
+                let node = &mut nodes[node];
+                if counted > 0 && longer != Longer::Own {
+                    (node.rounds, node.absent) = together.clone();
+                }
+                node.rounds += 1;
+                for (layer, mean) in average.iter().enumerate() {
+                    node.absent[layer] += u64::from(mean.is_none());
+                    if let Some(mean) = mean {
+                        node.model[ranges[layer].clone()].copy_from_slice(mean);
+                    }
+                }
+                node.base = Some((node.iteration, node.model.clone()));
+            }
+        }
+        for (node, plain) in (0..).zip(&mut nodes) {
+            plain.advance(node, &self.lengths, self.iterations);
+        }
+        nodes.into_iter().map(|node| node.model).collect()
+    }
+
+    /// How far models are from what they should be.
+    fn error(&self, world: &World<Tower>, longer: Longer) -> f64 {
+        let models = self.models(world, longer).into_iter().flatten();
+        let found = world.members.iter().flat_map(|member| &member.training().expect("no step is under way").model);
+        found.zip(models).map(|(found, expected)| (found - expected).abs()).fold(0.0, f64::max)
+    }
+}
+
+fn absentees() -> impl Strategy<Value = Absentee> {
+    let lengths = prop::collection::vec(1_usize..3, 1..4);
+    (3_u32..5, lengths, 60_u64..120, 0_usize..3, 0_u64..600, 200_u64..900).prop_map(
+        |(nodes, lengths, iterations, who, from, span)| {
+            let away = (from, from + span);
+            Absentee { nodes, lengths, iterations, who, away }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn what_a_node_has_trained_alone_is_not_made_longer(absentee in absentees()) {
+        // Some hundreds of operations on values of some tens.
+        let error = absentee.error(&absentee.run(), Longer::Shared);
+        prop_assert!(error < 1e-9, "{error}");
+    }
+}
+
+#[test]
+fn making_all_of_a_way_longer_or_by_a_count_of_ones_own_is_noticed() {
+    let mut most = [0.0_f64; 3];
+    // Whoever comes back with a step that has not reached a layer that is often absent shows nothing.
+    for (who, from) in [(0, 300), (1, 300), (2, 300), (0, 400), (1, 400), (2, 400)] {
+        let away = (from, from + 600);
+        let absentee = Absentee { nodes: 3, lengths: vec![2, 1, 1], iterations: 120, who, away };
+        let world = absentee.run();
+        for (most, longer) in most.iter_mut().zip([Longer::Shared, Longer::Everything, Longer::Own]) {
+            *most = most.max(absentee.error(&world, longer));
+        }
+    }
+    let [shared, everything, own] = most;
+    assert!(shared < 1e-9, "{shared}");
+    assert!(everything > 0.1 && own > 1e-3, "{everything}, {own}");
+}
+
 /// A node whose own clock says when time is up.
 #[test]
 fn in_real_time_the_clock_is_asked() {
