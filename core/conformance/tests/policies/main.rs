@@ -1,5 +1,6 @@
 //! How nodes stay together: the laws of what policies are made of.
 
+mod ada;
 mod compressors;
 mod dynamic;
 mod gossip;
@@ -7,5 +8,7 @@ mod hierarchical;
 mod measured;
 mod neighbours;
 mod outer;
+mod plain;
 mod push;
+mod sketches;
 mod steps;
