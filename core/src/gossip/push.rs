@@ -27,7 +27,8 @@ struct Edge<S> {
 /// its mass away, and takes what others give: whoever gives need not be given by the same node, and columns of the mixing
 /// matrix add up to 1, rows need not. What is given to a receiver is `a·Γ·w·(ẑ; 1)` with `a = 1/(1 + receivers)`, the
 /// [`Pace`] `Γ`, and the copy `ẑ` that the receiver has by compressed differences; with nothing lost in compression and
-/// `Γ = 1` it is `a·(x; w)`. Of a weight below a half the part given shrinks with it.
+/// `Γ = 1` it is `a·(x; w)`. A node keeps a weight of a quarter, or of `a` where that is less, and gives what is left beyond
+/// it, if that is less than `Γw(1 − a)`.
 ///
 /// - `Σx` and `Σw` over nodes and what is under way stay as they are, whatever is lost: both ends of a direction keep the
 ///   sum of all that went along it, and a [`whole`](Self::whole) message brings the difference.
@@ -127,23 +128,18 @@ impl<S: Scalar> Push<S> {
 
     /// Training has made this of the last [`model`](Self::model): `x += z − z_last`.
     ///
-    /// That moves the model by `1/w` of the step. Who has given for long and was given nothing has a small `w`; below a half
-    /// the step counts in proportion, so that no step is more than doubled.
+    /// That moves the model by `1/w` of the step, at most four times or as many times as there are parts in what it gives, and
+    /// `Σx` by all of it: every node's steps count the same, whatever it weighs, and models come to the optimum of the mean of
+    /// all objectives.
     ///
     /// # Panics
     /// If it does not have the expected length.
     #[track_caller]
     pub fn learn(&mut self, model: &[S]) {
         assert_eq!(model.len(), self.model.len(), "values of a model that is pushed");
-        let mut start = 0;
-        for (&len, &weight) in self.lengths.iter().zip(&self.mass.weights) {
-            let (counts, tensor) = (counted(weight), start..start + len);
-            let old = &mut self.model[tensor.clone()];
-            for ((x, new), old) in self.mass.values[tensor.clone()].iter_mut().zip(&model[tensor]).zip(old) {
-                *x += counts * (new.wide() - old.wide());
-                *old = *new;
-            }
-            start += len;
+        for ((x, new), old) in self.mass.values.iter_mut().zip(model).zip(&mut self.model) {
+            *x += new.wide() - old.wide();
+            *old = *new;
         }
     }
 
@@ -191,10 +187,11 @@ impl<S: Scalar> Push<S> {
             return Ok(messages);
         }
         let share = 1.0 / (1 + to.len()) as f64;
-        // Nobody gives until nothing is left.
         let rates = self.moments.observe(&self.pace, &self.lengths, &told);
+        // With little weight left, a step of training would move the model far.
+        let most = |weight: f64| ((weight - LEAST.min(share)) / (1.0 - share)).max(0.0);
         let given: Vec<f64> =
-            rates.iter().zip(&self.mass.weights).map(|(rate, &weight)| rate * weight * counted(weight)).collect();
+            rates.iter().zip(&self.mass.weights).map(|(rate, &weight)| (rate * weight).min(most(weight))).collect();
         for ((node, message), read) in messages.iter_mut().zip(told) {
             let numbers = core::iter::once(&share).chain(&given);
             message.chunks_exact_mut(8).zip(numbers).for_each(|(bytes, f)| bytes.copy_from_slice(&f.to_le_bytes()));
@@ -237,7 +234,7 @@ impl<S: Scalar> Push<S> {
         let mut numbers = numbers.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
         let share = numbers.next().unwrap_or_default();
         let weights: Vec<f64> = numbers.collect();
-        let is_part = |given: &f64| *given > 0.0 && given.is_finite();
+        let is_part = |given: &f64| *given >= 0.0 && given.is_finite();
         if !(share > 0.0 && share < 1.0 && weights.iter().all(is_part)) {
             return Err(CompressError::Field("what is given"));
         }
@@ -319,7 +316,8 @@ impl<S: Scalar> Push<S> {
     /// Takes what a whole message gives more than was taken already; of a sender that has begun anew, all of it.
     ///
     /// # Errors
-    /// If what there is would leave the range of numbers with it, or weigh nothing; nothing is changed then.
+    /// If what there is would leave the range of numbers with it, or so much would be given back that less than a quarter is
+    /// left; nothing is changed then.
     pub fn take_whole(&mut self, from: NodeId, whole: Whole<S>, anew: bool) -> Result<(), CompressError> {
         let Whole(edge) = whole;
         let nothing = Mass::nothing(self.model.len(), self.lengths.len());
@@ -330,7 +328,8 @@ impl<S: Scalar> Push<S> {
 
     /// Goes on with a mass of which a part came from a sender.
     fn hold(&mut self, mass: Mass, from: NodeId, edge: Edge<S>) -> Result<(), CompressError> {
-        if !mass.is_sound() || mass.weights.contains(&0.0) {
+        let gives_back = |(&after, &before): (&f64, &f64)| after < before && after < LEAST;
+        if !mass.is_sound() || mass.weights.iter().zip(&self.mass.weights).any(gives_back) {
             return Err(CompressError::Field("what is given"));
         }
         self.mass = mass;
@@ -386,10 +385,5 @@ impl<S: Scalar> Edge<S> {
     }
 }
 
-/// How much of a step and of what would be given counts, with so much weight left.
-fn counted(weight: f64) -> f64 {
-    (weight / LEAST).min(1.0)
-}
-
-/// The weight below which less is given and learnt.
-const LEAST: f64 = 0.5;
+/// The weight that is not given away.
+const LEAST: f64 = 0.25;
