@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
 use kronfleet_core::collective::Encoding;
 use kronfleet_core::compress::Code;
-use kronfleet_core::gossip::{AdaGossip, AdaptivePace, Mixing, Pace, Rule, Unit};
+use kronfleet_core::gossip::{AdaptivePace, Mixing, Pace, Rule};
 use kronfleet_core::outer::OuterOptimiser;
 use kronfleet_core::participant::{Participant, Training};
 use kronfleet_core::policy::{
@@ -328,19 +328,8 @@ impl AveragingSettings {
                 return self.neighbourly(node, Rule::Choco { step }, self.gossip.code());
             }
             Policy::Ada => {
-                let (step, unit) = match self.gossip.consensus_step {
-                    None => (0.01, Unit::Parameter),
-                    Some(ConsensusStep::Fixed(step)) => (step, Unit::Parameter),
-                    Some(ConsensusStep::Auto) => (self.gossip.tuned(&self.mixing()?)?, Unit::Error),
-                    Some(ConsensusStep::Measured) => (1.0, Unit::Measured),
-                };
-                let usual = if unit == Unit::Measured { 1.0 } else { 0.4 };
-                let cap = self.gossip.consensus_cap.unwrap_or(usual);
-                if cap > 1.0 {
-                    bail!("--consensus-cap {cap} is a part of the way to the neighbours: give at most 1");
-                }
-                let rule = Rule::Ada(AdaGossip { step, cap, unit, ..AdaGossip::default() });
-                return self.neighbourly(node, rule, self.gossip.code());
+                let rule = self.gossip.ada(|| self.gossip.tuned(&self.mixing()?))?;
+                return self.neighbourly(node, Rule::Ada(rule), self.gossip.code());
             }
             Policy::Sgp => return self.giving(node, Pace::Fixed(1.0), Code::All),
             Policy::Push | Policy::PushAda => return self.giving(node, self.pace()?, self.gossip.code()),
@@ -445,7 +434,9 @@ impl AveragingSettings {
         let usual = AdaptivePace::default();
         let (cap, pace) = if self.policy == Policy::PushAda {
             let cap = self.gossip.consensus_cap.unwrap_or(usual.cap);
-            (cap, Pace::Adaptive(AdaptivePace { step: given.unwrap_or(usual.step), cap, ..usual }))
+            let decay = self.gossip.consensus_decay.unwrap_or(usual.decay);
+            let step = given.unwrap_or(usual.step);
+            (cap, Pace::Adaptive(AdaptivePace { decay, epsilon: self.gossip.consensus_epsilon, step, cap }))
         } else {
             let step = given.unwrap_or(0.1);
             (step, Pace::Fixed(step))

@@ -1,10 +1,10 @@
 //! Who is whose neighbour, and what neighbours tell each other.
 
 use super::graph::Graph;
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use kronfleet_core::compress::{Code, Compressor, Kept};
-use kronfleet_core::gossip::{Mixing, Tuning, tune_at};
+use kronfleet_core::gossip::{AdaGossip, Mixing, Tuning, Unit, tune_at};
 use std::sync::{Arc, OnceLock};
 
 /// Who is whose neighbour, and what neighbours tell each other.
@@ -36,6 +36,18 @@ pub struct GossipSettings {
     /// gossip:push-ada gives (0.2)
     #[arg(long, value_name = "PART", value_parser = super::positive)]
     pub consensus_cap: Option<f64>,
+    /// β of AdaGossip and of gossip:push-ada, what the old mean of the squares that a step is divided by counts beside the new
+    /// ones: from 0 up to, but not including, 1 (without this, 0.999; of gossip:push-ada, 0.9)
+    #[arg(long, value_name = "SHARE", value_parser = decay)]
+    pub consensus_decay: Option<f64>,
+    /// ε of AdaGossip and of gossip:push-ada, added to the root of the squares that a step is divided by: in the unit of
+    /// parameters, or of errors with --consensus-step auto or measured
+    #[arg(long, default_value_t = 1e-8, value_name = "SIZE", value_parser = super::positive)]
+    pub consensus_epsilon: f64,
+    /// Leave out AdaGossip's bias correction: squares are counted from 0, not divided by 1 - β^t, so that its first steps are
+    /// longer
+    #[arg(long)]
+    pub no_consensus_correction: bool,
     /// What was found by trial, once for all nodes.
     #[arg(skip)]
     tuned: Arc<OnceLock<Option<f64>>>,
@@ -65,6 +77,11 @@ fn consensus_step(text: &str) -> Result<ConsensusStep, String> {
     }
 }
 
+/// The weight of an old second moment.
+fn decay(text: &str) -> Result<f64, String> {
+    super::fraction(text).map_err(|error| format!("{error}; the published one is 0.999"))
+}
+
 impl GossipSettings {
     /// What compresses what neighbours tell each other.
     pub fn compressor(&self) -> Box<dyn Compressor<f32>> {
@@ -85,6 +102,32 @@ impl GossipSettings {
     /// How many values each tensor of the model has; none if that was not said.
     pub fn tensors(&self) -> &[usize] {
         self.tensors.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// AdaGossip as asked for; `tuned` tries steps.
+    ///
+    /// # Errors
+    /// If parameters would move beyond what neighbours have, or no step is found.
+    pub fn ada(&self, tuned: impl FnOnce() -> Result<f64>) -> Result<AdaGossip> {
+        let (step, unit) = match self.consensus_step {
+            None => (0.01, Unit::Parameter),
+            Some(ConsensusStep::Fixed(step)) => (step, Unit::Parameter),
+            Some(ConsensusStep::Auto) => (tuned()?, Unit::Error),
+            Some(ConsensusStep::Measured) => (1.0, Unit::Measured),
+        };
+        let usual = if unit == Unit::Measured { 1.0 } else { 0.4 };
+        let cap = self.consensus_cap.unwrap_or(usual);
+        if cap > 1.0 {
+            bail!("--consensus-cap {cap} is a part of the way to the neighbours: give at most 1");
+        }
+        Ok(AdaGossip {
+            decay: self.consensus_decay.unwrap_or(AdaGossip::default().decay),
+            epsilon: self.consensus_epsilon,
+            step,
+            cap,
+            correction: !self.no_consensus_correction,
+            unit,
+        })
     }
 
     /// CHOCO's step with which nodes on this graph agree best, by trial with vectors as long as the model; tried once.
@@ -111,3 +154,58 @@ impl GossipSettings {
 
 /// Values that trials tell and take at most, all together: some seconds.
 const MOST_VALUES: u64 = 3_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Settings {
+        #[command(flatten)]
+        gossip: GossipSettings,
+    }
+
+    fn parse(given: &str) -> Result<GossipSettings, String> {
+        let arguments = std::iter::once("program").chain(given.split_whitespace());
+        Settings::try_parse_from(arguments).map(|settings| settings.gossip).map_err(|error| error.to_string())
+    }
+
+    fn ada(given: &str) -> Result<AdaGossip, String> {
+        parse(given)?.ada(|| Ok(0.25)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_option_of_ada_gossip_is_reached() {
+        let usual = AdaGossip { step: 0.01, cap: 0.4, ..AdaGossip::default() };
+        assert_eq!(ada(""), Ok(usual));
+        let published = AdaGossip::default();
+        assert_eq!(ada("--consensus-step 1 --consensus-cap 1"), Ok(published));
+        for (given, expected) in [
+            ("--consensus-decay 0", AdaGossip { decay: 0.0, ..usual }),
+            ("--consensus-epsilon 0.5", AdaGossip { epsilon: 0.5, ..usual }),
+            ("--no-consensus-correction", AdaGossip { correction: false, ..usual }),
+            ("--consensus-cap 0.1", AdaGossip { cap: 0.1, ..usual }),
+            ("--consensus-step auto", AdaGossip { step: 0.25, unit: Unit::Error, ..usual }),
+            ("--consensus-step measured", AdaGossip { step: 1.0, cap: 1.0, unit: Unit::Measured, ..usual }),
+        ] {
+            assert_eq!(ada(given), Ok(expected), "{given}");
+        }
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused_with_those_that_can() {
+        for (given, remedy) in [
+            ("--consensus-decay 1", "from 0 up to, but not including, 1; the published one is 0.999"),
+            ("--consensus-decay=-0.1", "from 0 up to, but not including, 1; the published one is 0.999"),
+            ("--consensus-decay NaN", "from 0 up to, but not including, 1; the published one is 0.999"),
+            ("--consensus-epsilon 0", "not a number above 0"),
+            ("--consensus-epsilon inf", "not a number above 0"),
+            ("--consensus-cap 1.5", "give at most 1"),
+            ("--consensus-step 0", "not a number above 0, nor auto, nor measured"),
+        ] {
+            let says = ada(given).expect_err(given);
+            assert!(says.contains(remedy), "{given}: {says}");
+        }
+    }
+}

@@ -390,10 +390,22 @@ const RULES: &[Rule] = &[
         remedy: ", or choose --policy gossip:choco",
     },
     Rule {
-        flags: &["consensus-cap"],
+        flags: &["consensus-cap", "consensus-decay", "consensus-epsilon"],
         idle: |matches| !["gossip:ada", "gossip:push-ada"].iter().any(|policy| is(matches, "policy", policy)),
         with: "where steps of parameters are not chosen one by one",
         remedy: ", or choose --policy gossip:ada",
+    },
+    Rule {
+        flags: &["no-consensus-correction"],
+        idle: |matches| !is(matches, "policy", "gossip:ada"),
+        with: "where no errors of parameters are counted",
+        remedy: ", or choose --policy gossip:ada",
+    },
+    Rule {
+        flags: &["no-consensus-correction"],
+        idle: |matches| ["auto", "measured"].iter().any(|step| is(matches, "consensus-step", step)),
+        with: "where steps are counted in errors, which are corrected alike",
+        remedy: ", or give --consensus-step a number",
     },
     Rule {
         flags: &["theta", "check-every"],
@@ -571,6 +583,23 @@ mod tests {
             (
                 "--policy gossip:push --consensus-cap .1",
                 "--policy gossip:push-ada --consensus-cap .1 --local-statistics",
+            ),
+            (
+                "--policy gossip:choco --consensus-decay .9",
+                "--policy gossip:push-ada --consensus-decay .9 --local-statistics",
+            ),
+            ("--policy gossip:push --consensus-epsilon .1", "--policy gossip:ada --consensus-epsilon .1"),
+            (
+                "--policy gossip:push-ada --no-consensus-correction",
+                "--policy gossip:ada --no-consensus-correction --consensus-step .1",
+            ),
+            (
+                "--policy gossip:ada --no-consensus-correction --consensus-step measured",
+                "--policy gossip:ada --no-consensus-correction --consensus-decay 0",
+            ),
+            (
+                "--policy gossip:ada --no-consensus-correction --consensus-step auto",
+                "--policy gossip:ada --consensus-step auto --consensus-decay .9",
             ),
             ("--policy zeros --micro-batches 2", "--micro-batches 2"),
             ("--policy zeros --loss .1", "--loss .1"),
