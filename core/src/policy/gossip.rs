@@ -155,15 +155,16 @@ impl<S: Scalar> Gossip<S> {
         self.state.consensus.as_ref()?.other(node)
     }
 
-    /// A row that gives to the live neighbours whose copies are known.
+    /// A row of the live neighbours whose copies are known, that gives to those which count.
     fn row(&self, live: &[NodeId]) -> Row {
-        let is_known = |node: &NodeId| {
-            live.contains(node) && self.state.neighbours.get(node).is_some_and(|neighbour| neighbour.held.is_some())
-        };
-        let Row { mut own, others } = self.row.clone();
-        let (others, left_out): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            others.into_iter().partition(|(node, _)| is_known(node));
-        own += left_out.values().sum::<f64>();
+        let Row { mut own, mut others } = self.row.clone();
+        others.retain(|node, weight| {
+            let neighbour = self.state.neighbours.get(node).filter(|_| live.contains(node));
+            if !neighbour.is_some_and(Neighbour::counts) {
+                own += core::mem::take(weight);
+            }
+            neighbour.is_some_and(|neighbour| neighbour.held.is_some())
+        });
         Row { own, others }
     }
 
@@ -294,7 +295,7 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
         }
         let row = self.row(&live);
         consensus.reweigh(&row);
-        let moves = !row.others.is_empty();
+        let moves = row.others.values().any(|&weight| weight > 0.0);
         if moves {
             consensus.mix(&mut model);
         }

@@ -43,6 +43,8 @@ pub(crate) struct Hall {
     pub(crate) is_old: bool,
     /// No message says which of its receiver's goes with it.
     pub(crate) is_mute: bool,
+    /// Whoever is away takes the others for there.
+    pub(crate) is_blind: bool,
     /// Requests for whole copies.
     asked: usize,
     /// One message is to arrive with a wrong bit.
@@ -74,6 +76,7 @@ impl Hall {
             learn: None,
             is_old: false,
             is_mute: false,
+            is_blind: false,
             asked: 0,
             flip: false,
             deaf: 0,
@@ -107,7 +110,8 @@ impl Hall {
     fn peers(&self, node: usize) -> Vec<NodeId> {
         let there = |&other: &usize| {
             let [here, there] = [&self.members[node], &self.members[other]];
-            other != node && !here.away && !there.away && (there.iteration < self.ends || there.paused)
+            let is_blind = self.is_blind && here.away;
+            other != node && (is_blind || !here.away && !there.away) && (there.iteration < self.ends || there.paused)
         };
         (0..self.members.len()).filter(there).map(|other| NodeId(other as u32)).collect()
     }
@@ -135,7 +139,8 @@ impl Hall {
                         bytes[25..33].fill(0);
                     }
                     let to = to.0 as usize;
-                    if self.peers(node).contains(&NodeId(to as u32)) {
+                    let is_lost = self.members[node].away || self.members[to].away;
+                    if !is_lost && self.peers(node).contains(&NodeId(to as u32)) {
                         self.mail.entry((node, to)).or_default().push_back(bytes);
                     }
                 }
@@ -148,7 +153,7 @@ impl Hall {
     }
 
     /// Goes away or comes back, and everybody who waits hears of it; what was on its way is lost.
-    fn toggle(&mut self, node: usize) {
+    pub(crate) fn toggle(&mut self, node: usize) {
         self.members[node].away ^= true;
         self.mail.retain(|&(from, to), _| from != node && to != node);
         for other in 0..self.members.len() {
@@ -332,7 +337,7 @@ fn who_was_away_agrees_with_the_others_in_the_end() {
 }
 
 /// The largest difference of two models in any place.
-fn disagreement(models: &[Vec<f64>]) -> f64 {
+pub(crate) fn disagreement(models: &[Vec<f64>]) -> f64 {
     let range = |place: usize| {
         let values = || models.iter().map(|model| model[place]);
         values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min)

@@ -1,7 +1,7 @@
 //! Gossip among nodes that learn between exchanges, also where messages come late.
 
 use crate::gossip::topologies;
-use crate::neighbours::Hall;
+use crate::neighbours::{Hall, disagreement};
 use kronfleet_conformance::check::Check;
 use kronfleet_core::gossip::{Mixing, Row, Rule, Topology};
 use kronfleet_core::seed::Seed;
@@ -274,4 +274,74 @@ fn one_late_message_costs_less_than_a_step() {
     let (told, mute) = (course(false), course(true));
     assert!((399.0..=400.0).contains(&told), "{told} iterations learned");
     assert!(mute < 350.0, "{mute} iterations learned though one message of two was always that of the exchange before");
+}
+
+/// A node, by its place, what happens in the exchange in which it goes before it does, and how many exchanges it is away.
+type Absence = (usize, u64, u64);
+
+/// How far the mean has been moved, in the worst place, by what nodes gave to each other that not both took account of.
+struct Moved {
+    expected: Vec<f64>,
+    iteration: u64,
+    seed: u64,
+    /// The largest difference between nodes.
+    largest: f64,
+}
+
+impl Moved {
+    fn new(hall: &Hall, seed: u64) -> Self {
+        Self { expected: sums(&hall.models()), iteration: 0, seed, largest: 0.0 }
+    }
+
+    fn run(&mut self, hall: &mut Hall, iterations: u64) {
+        for _ in 0..iterations {
+            self.iteration += 1;
+            hall.run(self.iteration);
+            self.largest = self.largest.max(disagreement(&hall.models()));
+            let learned = learned_by_all(hall.members.len(), self.seed, self.iteration);
+            self.expected.iter_mut().zip(learned).for_each(|(sum, learned)| *sum += learned);
+        }
+    }
+}
+
+/// How far absences have moved the mean, in what one exchange along the edges of those who were away can.
+fn moved_by_absences(topology: &Topology, mut hall: Hall, step: f64, seed: u64, absences: &[Absence]) -> f64 {
+    let mixing = Mixing::metropolis(topology);
+    let (mut moved, mut most) = (Moved::new(&hall, seed), 0.0);
+    for &(node, events, exchanges) in absences {
+        let node = node % hall.members.len();
+        moved.largest = 0.0;
+        for exchanges in [exchanges, 8] {
+            moved.run(&mut hall, 1);
+            (0..events).for_each(|_| _ = hall.happen(moved.iteration + 1));
+            hall.toggle(node);
+            moved.run(&mut hall, exchanges);
+        }
+        most += step * mixing.row(NodeId(node as u32)).others.values().sum::<f64>() * moved.largest;
+    }
+    apart(&sums(&hall.models()), &moved.expected) / most
+}
+
+#[test]
+fn an_absence_moves_the_mean_by_less_than_one_exchange() {
+    let law = |(topology, which, step, seed, is_blind, absences): (Topology, usize, f64, u64, bool, Vec<Absence>)| {
+        let mut hall = hall(&topology, Rule::Choco { step }, which, 1, seed);
+        // It is lost before it knows.
+        hall.is_blind = is_blind;
+        let moved = moved_by_absences(&topology, hall, step, seed, &absences);
+        if moved <= 1.0 { Ok(()) } else { Err(format!("{moved} exchanges")) }
+    };
+    let graphs = prop_oneof![(2_u32..9).prop_map(Topology::ring), (2_u32..7).prop_map(Topology::complete)];
+    let which = prop_oneof![Just(0_usize), Just(1), Just(4)];
+    let absences = proptest::collection::vec((0_usize..9, 0_u64..40, 1_u64..20), 1..4);
+    let cases = (graphs, which, 0.05..0.4, any::<u64>(), any::<bool>(), absences);
+    assert_eq!(Check::default().hold(cases, law), Ok(()));
+}
+
+#[test]
+fn exchanges_that_lose_what_is_learned_move_the_mean_by_more() {
+    let topology = Topology::ring(5);
+    let mut hall = hall(&topology, Rule::Choco { step: 0.3 }, 0, 1, 1);
+    hall.is_old = true;
+    assert!(moved_by_absences(&topology, hall, 0.3, 1, &[(2, 7, 9)]) > 1.0);
 }

@@ -78,6 +78,12 @@ impl Neighbour {
         is_early && (self.behind == 0 || self.behind.is_power_of_two())
     }
 
+    /// Whether a node moves with its copy of it. Where nothing has come for more than one exchange, it has stopped more likely
+    /// than it is heard late: it does not move either, and would not take what is given to it.
+    pub(super) fn counts(&self) -> bool {
+        self.held.is_some() && self.silent <= 1
+    }
+
     pub(super) fn is_silent(&self) -> bool {
         self.silent >= MOST_SILENT
     }
