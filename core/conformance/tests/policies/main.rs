@@ -10,5 +10,6 @@ mod neighbours;
 mod outer;
 mod plain;
 mod push;
+mod pushers;
 mod sketches;
 mod steps;
