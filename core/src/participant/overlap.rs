@@ -8,7 +8,8 @@
 //! that is healed by such a round is given the parts that were in it; its others count next to nothing until the first
 //! averages of them, which it takes as they are. After the last step all parts are contributed.
 
-use super::{Participant, State, Training, put_numbers};
+use super::settling::put_numbers;
+use super::{Participant, State, Training};
 use crate::cluster::{AbandonReason, Contribution, Segment};
 use crate::outer::Outer;
 use crate::policy::words::{Saved, Words};

@@ -17,9 +17,19 @@
 //! epoch counts next to nothing. Both take over what the others have: they are healed, not trusted. Only where nobody else
 //! is left does the state of such a node go on.
 
+mod epoch;
+mod note;
+mod parting;
+
+pub use self::epoch::SharingReport;
+
+pub(super) use self::epoch::Sharing;
+
+use self::epoch::Epoch;
+use self::note::{HEADER, Note};
+use self::parting::ELSEWHERE;
 use super::{Participant, State, Training, TrainingError};
-use crate::cluster::{AbandonReason, Certificate, CertificateId, Incarnation, Liveness, Status};
-use crate::collective::Fault;
+use crate::cluster::{AbandonReason, Certificate, CertificateId, Liveness, Status};
 use crate::error::ErrorKind;
 use crate::mutant::mutant;
 use crate::placement::{Letters, Mail};
@@ -27,19 +37,13 @@ use crate::policy::{PolicyInput, Request};
 use crate::scalar::Scalar;
 use crate::time::Instant;
 use crate::transport::NodeId;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// What notes of shared steps begin with; policies have other notes.
-const MAGIC: [u8; 4] = *b"KFSS";
-/// Bytes before a note's content: magic, kind, epoch, number.
-const HEADER: usize = 24;
 /// Bytes of a letter's message at most, so that a note has room for it.
 const LONGEST: usize = (60 << 10) - HEADER;
-/// Stages of a step.
-const STAGES: u64 = 3;
 /// Bytes of notes kept for an epoch that has not begun here.
 const AHEAD: usize = 64 << 20;
 /// What a node that no epoch has confirmed counts: as good as nothing beside those that count, everything without them.
@@ -51,161 +55,6 @@ const FAR: f64 = 1e4;
 const FRESH: f64 = 1e-30;
 /// What a member counts in a round that divides the work anew. Whoever counts exactly 1 is in the midst of its epoch.
 const DIVIDING: f64 = 1.0 - 1e-6;
-/// How far a node is that does not belong to the epoch that was asked about.
-const ELSEWHERE: u64 = u64::MAX;
-
-/// What was shared so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SharingReport {
-    /// Epochs of this node, those by itself included.
-    pub epochs: u64,
-    /// Steps that others had a part in and that came to nothing.
-    pub abandoned: u64,
-    /// Steps that were made and taken back.
-    pub retracted: u64,
-    /// Bytes of letters sent.
-    pub bytes: u64,
-}
-
-/// A node's part in shared steps.
-pub(super) struct Sharing<S: Scalar> {
-    site: Vec<NodeId>,
-    epoch: Option<Epoch>,
-    /// The letters under way.
-    mail: Option<Mail<S>>,
-    /// How many stages of steps have been exchanged in this epoch, the one under way included.
-    stage: u64,
-    /// Messages of stages that have not begun here: member, stage.
-    early: Vec<(usize, u64, Vec<u8>)>,
-    /// Notes of epochs that have not begun here.
-    ahead: VecDeque<(NodeId, Vec<u8>)>,
-    /// Whether a step is begun and not ended.
-    midway: bool,
-    /// How far members said they are when they gave the epoch up.
-    halts: BTreeMap<NodeId, u64>,
-    /// Members that are of no more use to the epoch.
-    gone: BTreeSet<NodeId>,
-    /// Nodes that wait for an epoch of their own.
-    callers: BTreeSet<NodeId>,
-    /// Nodes outside of the epoch for which it was given up once since they came.
-    met: BTreeSet<NodeId>,
-    /// Whether the contribution without outcome is to begin an epoch.
-    forming: bool,
-    /// Whom this node has told that it has given its epoch up, or called since.
-    called: BTreeSet<NodeId>,
-    /// Whether what this node has is what the majority of its last epoch has.
-    trusted: bool,
-    /// Whether the last round is begun.
-    farewell: bool,
-    report: SharingReport,
-}
-
-/// Who shares steps, from one round to the next.
-#[derive(Clone, Debug)]
-struct Epoch {
-    /// The certificate it begins with; the last one known for a node by itself.
-    certificate: CertificateId,
-    /// Its name on the wire.
-    id: u64,
-    members: Vec<(NodeId, Incarnation)>,
-    me: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Note {
-    /// A message of a letter: the number is its stage.
-    Letter,
-    /// The sender has given the epoch up after so many iterations.
-    Halt,
-    /// The sender waits for an epoch; the number is the round of its last certificate.
-    Call,
-}
-
-impl Note {
-    fn write(self, epoch: u64, number: u64, content: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER + content.len());
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&(self as u32).to_le_bytes());
-        bytes.extend_from_slice(&epoch.to_le_bytes());
-        bytes.extend_from_slice(&number.to_le_bytes());
-        bytes.extend_from_slice(content);
-        bytes
-    }
-
-    /// Kind, epoch, number and content.
-    fn read(bytes: &[u8]) -> Option<(Self, u64, u64, &[u8])> {
-        let (header, content) = bytes.split_at_checked(HEADER)?;
-        let kind = match header[4..8] {
-            [0, 0, 0, 0] => Self::Letter,
-            [1, 0, 0, 0] => Self::Halt,
-            [2, 0, 0, 0] => Self::Call,
-            _ => return None,
-        };
-        let word = |at: usize| header[at..at + 8].try_into().map(u64::from_le_bytes).ok();
-        (header[..4] == MAGIC).then_some((kind, word(8)?, word(16)?, content))
-    }
-}
-
-impl<S: Scalar> Sharing<S> {
-    fn new(site: Vec<NodeId>) -> Self {
-        Self {
-            site,
-            epoch: None,
-            mail: None,
-            stage: 0,
-            early: Vec::new(),
-            ahead: VecDeque::new(),
-            midway: false,
-            halts: BTreeMap::new(),
-            gone: BTreeSet::new(),
-            callers: BTreeSet::new(),
-            met: BTreeSet::new(),
-            forming: false,
-            called: BTreeSet::new(),
-            trusted: false,
-            farewell: false,
-            report: SharingReport::default(),
-        }
-    }
-
-    fn begin(&mut self, epoch: Epoch) {
-        self.stage = 0;
-        self.early.clear();
-        self.mail = None;
-        self.midway = false;
-        self.halts.clear();
-        self.gone.clear();
-        self.callers.clear();
-        self.forming = false;
-        self.trusted = true;
-        self.report.epochs += 1;
-        self.epoch = Some(epoch);
-    }
-
-    /// Ends the epoch after a round that has given all who are left one state.
-    fn part_ways(&mut self) {
-        (self.mail, self.midway, self.epoch, self.trusted) = (None, false, None, true);
-        self.halts.clear();
-        self.gone.clear();
-    }
-
-    /// Gives a message to the letters under way, or keeps it for those it belongs to.
-    fn take(&mut self, member: usize, stage: u64, message: &[u8]) -> Result<(), Fault> {
-        match &mut self.mail {
-            Some(mail) if stage == self.stage => mail.receive(member, message),
-            _ => {
-                // Whoever needs nothing of this node in a stage may be ahead, as far as the next gradients.
-                if stage > self.stage + STAGES {
-                    return Err(Fault::Shape(member));
-                }
-                if stage > self.stage {
-                    self.early.push((member, stage, message.to_vec()));
-                }
-                Ok(())
-            }
-        }
-    }
-}
 
 impl<T: Training<S>, S: Scalar> Participant<T, S> {
     /// Shares every step with the nodes of `site`, this one among them; to be called before the first.
@@ -399,111 +248,6 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             State::Waiting if sharing.forming => self.call(),
             State::Halting => self.say_halt(),
             _ => {}
-        }
-    }
-
-    /// Tells members of the epoch that can be reached and were not told that this node has given it up.
-    fn say_halt(&mut self) {
-        let (Some(sharing), Some(training)) = (&mut self.sharing, &self.training) else { return };
-        let Some(epoch) = &sharing.epoch else { return };
-        let member = |node: &NodeId| epoch.members.iter().any(|(member, _)| member == node);
-        let reachable = self.node.peers().filter(|peer| peer.is_reachable()).map(|peer| peer.node).filter(member);
-        let whom: Vec<NodeId> = reachable.filter(|node| sharing.called.insert(*node)).collect();
-        let note = Note::Halt.write(epoch.id, training.iteration(), &[]);
-        whom.into_iter().for_each(|node| self.node.tell(node, &note));
-    }
-
-    /// Calls everybody of the site that can be reached and was not called.
-    fn call(&mut self) {
-        let Some(sharing) = &mut self.sharing else { return };
-        let peers = sharing.site.iter().filter_map(|&node| self.node.peer(node));
-        let reachable = peers.filter(|peer| peer.is_reachable());
-        let called = &mut sharing.called;
-        let whom: Vec<NodeId> = reachable.map(|peer| peer.node).filter(|node| called.insert(*node)).collect();
-        let note = Note::Call.write(0, self.node.last().round.0, &[]);
-        whom.into_iter().for_each(|node| self.node.tell(node, &note));
-    }
-
-    /// Contributes to the round that begins an epoch.
-    fn form(&mut self, now: Instant) {
-        let Some(sharing) = &mut self.sharing else { return };
-        sharing.epoch = None;
-        sharing.forming = true;
-        sharing.farewell = false;
-        sharing.called.clear();
-        self.state = State::Training;
-        self.contribute(now, &Request::default());
-        self.call();
-    }
-
-    /// Gives the epoch up and tells its members how far this node is.
-    fn halt(&mut self) {
-        let (Some(sharing), Some(training)) = (&mut self.sharing, &mut self.training) else { return };
-        let Some(epoch) = &sharing.epoch else { return };
-        if sharing.midway {
-            training.give_up();
-            sharing.report.abandoned += u64::from(epoch.members.len() > 1);
-        }
-        (sharing.midway, sharing.mail) = (false, None);
-        sharing.halts.insert(epoch.members[epoch.me].0, training.iteration());
-        sharing.called.clear();
-        self.state = State::Halting;
-        self.say_halt();
-    }
-
-    /// Once every member that is there has said how far it is, goes back to where all are, and on to the next epoch.
-    fn part(&mut self, now: Instant) -> bool {
-        let (Some(sharing), Some(training)) = (&mut self.sharing, &mut self.training) else { return false };
-        let Some(epoch) = &sharing.epoch else { return false };
-        let is_there = |node: NodeId| {
-            self.node.peer(node).is_none_or(|peer| peer.is_reachable() && peer.status != Status::Finished)
-        };
-        let mut members = epoch.members.iter().map(|(node, _)| *node);
-        if members.any(|node| !sharing.halts.contains_key(&node) && is_there(node)) {
-            return false;
-        }
-        let survivors: Vec<NodeId> =
-            sharing.halts.iter().filter(|(_, far)| **far != ELSEWHERE).map(|(node, _)| *node).collect();
-        let all = epoch.members.len();
-        let lowest = epoch.members.first().is_some_and(|(node, _)| survivors.contains(node));
-        sharing.trusted &= 2 * survivors.len() > all || (2 * survivors.len() == all && lowest);
-        let least = sharing.halts.values().copied().min().unwrap_or(ELSEWHERE);
-        if training.iteration() > least {
-            training.retract();
-            sharing.report.retracted += 1;
-            self.iteration = training.iteration();
-        }
-        self.form(now);
-        true
-    }
-
-    /// Tells members of the epoch that ask how far this node is while it waits for the outcome of a round.
-    fn answer_halts(&mut self, now: Instant) -> bool {
-        let (Some(sharing), Some(training)) = (&mut self.sharing, &mut self.training) else { return false };
-        let Some(epoch) = sharing.epoch.as_ref().filter(|_| !sharing.forming && !sharing.halts.is_empty()) else {
-            return false;
-        };
-        let own = training.iteration();
-        let note = Note::Halt.write(epoch.id, own, &[]);
-        let least = sharing.halts.values().copied().min().unwrap_or(own);
-        sharing.halts.keys().for_each(|node| self.node.tell(*node, &note));
-        sharing.halts.clear();
-        if least < own {
-            self.node.withdraw(now);
-            training.retract();
-            sharing.report.retracted += 1;
-            self.iteration = training.iteration();
-            self.form(now);
-        }
-        true
-    }
-
-    /// Tells whoever asks that this node takes no part any more.
-    fn decline(&mut self) {
-        let Some(sharing) = &mut self.sharing else { return };
-        let id = sharing.epoch.as_ref().map_or(0, |epoch| epoch.id);
-        for (node, _) in core::mem::take(&mut sharing.halts) {
-            self.node.tell(node, &Note::Halt.write(id, ELSEWHERE, &[]));
         }
     }
 

@@ -5,11 +5,15 @@ mod overlap;
 
 use super::*;
 use crate::cluster::{Budget, Incarnation, Occurrence, Record, RunId};
+use crate::error::ErrorKind;
 use crate::outer::OuterOptimiser;
-use crate::policy::{Dynamic, DynamicOptions, Gauge, Local, Periodic, Rejoin, Threshold};
+use crate::policy::{Dynamic, DynamicOptions, Gauge, Local, Periodic, PolicyAction, Rejoin, Request, Threshold};
+use crate::process::{Task, Work};
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// Adds its rate to its value in every step.
 #[derive(Debug)]
