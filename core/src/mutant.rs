@@ -54,6 +54,9 @@ mod catalogue {
                             | Self::BiasMisplaced
                             | Self::StatisticsScattered
                             | Self::VectorsKept
+                            | Self::RetractionForgotten
+                            | Self::StageForgotten
+                            | Self::EarlyForgotten
                     )
                 }
 
@@ -114,6 +117,9 @@ mod catalogue {
         BiasMisplaced: "The bias's row of a factor in diagonal blocks is in the first of them instead of the last.",
         StatisticsScattered: "Means of statistics that came during the passes are written to the gradient, too.",
         VectorsKept: "Holders of Eva's vectors compute with those of their own batches.",
+        RetractionForgotten: "What was before the last shared step is not in a checkpoint.",
+        StageForgotten: "Which letters of a shared step are out is not in a checkpoint.",
+        EarlyForgotten: "Messages that came before the stage they are of are not in a checkpoint.",
     }
 
     impl Mutant {

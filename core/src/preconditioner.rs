@@ -50,7 +50,7 @@ pub use muon::MuonOptions;
 pub use options::{Fisher, Form, Options, OptionsError, Refresh};
 pub use shampoo::ShampooOptions;
 pub use soap::SoapOptions;
-pub use state::{BlockState, State};
+pub use state::{BlockState, SharedPart, State};
 
 use crate::backend::Backend;
 use crate::factor::KroneckerFactors;

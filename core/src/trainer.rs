@@ -19,6 +19,7 @@ mod averaging;
 mod checkpoint;
 mod drift;
 mod evaluation;
+mod loss;
 mod options;
 mod partial;
 mod prediction;
@@ -29,9 +30,11 @@ pub use checkpoint::{Checkpoint, Course};
 pub use drift::Counts;
 pub use evaluation::Evaluation;
 pub use options::TrainerOptions;
+pub use sharing::{BeforeStep, SharedStep};
 pub use source::{Batches, Examples};
 
 use self::drift::Drift;
+use self::loss::Loss;
 use self::partial::{Limit, Partial};
 use self::prediction::Prediction;
 use self::sharing::Sharing;
@@ -95,7 +98,7 @@ pub struct Trainer<B: Backend> {
     prediction: Option<Prediction<B>>,
     x: Vec<B::Scalar>,
     labels: Vec<u32>,
-    loss_ticket: Option<(u64, B::Download)>,
+    loss: Option<(u64, Loss<B>)>,
     progress: Progress,
     window: Window,
     /// What went wrong where nothing could be returned.
@@ -219,7 +222,7 @@ impl<B: Backend> Trainer<B> {
             x: vec![B::Scalar::of(0.0); batch * network.input_extent().len()],
             labels: vec![0; batch],
             random: options.seed.derive("labels of the true Fisher", 0).random(),
-            loss_ticket: None,
+            loss: None,
             progress: Progress::default(),
             window: Window::default(),
             failure: None,
@@ -352,7 +355,7 @@ impl<B: Backend> Trainer<B> {
             self.accumulate(micro)?;
         }
         let source = if count > 1 { &self.totals } else { self.network.loss_value() };
-        self.loss_ticket = Some((step, self.backend.download(source, 0..2)?));
+        self.loss = Some((step, Loss::Ticket(self.backend.download(source, 0..2)?)));
         Ok(())
     }
 
@@ -399,9 +402,8 @@ impl<B: Backend> Trainer<B> {
     /// Reads what the last step took. Waits for the device to have done that step.
     fn finish_tickets(&mut self) -> Result<(), TrainingError> {
         let step = self.progress.iteration;
-        if let Some((of, ticket)) = self.loss_ticket.take() {
-            let mut values = [B::Scalar::of(0.0); 2];
-            self.backend.finish(ticket, &mut values).map_err(|error| failed(step, error))?;
+        if let Some((of, loss)) = self.loss.take() {
+            let values = loss.read(&mut self.backend).map_err(|error| failed(step, error))?;
             let micro_batches = self.options.micro_batches as f64;
             let samples = self.options.batch as f64 * micro_batches;
             self.progress.loss = values[0].wide() / micro_batches;

@@ -10,7 +10,7 @@ mod storage;
 mod store;
 
 pub use error::CheckpointError;
-pub use fleet::{Common, FLEET, FleetState, MODEL, NodeState, Numbers, TrainerState};
+pub use fleet::{Common, FLEET, FleetState, MODEL, NodeState, Numbers, SharedState, TrainerState};
 pub use layers::{Layers, file};
 pub use manifest::{Committed, Entry, Manifest, ManifestError, RunIdentity, Sum, VERSION};
 pub use storage::{Disk, Storage};

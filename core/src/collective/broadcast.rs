@@ -12,6 +12,7 @@ const TREE: Pattern = Pattern::Halving;
 
 /// A piece to be sent to another member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Delivery {
     /// The member's place in the list of members.
     pub to: usize,
@@ -36,6 +37,7 @@ pub struct Delivery {
 /// assert!(members.into_iter().all(|member| member.finish() == [2.0; 5]));
 /// ```
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Broadcast<S> {
     root: usize,
     me: usize,

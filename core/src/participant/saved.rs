@@ -1,5 +1,6 @@
 //! What a participant goes on with, for checkpoints.
 
+use super::sharing::Sharing;
 use super::{Absence, Overlapping, Participant, Schedule, State, Summary, Training, TrainingError};
 use crate::cluster::{Contribution, Node};
 use crate::mutant::mutant;
@@ -13,7 +14,7 @@ use alloc::vec::Vec;
 /// What a [`Participant`] goes on with, its training apart; `N` is its cluster node, or a reference to it.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct ParticipantState<N> {
+pub struct ParticipantState<N, S: Scalar> {
     pub(super) node: N,
     pub(super) policy: Vec<u64>,
     pub(super) state: State,
@@ -24,11 +25,12 @@ pub struct ParticipantState<N> {
     pub(super) outer: Option<Vec<u64>>,
     pub(super) overlapping: Vec<u64>,
     pub(super) absence: Vec<u64>,
+    pub(super) sharing: Option<Sharing<S>>,
 }
 
 impl<T: Training<S>, S: Scalar> Participant<T, S> {
     /// Everything it goes on with but its training, for a checkpoint; between two calls of a driver.
-    pub fn state(&self) -> ParticipantState<&Node<S>> {
+    pub fn state(&self) -> ParticipantState<&Node<S>, S> {
         ParticipantState {
             node: &self.node,
             policy: self.policy.save(),
@@ -40,6 +42,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             outer: self.outer.as_ref().map(Outer::save),
             overlapping: self.overlapping.save(),
             absence: self.absence.save(),
+            sharing: self.sharing.clone(),
         }
     }
 
@@ -47,19 +50,35 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
     ///
     /// The policy and the schedule have the settings that the saved ones had.
     pub fn resume(
-        state: ParticipantState<Node<S>>,
+        state: ParticipantState<Node<S>, S>,
         training: Option<T>,
         mut policy: Box<dyn AveragingPolicy>,
         schedule: Schedule,
     ) -> Self {
         policy.restore(&state.policy);
-        let ParticipantState { node, state, failure, last, iteration, peers, outer, overlapping, absence, .. } = state;
+        let ParticipantState {
+            node,
+            state,
+            failure,
+            last,
+            iteration,
+            peers,
+            outer,
+            overlapping,
+            absence,
+            mut sharing,
+            ..
+        } = state;
         let absence = Absence::restore(&absence);
         let overlapping = Overlapping::restore(&overlapping, node.contribution());
         let state = if mutant!(CheckpointForgets) && state == State::Waiting { State::Training } else { state };
         let observed = Contribution::default();
         let outer = policy.outer().zip(outer).and_then(|(optimiser, words)| Outer::restore(optimiser, &words));
-        let sharing = None;
+        if let Some(sharing) = &mut sharing
+            && mutant!(EarlyForgotten)
+        {
+            sharing.early.clear();
+        }
         Self {
             node,
             training,

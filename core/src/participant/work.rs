@@ -49,7 +49,7 @@ impl<T: Training<S> + 'static, S: Scalar> Work for Participant<T, S> {
 /// One training step, on its way through whoever computes it; it owns the training meanwhile.
 #[derive(Debug)]
 pub struct Step<T> {
-    training: T,
+    pub(super) training: T,
     make: fn(&mut T, Option<&Limit>) -> Result<Summary, TrainingError>,
     limit: Option<Limit>,
     result: Option<Result<Summary, TrainingError>>,

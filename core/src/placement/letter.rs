@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 /// All members make the letters of a stage in the same order; a member's own values are in its letter when it leaves, and
 /// what has become of them when it is answered.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Letter<S> {
     /// Who gets what.
     pub route: Route,
@@ -19,6 +20,7 @@ pub type Letters<S> = Vec<Letter<S>>;
 
 /// Who has a part in a [`Letter`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Route {
     /// The mean of everybody's values, at member `to` alone or everywhere.
     Mean {

@@ -16,6 +16,8 @@ const HEADER: usize = 16;
 /// One member's part in the letters of one stage.
 ///
 /// Everything goes its way at once. Means are summed in the order of members, so that they are one bit pattern.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Mail<S: Scalar> {
     letters: Vec<Letter<S>>,
     parts: Vec<Part<S>>,
@@ -25,7 +27,9 @@ pub struct Mail<S: Scalar> {
     turn: usize,
 }
 
-struct Part<S> {
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Part<S: Scalar> {
     letter: usize,
     /// Whose values, where every member's travel apart.
     of: usize,
@@ -34,7 +38,9 @@ struct Part<S> {
     members: Vec<usize>,
 }
 
-enum Way<S> {
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+enum Way<S: Scalar> {
     Mean(Box<Reduction<S>>),
     Hand(Broadcast<S>),
 }

@@ -16,8 +16,8 @@
 //! - `gs` and `btw` follow the loss: see [`Cycle`].
 //!
 //! Unlike the original, sites may have different numbers of members, which count as many times; how long training will be
-//! need not be known (there is no end to cool down for then); any node may be lost at any time; and where steps are not
-//! shared, a checkpoint holds the schedule and the models under way (runs that share steps have no checkpoints yet).
+//! need not be known (there is no end to cool down for then); any node may be lost at any time; and a checkpoint holds the
+//! schedule and the models under way (where steps are shared, the trainers do not write any yet).
 //!
 //! # For implementers
 //! - Members of a site must do the same to the bit. What they decide follows from iterations, from certificates and from

@@ -291,12 +291,15 @@ where
     fn save(&mut self, backend: &mut B) -> Result<State<B::Scalar>, B::Error> {
         let report = Self::report_of(self.rule.known_bases());
         let (moments, counted) = self.rule.moments();
-        let buffers = state::whole(backend, moments)?;
+        let buffers = state::whole(backend, &*moments)?;
         let mut kept = State { damping: self.rule.damping(), buffers, counted, ..State::plain(self.steps, report) };
         if let Some(bases) = self.rule.bases() {
             kept.refresh_due = bases.due;
             kept.updates = bases.factors.running().updates();
             kept.blocks = bases.save(backend)?;
+        }
+        if let Some(shared) = &mut self.shared {
+            kept.shared = shared.part(backend, &mut *self.rule)?;
         }
         Ok(kept)
     }
@@ -304,6 +307,9 @@ where
     #[track_caller]
     fn restore(&mut self, backend: &mut B, state: &State<B::Scalar>) -> Result<(), B::Error> {
         let blocks: &[BlockState<B::Scalar>] = &state.blocks;
+        if let Some(part) = &state.shared {
+            self.join(backend, part.members, part.me)?;
+        }
         if let Some(bases) = self.rule.bases() {
             bases.restore(backend, state.updates, blocks)?;
             (bases.due, bases.report) = (state.refresh_due, state.report);
@@ -311,6 +317,9 @@ where
         state::put_whole(backend, self.rule.moments().0, &state.buffers)?;
         self.rule.resume(state.counted);
         self.steps = state.steps;
+        if let (Some(part), Some(shared)) = (&state.shared, &mut self.shared) {
+            shared.take_part(backend, &mut *self.rule, part)?;
+        }
         self.rule.turn(backend)
     }
 }

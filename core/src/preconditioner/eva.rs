@@ -517,6 +517,14 @@ where
         let of_a = state::fetch(backend, self.means.values(), self.places.a.iter().copied())?;
         let of_g = state::fetch(backend, self.means.values(), self.places.g.iter().copied())?;
         let blocks = accepted.into_iter().zip(weights).zip(of_a.into_iter().zip(of_g));
+        let shared = match self.shared.take() {
+            Some(mut shared) => {
+                let part = self.part(backend, &mut shared);
+                self.shared = Some(shared);
+                part?
+            }
+            None => None,
+        };
         let block = |((accepted, moment_weight), (a, g))| BlockState {
             accepted,
             moment_weight,
@@ -525,6 +533,7 @@ where
             ..BlockState::default()
         };
         Ok(State {
+            shared,
             damping: self.damping,
             updates: self.means.updates(),
             clip: backend.fetch(self.clip.scale(), 0..1)?[0],
@@ -537,6 +546,11 @@ where
     fn restore(&mut self, backend: &mut B, state: &State<B::Scalar>) -> Result<(), B::Error> {
         let (found, own) = (state.blocks.len(), self.blocks.len());
         assert_eq!(found, own, "blocks in the state of the preconditioner");
+        if let (Some(part), Some(mut shared)) = (&state.shared, self.shared.take()) {
+            shared.redivide(part.members, part.me);
+            self.shared = Some(shared);
+            self.divide(backend)?;
+        }
         let weights: Vec<_> = state.blocks.iter().map(|block| block.moment_weight).collect();
         let accepted: Vec<_> = state.blocks.iter().map(|block| block.accepted).collect();
         let regions = [&self.places.a, &self.places.g];
@@ -550,6 +564,11 @@ where
         self.means.restore_counts(backend, state.updates, &accepted)?;
         self.clip.restore(backend, state.clip)?;
         (self.steps, self.report) = (state.steps, state.report);
+        if let (Some(part), Some(mut shared)) = (&state.shared, self.shared.take()) {
+            let taken = self.take_part(backend, &mut shared, part);
+            self.shared = Some(shared);
+            taken?;
+        }
         Ok(())
     }
 }

@@ -560,6 +560,7 @@ where
             Solver::Eigen(eigen) => eigen.save(backend, &mut blocks)?,
         }
         Ok(State {
+            shared: self.part(backend)?,
             damping: self.damping,
             refresh_due: self.refresh_due,
             updates: self.factors.running().updates(),
@@ -573,6 +574,9 @@ where
     fn restore(&mut self, backend: &mut B, state: &State<B::Scalar>) -> Result<(), B::Error> {
         let (found, own) = (state.blocks.len(), self.factors.blocks().len());
         assert_eq!(found, own, "blocks in the state of the preconditioner");
+        if let Some(part) = &state.shared {
+            self.join(backend, part.members, part.me)?;
+        }
         let accepted: Vec<_> = state.blocks.iter().map(|block| block.accepted).collect();
         self.tickets = None;
         match &mut self.solver {
@@ -583,6 +587,9 @@ where
         self.clip.restore(backend, state.clip)?;
         (self.steps, self.refresh_due, self.report) = (state.steps, state.refresh_due, state.report);
         self.damping = state.damping;
-        Ok(())
+        match &state.shared {
+            Some(part) => self.take_part(backend, part),
+            None => Ok(()),
+        }
     }
 }

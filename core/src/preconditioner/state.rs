@@ -29,6 +29,28 @@ pub struct State<S> {
     pub buffers: Vec<Vec<S>>,
     /// Steps that those buffers are of, where a correction depends on it.
     pub counted: u64,
+    /// Its part in steps that are shared with members who come and go, if they are.
+    pub shared: Option<SharedPart<S>>,
+}
+
+/// A member's part in steps that are shared with others who come and go.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SharedPart<S> {
+    /// Among how many members the work is divided.
+    pub members: usize,
+    /// Which of them this is.
+    pub me: usize,
+    /// The stage whose letters are out, from 1 in the order of a step; 0 where none are.
+    pub stage: u32,
+    /// By block, whether there were statistics of it at the last refresh; empty before the first, or where nobody asks.
+    pub known: Vec<bool>,
+    /// Whether nothing was taken in since the work was last divided.
+    pub divided_anew: bool,
+    /// Blocks that went without curvature for want of statistics, where the report does not count them.
+    pub unpreconditioned: u64,
+    /// Flat buffers that the step under way goes on with, by stage; none where no letters are out.
+    pub buffers: Vec<Vec<S>>,
 }
 
 impl<S: Scalar> State<S> {
@@ -45,6 +67,7 @@ impl<S: Scalar> State<S> {
             blocks: Vec::new(),
             buffers: Vec::new(),
             counted: 0,
+            shared: None,
         }
     }
 }
@@ -102,8 +125,11 @@ pub(super) fn upload<'a, B: Backend>(
 }
 
 /// Whole buffers.
-pub(super) fn whole<B: Backend>(backend: &mut B, buffers: &[B::Buffer]) -> Result<Vec<Vec<B::Scalar>>, B::Error> {
-    buffers.iter().map(|buffer| backend.fetch(buffer, 0..buffer.len())).collect()
+pub(super) fn whole<'a, B: Backend<Buffer: 'a>>(
+    backend: &mut B,
+    buffers: impl IntoIterator<Item = &'a B::Buffer>,
+) -> Result<Vec<Vec<B::Scalar>>, B::Error> {
+    buffers.into_iter().map(|buffer| backend.fetch(buffer, 0..buffer.len())).collect()
 }
 
 /// The inverse of [`whole`].
@@ -111,13 +137,14 @@ pub(super) fn whole<B: Backend>(backend: &mut B, buffers: &[B::Buffer]) -> Resul
 /// # Panics
 /// If there are more or fewer, or one has another length.
 #[track_caller]
-pub(super) fn put_whole<B: Backend>(
+pub(super) fn put_whole<'a, B: Backend<Buffer: 'a>>(
     backend: &mut B,
-    buffers: &mut [B::Buffer],
+    buffers: impl IntoIterator<Item = &'a mut B::Buffer, IntoIter: ExactSizeIterator>,
     kept: &[Vec<B::Scalar>],
 ) -> Result<(), B::Error> {
+    let buffers = buffers.into_iter();
     assert_eq!(kept.len(), buffers.len(), "buffers in the state of the preconditioner");
-    for (buffer, kept) in buffers.iter_mut().zip(kept) {
+    for (buffer, kept) in buffers.zip(kept) {
         assert_eq!(kept.len(), buffer.len(), "scalars kept for a buffer of the preconditioner");
         backend.upload(kept, buffer, 0)?;
     }

@@ -1,6 +1,6 @@
 //! A trainer's state in host memory.
 
-use super::{Counts, Trainer, Window, failed};
+use super::{Counts, SharedStep, Trainer, Window, failed, observe};
 use crate::backend::{Backend, Buffer as _};
 use crate::participant::TrainingError;
 use crate::preconditioner::State;
@@ -43,6 +43,8 @@ pub struct Checkpoint<S> {
     pub position: u64,
     /// What corrections of gradients go on with: flat buffers in the layout of the parameters, and what was counted.
     pub drift: (Vec<Vec<S>>, Counts),
+    /// Where steps stand that are shared with others, if they are.
+    pub shared: Option<SharedStep<S>>,
 }
 
 /// How far a trainer has come, of which its device knows nothing.
@@ -97,11 +99,13 @@ impl<B: Backend> Trainer<B> {
     ///
     /// # Errors
     /// If the device fails, or the last loss is not a number: then the state is not worth keeping, and the next step
-    /// fails with the same error.
+    /// fails with the same error. Of steps that are shared the last loss is looked at by the next step alone, since it comes to
+    /// nothing if the step does.
     pub fn save(&mut self) -> Result<Checkpoint<B::Scalar>, TrainingError> {
         let step = self.progress.iteration;
         let state = match self.failure.take() {
             Some(failure) => Err(failure),
+            None if self.sharing.is_some() => self.copy_state().map_err(|error| failed(step, error)),
             None => self.finish_tickets().and_then(|()| self.copy_state().map_err(|error| failed(step, error))),
         };
         if let Err(error) = &state {
@@ -112,6 +116,7 @@ impl<B: Backend> Trainer<B> {
 
     fn copy_state(&mut self) -> Result<Checkpoint<B::Scalar>, B::Error> {
         let course = self.course();
+        let shared = self.save_shared()?;
         let Self { backend, network, preconditioner, optimiser, drift, .. } = self;
         let mut state = Vec::new();
         for buffer in optimiser.state() {
@@ -141,6 +146,7 @@ impl<B: Backend> Trainer<B> {
             random: course.random,
             position: course.position,
             drift,
+            shared,
         })
     }
 
@@ -176,12 +182,17 @@ impl<B: Backend> Trainer<B> {
             }
             drift.resume(*counts);
         }
-        (self.loss_ticket, self.failure) = (None, None);
+        (self.loss, self.failure) = (None, None);
         if let Some(prediction) = &mut self.prediction {
             prediction.forget();
         }
         optimiser.resume(checkpoint.optimiser_steps);
         preconditioner.restore(backend, &checkpoint.preconditioner)?;
+        // The work may be divided otherwise now.
+        observe(network, &mut **preconditioner);
+        if let Some(shared) = &checkpoint.shared {
+            self.restore_shared(shared)?;
+        }
         self.follow(&Course {
             iteration: checkpoint.iteration,
             samples: checkpoint.samples,

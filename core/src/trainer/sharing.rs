@@ -4,14 +4,42 @@
 //! only once all letters of the step are answered. What they were before is kept for one step more, as the last letters may
 //! have reached one member and not another.
 
-use super::{Trainer, failed, observe};
+use super::{Loss, Trainer, failed, observe};
 use crate::backend::{Backend, Buffer as _};
 use crate::matrix::Region;
+use crate::mutant::mutant;
 use crate::optimiser::Optimiser;
 use crate::participant::{Summary, TrainingError};
 use crate::placement::Letters;
 use crate::scalar::Scalar;
 use alloc::vec::Vec;
+
+/// Where a trainer stands that shares its steps, in host memory; where the preconditioner stands is
+/// [its own](crate::preconditioner::SharedPart) to say.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SharedStep<S> {
+    /// What was before the last step, if it can be taken back.
+    pub before: Option<BeforeStep<S>>,
+    /// Letters that are to be exchanged.
+    pub letters: Option<Letters<S>>,
+    /// Letters that have been.
+    pub answers: Option<Letters<S>>,
+    /// Of which step loss and right answers are known that were not taken in yet.
+    pub loss: Option<(u64, [S; 2])>,
+}
+
+/// What a step changes, as it was before, in host memory.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct BeforeStep<S> {
+    /// Steps made.
+    pub iteration: u64,
+    /// The flat parameters.
+    pub parameters: Vec<S>,
+    /// The optimiser's flat buffers.
+    pub optimiser: Vec<Vec<S>>,
+}
 
 /// How far a shared step has come.
 pub(super) struct Sharing<B: Backend> {
@@ -96,6 +124,53 @@ impl<B: Backend> Trainer<B> {
         Ok(false)
     }
 
+    /// Waits for a copy of where steps stand, if they are shared.
+    pub(super) fn save_shared(&mut self) -> Result<Option<SharedStep<B::Scalar>>, B::Error> {
+        let Self { backend, sharing, loss, .. } = self;
+        let Some(Sharing { letters, answers, before }) = sharing else { return Ok(None) };
+        let mut known = None;
+        if let Some((of, pending)) = loss.take() {
+            let values = pending.read(backend)?;
+            known = Some((of, values));
+            *loss = Some((of, Loss::Known(values)));
+        }
+        let mut fetch = |buffer: &B::Buffer| backend.fetch(buffer, 0..buffer.len());
+        let before = match before.iteration {
+            None => None,
+            Some(iteration) => Some(BeforeStep {
+                iteration,
+                parameters: fetch(&before.parameters)?,
+                optimiser: before.optimiser.iter().map(fetch).collect::<Result<_, _>>()?,
+            }),
+        };
+        Ok(Some(SharedStep { before, letters: letters.clone(), answers: answers.clone(), loss: known }))
+    }
+
+    /// Goes on where steps stood; nothing if they are not shared.
+    ///
+    /// # Panics
+    /// If a length does not fit.
+    #[track_caller]
+    pub(super) fn restore_shared(&mut self, state: &SharedStep<B::Scalar>) -> Result<(), B::Error> {
+        let Self { backend, sharing, loss, .. } = self;
+        let Some(Sharing { letters, answers, before }) = sharing else { return Ok(()) };
+        (*letters, *answers) = (state.letters.clone(), state.answers.clone());
+        *loss = state.loss.map(|(of, values)| (of, Loss::Known(values)));
+        before.iteration = None;
+        if let Some(BeforeStep { iteration, parameters, optimiser }) = &state.before
+            && !mutant!(RetractionForgotten)
+        {
+            before.iteration = Some(*iteration);
+            assert_eq!(optimiser.len(), before.optimiser.len(), "optimiser buffers before the last step");
+            let buffers = core::iter::once(&mut before.parameters).chain(&mut before.optimiser);
+            for (values, buffer) in core::iter::once(parameters).chain(optimiser).zip(buffers) {
+                assert_eq!(values.len(), buffer.len(), "scalars from before the last step");
+                backend.upload(values, buffer, 0)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn letters(&mut self) -> Option<Letters<B::Scalar>> {
         self.sharing.as_mut()?.letters.take()
     }
@@ -111,7 +186,7 @@ impl<B: Backend> Trainer<B> {
         if let Some(sharing) = &mut self.sharing {
             (sharing.letters, sharing.answers) = (None, None);
             self.preconditioner.give_up();
-            self.loss_ticket = None;
+            self.loss = None;
         }
     }
 

@@ -428,7 +428,13 @@ fn mistakes_in_sharing_steps_are_noticed() {
         members.iter().all(|member| *member == members[0])
             && members[0].iter().zip(&alone).all(|(found, expected)| (found - expected).abs() < 1e-9)
     };
-    let laws = || cases.iter().all(holds) && crate::split::holds() && crate::eva::holds() && crate::elastic::holds();
+    let laws = || {
+        cases.iter().all(holds)
+            && crate::split::holds()
+            && crate::eva::holds()
+            && crate::elastic::holds()
+            && crate::restored::holds()
+    };
     assert!(laws(), "without a mistake all laws hold");
     for mutant in Mutant::ALL.iter().copied().filter(|mutant| mutant.is_of_shared_steps()) {
         Mutant::choose(Some(mutant));

@@ -7,9 +7,11 @@ use kronfleet_core::cluster::{Budget, CertificateId, Digest, Digester, Incarnati
 use kronfleet_core::network::{Initialisation, Network, Spec};
 use kronfleet_core::optimiser::{Sgd, SgdOptions};
 use kronfleet_core::participant::{Participant, Schedule, SharingReport, Training};
-use kronfleet_core::placement::{Machine, Placement, Work};
+use kronfleet_core::placement::{Decomposers, Machine, Placement, Work};
 use kronfleet_core::policy::{AveragingPolicy, Hierarchical, HierarchicalOptions, Local, Periodic};
-use kronfleet_core::preconditioner::{Eva, EvaOptions, Form, Kronecker, Options, Preconditioner};
+use kronfleet_core::preconditioner::{
+    ByGradient, Eva, EvaOptions, Form, GradientMethod, Kronecker, Options, Preconditioner,
+};
 use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::trainer::{Trainer, TrainerOptions};
@@ -24,30 +26,38 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 const STEPS: u64 = 60;
-const STEP: Duration = Duration::from_millis(5);
+pub(crate) const SCHEDULE: Schedule = Schedule { iterations: STEPS, step: Duration::from_millis(5) };
 const BUDGET: Duration = Duration::from_millis(100);
 /// By then everybody has finished, however often it died.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const SEEDS: u64 = 200;
 
 /// Everything that a seed decides.
 #[derive(Clone, Debug)]
-struct Story {
-    seed: u64,
-    nodes: u32,
-    placement: Placement,
-    form: Form,
+pub(crate) struct Story {
+    pub(crate) seed: u64,
+    pub(crate) nodes: u32,
+    pub(crate) placement: Placement,
+    pub(crate) form: Form,
     factor_period: u64,
     clip: Option<f64>,
-    /// Whether it is Eva that is shared, not K-FAC.
-    eva: bool,
-    averages: Averages,
-    network: NetworkOptions,
+    pub(crate) method: Method,
+    pub(crate) averages: Averages,
+    pub(crate) network: NetworkOptions,
+}
+
+/// What is shared.
+#[derive(Clone, Debug)]
+pub(crate) enum Method {
+    Kfac,
+    Eva,
+    /// By a placement of its own, at this share of holders.
+    Gradient(GradientMethod, f64),
 }
 
 /// What members average beside what their steps share.
 #[derive(Clone, Copy, Debug)]
-enum Averages {
+pub(crate) enum Averages {
     Nothing,
     /// Every so many iterations.
     Periodic(u64),
@@ -74,7 +84,7 @@ struct Seen {
 }
 
 impl Story {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut random = Seed(seed).derive("story", 0).random();
         let nodes = 2 + random.below(4) as u32;
         let placements = [
@@ -114,13 +124,13 @@ impl Story {
             form,
             factor_period: 1 + random.below(4),
             clip: Some(1e-3),
-            eva: false,
+            method: Method::Kfac,
             averages: Averages::Nothing,
             network,
         }
     }
 
-    fn trainer(&self, node: NodeId, start: u32) -> Trainer<Device> {
+    pub(crate) fn trainer(&self, node: NodeId, start: u32) -> Trainer<Device> {
         let mut backend = Device::new();
         let specs = [
             Spec::dense("first", 7),
@@ -143,13 +153,26 @@ impl Story {
             ..Options::default()
         };
         let work = Work { form: self.form, batch: 8, machine: Machine::default() };
-        let kfac: Box<dyn Preconditioner<Device>> = if self.eva {
-            let options = EvaOptions { damping: 0.3, clip: self.clip, ..EvaOptions::default() };
-            let division = (self.placement.of_vectors(), work);
-            Box::new(Eva::elastic(&mut backend, network.blocks(), lengths[1], &options, division).expect("memory"))
-        } else {
-            let division = (self.placement, work);
-            Box::new(Kronecker::elastic(&mut backend, network.blocks(), lengths, options, division).expect("memory"))
+        let blocks = network.blocks();
+        let kfac: Box<dyn Preconditioner<Device>> = match &self.method {
+            Method::Eva => {
+                let options = EvaOptions { damping: 0.3, clip: self.clip, ..EvaOptions::default() };
+                let division = (self.placement.of_vectors(), work);
+                Box::new(Eva::elastic(&mut backend, blocks, lengths[1], &options, division).expect("memory"))
+            }
+            Method::Kfac => {
+                let division = (self.placement, work);
+                Box::new(Kronecker::elastic(&mut backend, blocks, lengths, options, division).expect("memory"))
+            }
+            Method::Gradient(method, holders) => {
+                let placement = Placement::of_gradient(*holders);
+                let placement = match method {
+                    GradientMethod::Muon(_) => Placement { decomposers: Decomposers::Nobody, ..placement },
+                    _ => placement,
+                };
+                let division = (placement, work);
+                Box::new(ByGradient::elastic(&mut backend, blocks, lengths, method, division).expect("memory"))
+            }
         };
         let sgd = SgdOptions { momentum: 0.5, ..SgdOptions::default() };
         let optimiser = Sgd::new(&mut backend, lengths[1], &[], sgd).expect("memory");
@@ -158,23 +181,27 @@ impl Story {
         Trainer::new(backend, network, kfac, Box::new(optimiser), Box::new(batches), options).expect("memory")
     }
 
-    fn participant(&self, node: NodeId, start: u32, now: Instant) -> Participant<Trainer<Device>, f64> {
+    pub(crate) fn participant(&self, node: NodeId, start: u32, now: Instant) -> Participant<Trainer<Device>, f64> {
         let peers: Vec<NodeId> = (0..self.nodes).map(NodeId).collect();
         let incarnation = Incarnation(u64::from(start) + 1);
         let budget = Budget::new(BUDGET).expect("a usual budget");
         let settings = Settings::new(RunId(self.seed), node, incarnation, peers.clone(), budget);
-        let schedule = Schedule { iterations: STEPS, step: STEP };
-        let (mut site, mut policy): (_, Box<dyn AveragingPolicy>) = (peers.clone(), Box::new(Local));
+        let (site, policy) = self.policy(node);
+        Participant::new(settings, now, self.trainer(node, start), policy, SCHEDULE).share(now, site)
+    }
+
+    /// Who shares steps with a node, and what they average.
+    pub(crate) fn policy(&self, node: NodeId) -> (Vec<NodeId>, Box<dyn AveragingPolicy>) {
+        let peers: Vec<NodeId> = (0..self.nodes).map(NodeId).collect();
         match self.averages {
-            Averages::Nothing => {}
-            Averages::Periodic(interval) => policy = Box::new(Periodic::new(interval)),
+            Averages::Nothing => (peers, Box::new(Local)),
+            Averages::Periodic(interval) => (peers, Box::new(Periodic::new(interval))),
             Averages::Sites => {
                 let sites: Vec<Vec<NodeId>> = peers.chunks(peers.len().div_ceil(2)).map(<[_]>::to_vec).collect();
-                site = sites.iter().find(|site| site.contains(&node)).expect("one of them").clone();
-                policy = Box::new(Hierarchical::new(HierarchicalOptions::new(sites, 6), node));
+                let site = sites.iter().find(|site| site.contains(&node)).expect("one of them").clone();
+                (site, Box::new(Hierarchical::new(HierarchicalOptions::new(sites, 6), node)))
             }
         }
-        Participant::new(settings, now, self.trainer(node, start), policy, schedule).share(now, site)
     }
 
     fn run(&self, talks: bool) -> Seen {
@@ -305,7 +332,7 @@ fn evas_members_come_and_go_and_have_the_same_bits() {
     let untrained = untrained.expect("a host's memory").loss;
     let mut abandoned = 0;
     for seed in 0..24 {
-        let story = Story { eva: true, ..Story::new(seed) };
+        let story = Story { method: Method::Eva, ..Story::new(seed) };
         let seen = story.run(false);
         let calm = Story { network: NetworkOptions::new(story.nodes, Seed(seed)), ..story }.run(false);
         let (worst, calm) = (seen.worst(), calm.worst());

@@ -15,5 +15,6 @@ mod optimiser;
 mod overlapped;
 mod partial;
 mod preconditioner;
+mod restored;
 mod split;
 mod trainer;

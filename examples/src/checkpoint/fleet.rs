@@ -10,10 +10,10 @@ use crate::model::tensors::{Precision, Tensors};
 use anyhow::{Context, Result, anyhow};
 use kronfleet_core::cluster::{Contribution, Node};
 use kronfleet_core::participant::{ParticipantState, Summary, TrainingError};
-use kronfleet_core::preconditioner::Report;
+use kronfleet_core::preconditioner::{Report, SharedPart};
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::schedule::Schedule;
-use kronfleet_core::trainer::{Checkpoint, Counts, Window};
+use kronfleet_core::trainer::{Checkpoint, Counts, SharedStep, Window};
 use kronfleet_lossy::simulation::Snapshot;
 use serde::{Deserialize, Serialize};
 
@@ -80,29 +80,51 @@ impl TrainerState {
     }
 }
 
-/// What of a node is no tensor; `N` is its cluster node, or a reference to it.
+/// What of a node is no layer's tensor; `N` is its cluster node, or a reference to it.
 #[derive(Serialize, Deserialize)]
-pub struct NodeState<N> {
+pub struct NodeState<N, S: Scalar> {
     /// Protocol and policy.
-    pub participant: ParticipantState<N>,
+    pub participant: ParticipantState<N, S>,
     /// Schedules and counters of its trainer.
     pub trainer: TrainerState,
+    /// Where its step stands that it shares with others, if it shares any.
+    pub shared: Option<SharedState<S>>,
     /// What the step gave that is out and made, if one is.
     pub step: Option<Result<Summary, TrainingError>>,
 }
 
-/// Everything of a fleet that is no tensor; `W` is what watches it.
+/// A trainer's share of a step under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SharedState<S> {
+    step: SharedStep<S>,
+    part: Option<SharedPart<S>>,
+}
+
+impl<S: Scalar> SharedState<S> {
+    /// That of a saved trainer, if its steps are shared.
+    pub fn of(state: &Checkpoint<S>) -> Option<Self> {
+        let step = state.shared.clone()?;
+        Some(Self { step, part: state.preconditioner.shared.clone() })
+    }
+
+    /// Puts it into the state of a trainer.
+    pub fn put(self, state: &mut Checkpoint<S>) {
+        (state.shared, state.preconditioner.shared) = (Some(self.step), self.part);
+    }
+}
+
+/// Everything of a fleet that is no layer's tensor; `W` is what watches it.
 #[derive(Serialize, Deserialize)]
-pub struct FleetState<N, W> {
+pub struct FleetState<N, S: Scalar, W> {
     /// What lies between the nodes.
     pub simulation: Snapshot,
     /// The nodes, in order.
-    pub nodes: Vec<NodeState<N>>,
+    pub nodes: Vec<NodeState<N, S>>,
     /// What was seen of the run so far.
     pub watch: W,
 }
 
-impl<'a, N: Deserialize<'a>, W: Deserialize<'a>> FleetState<N, W> {
+impl<'a, N: Deserialize<'a>, S: Scalar + Deserialize<'a>, W: Deserialize<'a>> FleetState<N, S, W> {
     /// Reads the bytes of [`FLEET`]; allocates no more than a multiple of their length.
     ///
     /// # Errors
@@ -117,7 +139,7 @@ impl<'a, N: Deserialize<'a>, W: Deserialize<'a>> FleetState<N, W> {
     }
 }
 
-impl<N: Serialize, W: Serialize> FleetState<N, W> {
+impl<N: Serialize, S: Scalar + Serialize, W: Serialize> FleetState<N, S, W> {
     /// The bytes of [`FLEET`].
     ///
     /// # Errors

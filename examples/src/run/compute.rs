@@ -4,6 +4,7 @@ use super::evaluation::Model;
 use crate::checkpoint::Layers;
 use kronfleet_core::backend::Backend;
 use kronfleet_core::error::Error;
+use kronfleet_core::layer::Block;
 use kronfleet_core::participant::{Training, TrainingError};
 use kronfleet_core::preconditioner::Report;
 use kronfleet_core::trainer::{Checkpoint, Course, Progress, Trainer};
@@ -72,8 +73,12 @@ where
     fn save(&mut self) -> Result<(Layers, Checkpoint<f32>), TrainingError> {
         let state = Trainer::save(self)?;
         let (_, preconditioner) = self.preconditioner();
-        let (blocks, factored) = (preconditioner.blocks().to_vec(), preconditioner.factors().is_some());
+        let factored = preconditioner.factors().is_some();
+        let names: Vec<String> = preconditioner.blocks().iter().map(|block| block.name.clone()).collect();
         let (_, network) = self.parts();
+        // In their places among all statistics, of which a member that shares its steps need not have all.
+        let blocks = network.blocks().iter().filter(|block| names.contains(&block.name));
+        let blocks: Vec<Block> = blocks.cloned().collect();
         Ok((Layers::new(network, &blocks, factored), state))
     }
 

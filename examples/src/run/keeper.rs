@@ -4,8 +4,8 @@ use super::evaluation::Judge;
 use super::story::Kept;
 use super::watch::{Trained, Watch};
 use crate::checkpoint::{
-    CheckpointError, Common, Disk, FLEET, FleetState, Manifest, NodeState, Numbers, Part, RunIdentity, Storage, Store,
-    TrainerState,
+    CheckpointError, Common, Disk, FLEET, FleetState, Manifest, NodeState, Numbers, Part, RunIdentity, SharedState,
+    Storage, Store, TrainerState,
 };
 use anyhow::{Result, anyhow, bail};
 use kronfleet_lossy::simulation::Simulation;
@@ -113,6 +113,7 @@ impl<D: Storage> Keeper<D> {
         let nodes = participants.iter().zip(&trainers).zip(steps).map(|((participant, trainer), step)| NodeState {
             participant: participant.state(),
             trainer: TrainerState::of(trainer),
+            shared: SharedState::of(trainer),
             step,
         });
         let nodes = nodes.collect();

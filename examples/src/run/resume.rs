@@ -28,7 +28,7 @@ pub(super) struct Resumed {
 }
 
 /// What a checkpoint's `fleet.postcard` holds.
-type State = FleetState<Node<f32>, WatchState<Checker>>;
+type State = FleetState<Node<f32>, f32, WatchState<Checker>>;
 
 impl Fleet<'_> {
     /// Everything as it was in `saved`.
@@ -53,10 +53,13 @@ impl Fleet<'_> {
             }
         }
         let mut parts = Vec::new();
-        for (node, (NodeState { participant, trainer: rest, step }, (mut trainer, _, mut state))) in
+        for (node, (NodeState { participant, trainer: rest, shared, step }, (mut trainer, _, mut state))) in
             (0..).map(NodeId).zip(nodes.into_iter().zip(trainers))
         {
             rest.put(&mut state);
+            if let Some(shared) = shared {
+                shared.put(&mut state);
+            }
             trainer.restore(&state)?;
             let training = Witness::new(trainer);
             let (training, task) = match step {
@@ -185,6 +188,7 @@ fn small() -> (Layers, Checkpoint<f32>) {
         random: [1; 4],
         position: 0,
         drift: (Vec::new(), Counts::default()),
+        shared: None,
     };
     (layers, state)
 }

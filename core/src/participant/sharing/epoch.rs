@@ -13,6 +13,7 @@ const STAGES: u64 = 3;
 
 /// What was shared so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SharingReport {
     /// Epochs of this node, those by itself included.
     pub epochs: u64,
@@ -25,6 +26,8 @@ pub struct SharingReport {
 }
 
 /// A node's part in shared steps.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(in crate::participant) struct Sharing<S: Scalar> {
     pub(super) site: Vec<NodeId>,
     pub(super) epoch: Option<Epoch>,
@@ -33,7 +36,7 @@ pub(in crate::participant) struct Sharing<S: Scalar> {
     /// How many stages of steps have been exchanged in this epoch, the one under way included.
     pub(super) stage: u64,
     /// Messages of stages that have not begun here: member, stage.
-    pub(super) early: Vec<(usize, u64, Vec<u8>)>,
+    pub(in crate::participant) early: Vec<(usize, u64, Vec<u8>)>,
     /// Notes of epochs that have not begun here.
     pub(super) ahead: VecDeque<(NodeId, Vec<u8>)>,
     /// Whether a step is begun and not ended.
@@ -59,6 +62,7 @@ pub(in crate::participant) struct Sharing<S: Scalar> {
 
 /// Who shares steps, from one round to the next.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(in crate::participant) struct Epoch {
     /// The certificate it begins with; the last one known for a node by itself.
     pub(super) certificate: CertificateId,

@@ -420,6 +420,7 @@ fn what_was_under_way_and_cannot_be_read_is_given_up() {
             outer,
             overlapping,
             absence: Vec::new(),
+            sharing: None,
         };
         world.members.push(Participant::resume(state, training, policy(), schedule));
         world.run(Duration::from_secs(5));

@@ -1,14 +1,18 @@
 //! Steps of gradients alone, shared: gradients to everybody, bases to those who hold them, directions to all others.
 
+use super::super::SharedPart;
 use super::super::bases::Bases;
 use super::super::division::{Bundle, Division, Seat, Share};
+use super::super::eigen::Refreshed;
 use super::super::rule::Rule;
+use super::super::state::{put_whole, whole};
 use crate::backend::{Backend, Buffer as _};
 use crate::layer::Block;
 use crate::matrix::Region;
 use crate::placement::{Letters, Placement, Plan, Work};
 use crate::scalar::Scalar;
 use crate::transport::TransportError;
+use alloc::vec;
 use alloc::vec::Vec;
 
 /// A member's part.
@@ -42,6 +46,39 @@ enum Stage {
         refreshed: bool,
     },
     Directions,
+}
+
+impl Stage {
+    const ALL: [Self; 3] =
+        [Self::Gradients { refreshed: false }, Self::Gradients { refreshed: true }, Self::Directions];
+
+    /// What stands for it in a checkpoint.
+    fn number(self) -> u32 {
+        match self {
+            Self::Gradients { refreshed } => 1 + u32::from(refreshed),
+            Self::Directions => 3,
+        }
+    }
+}
+
+/// What a step whose letters are out goes on with.
+fn live<'a, B: Backend>(
+    stage: Stage,
+    rule: &'a mut dyn Rule<B>,
+    mean: &'a mut B::Buffer,
+    v: &'a mut Option<B::Buffer>,
+) -> Vec<&'a mut B::Buffer> {
+    match stage {
+        Stage::Gradients { refreshed: false } => Vec::new(),
+        Stage::Gradients { refreshed: true } => match rule.bases() {
+            Some(bases) => {
+                let Refreshed { vectors, values } = bases.eigen.refreshed();
+                vec![vectors.0, values.0]
+            }
+            None => Vec::new(),
+        },
+        Stage::Directions => core::iter::once(mean).chain(v).collect(),
+    }
 }
 
 impl<B: Backend> Shared<B> {
@@ -118,6 +155,63 @@ impl<B: Backend> Shared<B> {
         let mut bundle = self.division.directions(backend, direction)?;
         self.division.carry(&mut bundle);
         self.division.take_directions(backend, &bundle, direction)
+    }
+
+    /// Its part in steps that are shared with members who come and go.
+    pub(super) fn part(
+        &mut self,
+        backend: &mut B,
+        rule: &mut dyn Rule<B>,
+    ) -> Result<Option<SharedPart<B::Scalar>>, B::Error> {
+        let Self { division, mean, elastic } = self;
+        let Some(Elastic { stage, v, known, divided_anew, unpreconditioned, .. }) = elastic else { return Ok(None) };
+        let stage = stage.as_ref().map(|(stage, _)| *stage);
+        let buffers = match stage {
+            Some(stage) => whole(backend, live(stage, rule, mean, v).into_iter().map(|buffer| &*buffer))?,
+            None => Vec::new(),
+        };
+        Ok(Some(SharedPart {
+            members: division.plan().members(),
+            me: division.me(),
+            stage: stage.map_or(0, Stage::number),
+            known: known.clone(),
+            divided_anew: *divided_anew,
+            unpreconditioned: *unpreconditioned,
+            buffers,
+        }))
+    }
+
+    /// Goes on with the step that was under way; its work is divided as it was.
+    #[track_caller]
+    pub(super) fn take_part(
+        &mut self,
+        backend: &mut B,
+        rule: &mut dyn Rule<B>,
+        part: &SharedPart<B::Scalar>,
+    ) -> Result<(), B::Error> {
+        let Self { division, mean, elastic } = self;
+        let Some(elastic) = elastic else { return Ok(()) };
+        elastic.known.clone_from(&part.known);
+        (elastic.divided_anew, elastic.unpreconditioned) = (part.divided_anew, part.unpreconditioned);
+        elastic.stage = None;
+        let stage = Stage::ALL.into_iter().find(|stage| stage.number() == part.stage);
+        if let Some(stage) = stage {
+            if stage == Stage::Directions && elastic.v.is_none() {
+                elastic.v = Some(backend.allocate(mean.len())?);
+            }
+            put_whole(backend, live(stage, rule, mean, &mut elastic.v), &part.buffers)?;
+            // What is sent was sent; who gets what is as it was.
+            let mut bundle = match (stage, &elastic.v) {
+                (Stage::Directions, Some(v)) => division.directions(backend, v)?,
+                _ => division.gradients(backend, mean)?,
+            };
+            if let (Stage::Gradients { refreshed: true }, Some(bases)) = (stage, rule.bases()) {
+                bundle.append(bases.hand_out(backend, division)?);
+            }
+            bundle.send();
+            elastic.stage = Some((stage, bundle));
+        }
+        Ok(())
     }
 
     /// Goes on with a shared step until the others are needed, or it ends; see

@@ -1,12 +1,16 @@
 //! Eva's steps, shared: gradients and vectors to where their means are wanted, directions to who does not compute them.
 
+use super::super::SharedPart;
 use super::super::division::{Bundle, Division, Seat};
+use super::super::state::{put_whole, whole};
 use super::Eva;
 use crate::backend::Backend;
 use crate::layer::Block;
 use crate::matrix::Region;
 use crate::mutant::mutant;
 use crate::placement::{Letters, Placement, Plan, Work};
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// A member's part.
 pub(super) struct Shared<B: Backend> {
@@ -113,6 +117,78 @@ impl<B: Backend> Eva<B> {
         self.conclude(backend, learning_rate, &shared.mean, direction)
     }
 
+    /// What it makes at a stage and takes the answers into.
+    fn bundle(
+        &mut self,
+        backend: &mut B,
+        division: &Division<B>,
+        stage: Stage,
+        gradient: &B::Buffer,
+    ) -> Result<Bundle<B::Scalar>, B::Error> {
+        match stage {
+            Stage::Averages => {
+                let mut bundle = division.gradients(backend, gradient)?;
+                let places = [&self.places.a[..], &self.places.g];
+                bundle.append(division.vectors(backend, self.means.statistics(), places)?);
+                Ok(bundle)
+            }
+            Stage::Directions => division.directions(backend, &self.v),
+        }
+    }
+
+    /// What a step whose letters are out goes on with.
+    fn live<'a>(&'a mut self, mean: &'a mut B::Buffer, stage: Stage) -> Vec<&'a mut B::Buffer> {
+        match stage {
+            Stage::Averages => vec![self.means.statistics()],
+            Stage::Directions => vec![mean, &mut self.v],
+        }
+    }
+
+    /// Its part in shared steps, if members come and go.
+    pub(super) fn part(
+        &mut self,
+        backend: &mut B,
+        Shared { division, mean, elastic }: &mut Shared<B>,
+    ) -> Result<Option<SharedPart<B::Scalar>>, B::Error> {
+        let Some(Elastic { stage, .. }) = elastic else { return Ok(None) };
+        let stage = stage.as_ref().map(|(stage, _)| *stage);
+        let buffers = match stage {
+            Some(stage) => whole(backend, self.live(mean, stage).into_iter().map(|buffer| &*buffer))?,
+            None => Vec::new(),
+        };
+        Ok(Some(SharedPart {
+            members: division.plan().members(),
+            me: division.me(),
+            stage: stage.map_or(0, |stage| 1 + stage as u32),
+            known: Vec::new(),
+            divided_anew: false,
+            unpreconditioned: 0,
+            buffers,
+        }))
+    }
+
+    /// Goes on with the step that was under way; its work is divided as it was.
+    #[track_caller]
+    pub(super) fn take_part(
+        &mut self,
+        backend: &mut B,
+        Shared { division, mean, elastic }: &mut Shared<B>,
+        part: &SharedPart<B::Scalar>,
+    ) -> Result<(), B::Error> {
+        let Some(elastic) = elastic else { return Ok(()) };
+        let stages = [Stage::Averages, Stage::Directions];
+        let stage = part.stage.checked_sub(1).and_then(|at| stages.get(at as usize)).copied();
+        elastic.stage = None;
+        if let Some(stage) = stage {
+            put_whole(backend, self.live(mean, stage), &part.buffers)?;
+            // What is sent was sent; who gets what is as it was.
+            let mut bundle = self.bundle(backend, division, stage, mean)?;
+            bundle.send();
+            elastic.stage = Some((stage, bundle));
+        }
+        Ok(())
+    }
+
     /// Goes on with a shared step until the others are needed, or it ends; see
     /// [`Preconditioner::share`](crate::preconditioner::Preconditioner::share).
     pub(super) fn go_on(
@@ -131,19 +207,14 @@ impl<B: Backend> Eva<B> {
         };
         loop {
             let (stage, mut bundle) = match answered.take() {
-                None => {
-                    let mut bundle = division.gradients(backend, gradient)?;
-                    let places = [&self.places.a[..], &self.places.g];
-                    bundle.append(division.vectors(backend, self.means.statistics(), places)?);
-                    (Stage::Averages, bundle)
-                }
+                None => (Stage::Averages, self.bundle(backend, division, Stage::Averages, gradient)?),
                 Some((Stage::Averages, mut vectors)) => {
                     let gradients = vectors.split(1);
                     division.take_gradients(backend, &gradients, mean)?;
                     division.take_statistics(backend, vectors, self.means.statistics())?;
                     self.close(backend, count)?;
                     self.follow(backend, mean)?;
-                    (Stage::Directions, division.directions(backend, &self.v)?)
+                    (Stage::Directions, self.bundle(backend, division, Stage::Directions, gradient)?)
                 }
                 Some((Stage::Directions, bundle)) => {
                     division.take_directions(backend, &bundle, &mut self.v)?;

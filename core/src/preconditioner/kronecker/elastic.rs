@@ -1,9 +1,14 @@
 //! Steps shared by members that come and go, a stage at a time.
 
-use super::{Kronecker, Stage};
+use super::super::SharedPart;
+use super::super::state::{put_whole, whole};
+use super::{Bundle, Elastic, Kronecker, Stage};
 use crate::backend::Backend;
+use crate::mutant::mutant;
 use crate::placement::Letters;
 use crate::scalar::Scalar;
+use alloc::vec;
+use alloc::vec::Vec;
 
 impl<B: Backend> Kronecker<B> {
     /// Goes on with a shared step until the others are needed, or it ends; see
@@ -25,12 +30,10 @@ impl<B: Backend> Kronecker<B> {
             let division = self.division.as_ref().expect("a division, as this is shared");
             let (stage, mut bundle) = match answered.take() {
                 None => {
-                    let mut bundle = division.gradients(backend, gradient)?;
                     if takes {
                         self.factors.cut(backend)?;
-                        bundle.append(division.statistics(backend, self.factors.means().statistics())?);
                     }
-                    (Stage::Averages, bundle)
+                    (Stage::Averages, self.bundle(backend, Stage::Averages, gradient)?)
                 }
                 Some((Stage::Averages, mut statistics)) => {
                     let gradients = statistics.split(1);
@@ -67,6 +70,78 @@ impl<B: Backend> Kronecker<B> {
         }
     }
 
+    /// What it makes at a stage and takes the answers into.
+    fn bundle(&mut self, backend: &mut B, stage: Stage, gradient: &B::Buffer) -> Result<Bundle<B::Scalar>, B::Error> {
+        let takes = self.takes();
+        let division = self.division.as_ref().expect("a division, as this is shared");
+        match stage {
+            Stage::Averages => {
+                let mut bundle = division.gradients(backend, gradient)?;
+                if takes {
+                    bundle.append(division.statistics(backend, self.factors.means().statistics())?);
+                }
+                Ok(bundle)
+            }
+            Stage::Decompositions => self.solver.decompositions(backend, division),
+            Stage::Directions => division.directions(backend, &self.v),
+        }
+    }
+
+    /// What a step whose letters are out goes on with.
+    fn live(&mut self, stage: Stage) -> Vec<&mut B::Buffer> {
+        let mean = self.mean.as_mut().expect("a mean, as this is shared");
+        match stage {
+            Stage::Averages => vec![self.factors.means().statistics()],
+            Stage::Decompositions => core::iter::once(mean).chain(self.solver.shadow()).collect(),
+            Stage::Directions => vec![mean, &mut self.v],
+        }
+    }
+
+    /// Its part in shared steps, if they are shared.
+    pub(super) fn part(&mut self, backend: &mut B) -> Result<Option<SharedPart<B::Scalar>>, B::Error> {
+        let (Some(Elastic { stage, known, divided_anew, .. }), Some(division)) = (&self.elastic, &self.division) else {
+            return Ok(None);
+        };
+        let stage = stage.as_ref().map(|(stage, _)| *stage);
+        let mut part = SharedPart {
+            members: division.plan().members(),
+            me: division.me(),
+            stage: stage.map_or(0, |stage| 1 + stage as u32),
+            known: known.clone(),
+            divided_anew: *divided_anew,
+            unpreconditioned: 0,
+            buffers: Vec::new(),
+        };
+        if let Some(stage) = stage {
+            part.buffers = whole(backend, self.live(stage).into_iter().map(|buffer| &*buffer))?;
+        }
+        Ok(Some(part))
+    }
+
+    /// Goes on with the step that was under way; its work is divided as it was.
+    #[track_caller]
+    pub(super) fn take_part(&mut self, backend: &mut B, part: &SharedPart<B::Scalar>) -> Result<(), B::Error> {
+        let stages = [Stage::Averages, Stage::Decompositions, Stage::Directions];
+        let stage = part.stage.checked_sub(1).and_then(|at| stages.get(at as usize)).copied();
+        let mut out = None;
+        if let Some(stage) = stage {
+            put_whole(backend, self.live(stage), &part.buffers)?;
+            // What is sent was sent; who gets what is as it was.
+            let gradient = self.mean.take().expect("a mean, as this is shared");
+            let bundle = self.bundle(backend, stage, &gradient);
+            self.mean = Some(gradient);
+            let mut bundle = bundle?;
+            bundle.send();
+            out = Some((stage, bundle)).filter(|_| !mutant!(StageForgotten));
+        }
+        if let Some(elastic) = &mut self.elastic {
+            elastic.stage = out;
+            elastic.known.clone_from(&part.known);
+            elastic.divided_anew = part.divided_anew;
+        }
+        Ok(())
+    }
+
     /// Whether this step refreshes; all members say the same.
     fn refreshes(&mut self, takes: bool) -> bool {
         // What an owner has never seen it knows after the first statistics.
@@ -75,7 +150,7 @@ impl<B: Backend> Kronecker<B> {
     }
 
     /// The decompositions of what this member owns.
-    fn refreshed(&mut self, backend: &mut B) -> Result<super::Bundle<B::Scalar>, B::Error> {
+    fn refreshed(&mut self, backend: &mut B) -> Result<Bundle<B::Scalar>, B::Error> {
         self.refresh(backend)?;
         self.solver.settle(backend, &self.factors, &mut self.report)?;
         let weights = backend.fetch(self.factors.running().weights(), 0..self.members.len())?;
@@ -93,7 +168,7 @@ impl<B: Backend> Kronecker<B> {
     }
 
     /// The directions of what this member holds.
-    fn directed(&mut self, backend: &mut B) -> Result<super::Bundle<B::Scalar>, B::Error> {
+    fn directed(&mut self, backend: &mut B) -> Result<Bundle<B::Scalar>, B::Error> {
         let mean = self.mean.as_ref().expect("a mean, as this is shared");
         self.solver.apply(
             backend,

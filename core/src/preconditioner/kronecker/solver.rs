@@ -10,6 +10,8 @@ use crate::factor::KroneckerFactors;
 use crate::layer::Block;
 use crate::scalar::Scalar;
 use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// Decomposes and applies.
 pub(super) enum Solver<B: Backend> {
@@ -52,6 +54,17 @@ impl<B: Backend> Solver<B> {
         match self {
             Self::Inverse(inverse) => inverse.settle(backend, factors, report),
             Self::Eigen(eigen) => eigen.settle(backend, factors, report),
+        }
+    }
+
+    /// What a refresh has made of decompositions that are not current yet.
+    pub(super) fn shadow(&mut self) -> Vec<&mut B::Buffer> {
+        match self {
+            Self::Inverse(inverse) => vec![inverse.refreshed().0],
+            Self::Eigen(eigen) => {
+                let Refreshed { vectors, values } = eigen.refreshed();
+                vec![vectors.0, values.0]
+            }
         }
     }
 
