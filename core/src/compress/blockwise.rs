@@ -21,10 +21,12 @@ const LEVELS: usize = 128;
 
 /// The levels, ascending.
 static LEVEL: [f32; LEVELS] = levels();
-/// The least magnitude that goes to the level of the same index; the first goes to the next.
-static THRESHOLD: [f32; LEVELS + 1] = thresholds();
-/// A cell's highest bits tell all but whether a magnitude is above the one threshold that is within it.
-static CELL: [u8; CELLS] = cells();
+/// A magnitude's highest bits tell its cell, and that all but whether it is above the one threshold that is within it: the
+/// bits of this threshold, and the level below it. Bits of positive numbers compare like the numbers; as signed ones, for
+/// which every processor has vectors.
+static CELL: [(i32, u32); CELLS] = cells();
+/// Values whose cells are found at once, before their levels are looked up one by one.
+const ROW: usize = 64;
 
 /// The bits of a single-precision number below which cells do not look.
 const WITHIN: u32 = 17;
@@ -52,6 +54,7 @@ const fn levels() -> [f32; LEVELS] {
     level
 }
 
+/// The least magnitude that goes to the level of the same index; the first goes to the next.
 const fn thresholds() -> [f32; LEVELS + 1] {
     let level = levels();
     let mut threshold = [f32::INFINITY; LEVELS + 1];
@@ -64,27 +67,42 @@ const fn thresholds() -> [f32; LEVELS + 1] {
     threshold
 }
 
-const fn cells() -> [u8; CELLS] {
+const fn cells() -> [(i32, u32); CELLS] {
     let threshold = thresholds();
-    let mut cell = [0; CELLS];
+    let mut cell = [(0, 0); CELLS];
     let (mut index, mut level) = (0, 0);
     while index < CELLS {
         let begin = f32::from_bits((FIRST + index as u32) << WITHIN);
         while threshold[level + 1] <= begin {
             level += 1;
         }
-        cell[index] = level as u8;
+        cell[index] = (threshold[level + 1].to_bits() as i32, level as u32);
         index += 1;
     }
     cell
 }
 
-/// The nearest level of a magnitude of at most 1.
+/// The bits of a number but its sign.
 #[inline]
-fn nearest(magnitude: f32) -> u8 {
-    let cell = (magnitude.to_bits() >> WITHIN).saturating_sub(FIRST) as usize;
-    let level = CELL[cell.min(CELLS - 1)];
-    level + u8::from(magnitude >= THRESHOLD[usize::from(level) + 1])
+fn magnitude(bits: u32) -> i32 {
+    (bits & 0x7fff_ffff) as i32
+}
+
+/// The bytes of some parts of a scale, of magnitudes of at most 1: each of the nearest level.
+#[inline]
+fn encode_row(parts: impl Iterator<Item = f32>, codes: &mut [u8]) {
+    let (mut bits, mut cells) = ([0; ROW], [0; ROW]);
+    for ((bits, cell), part) in bits.iter_mut().zip(&mut cells).zip(parts) {
+        *bits = part.to_bits();
+        *cell = ((magnitude(*bits) >> WITHIN) - FIRST as i32).max(0);
+    }
+    for ((code, &bits), &cell) in codes.iter_mut().zip(&bits).zip(&cells) {
+        let (threshold, level) = CELL[(cell as usize).min(CELLS - 1)];
+        let level = level + u32::from(magnitude(bits) >= threshold);
+        // Nothing is less than nothing.
+        let negative = bits >> 31 & u32::from(level > 0);
+        *code = (level | negative << 7) as u8;
+    }
 }
 
 impl<S: Scalar> Compressor<S> for Blockwise {
@@ -99,15 +117,14 @@ impl<S: Scalar> Compressor<S> for Blockwise {
 
     fn encode(&mut self, values: &[S], _: &mut Random, target: &mut Vec<u8>) -> Result<(), CompressError> {
         let start = target.len();
-        target.resize(start + *Compressor::<S>::sizes(self, values.len()).end(), 0);
-        let parts = values.chunks(BLOCK).zip(target[start..].chunks_mut(SCALE + BLOCK));
-        for (number, (block, part)) in parts.enumerate() {
-            let magnitude = |value: &S| (value.wide() as f32).abs();
-            // Bits of positive numbers compare like the numbers, what is not finite coming last.
-            let largest = block.iter().map(|value| magnitude(value).to_bits()).fold(0, u32::max);
-            let scale = f32::from_bits(largest);
+        target.reserve(*Compressor::<S>::sizes(self, values.len()).end());
+        for (number, block) in values.chunks(BLOCK).enumerate() {
+            let narrow = |value: &S| value.wide() as f32;
+            // What is not finite comes last.
+            let largest = block.iter().map(|value| magnitude(narrow(value).to_bits())).fold(0, i32::max);
+            let scale = f32::from_bits(largest as u32);
             if !scale.is_finite() {
-                let index = block.iter().position(|value| !magnitude(value).is_finite()).unwrap_or(0);
+                let index = block.iter().position(|value| !narrow(value).is_finite()).unwrap_or(0);
                 let (index, value) = (number * BLOCK + index, block[index].wide());
                 target.truncate(start);
                 return Err(match value.is_finite() {
@@ -115,16 +132,14 @@ impl<S: Scalar> Compressor<S> for Blockwise {
                     false => CompressError::NotFinite { index, value },
                 });
             }
-            let (head, codes) = part.split_at_mut(SCALE);
-            head.copy_from_slice(&scale.to_le_bytes());
+            target.extend_from_slice(&scale.to_le_bytes());
+            let codes = target.len();
+            target.resize(codes + block.len(), 0);
             if scale == 0.0 {
                 continue;
             }
-            for (code, value) in codes.iter_mut().zip(block) {
-                let part = value.wide() as f32 / scale;
-                let level = nearest(part.abs());
-                // Nothing is less than nothing.
-                *code = level | u8::from(part < 0.0 && level > 0) << 7;
+            for (codes, row) in target[codes..].chunks_mut(ROW).zip(block.chunks(ROW)) {
+                encode_row(row.iter().map(|value| narrow(value) / scale), codes);
             }
         }
         Ok(())
@@ -167,17 +182,22 @@ mod tests {
     fn no_cell_has_more_than_one_threshold() {
         for cell in 0..CELLS as u32 - 1 {
             let [begin, end] = [0, 1].map(|next| f32::from_bits((FIRST + cell + next) << WITHIN));
-            let within = THRESHOLD.iter().filter(|&&threshold| begin < threshold && threshold < end).count();
+            let within = thresholds().iter().filter(|&&threshold| begin < threshold && threshold < end).count();
             assert!(within <= 1, "{within} thresholds from {begin} to {end}");
         }
         assert!(LEVEL.is_sorted_by(|a, b| a < b) && LEVEL[LEVELS - 1] == 1.0);
-        assert!(THRESHOLD[1] > f32::from_bits(FIRST << WITHIN));
+        assert!(thresholds()[1] > f32::from_bits(FIRST << WITHIN));
     }
 
     proptest! {
         #[test]
         fn levels_are_nearest(magnitude in prop_oneof![0.0_f32..=1.0, 0.0_f32..1e-2, 0.0_f32..1e-5, Just(1.0)]) {
-            let found = LEVEL[usize::from(nearest(magnitude))];
+            let (mut code, mut negative) = ([0], [0]);
+            encode_row([magnitude].into_iter(), &mut code);
+            encode_row([-magnitude].into_iter(), &mut negative);
+            let level = code[0];
+            prop_assert_eq!(negative[0], if level == 0 { 0 } else { level | 0x80 });
+            let found = LEVEL[usize::from(level)];
             let distance = |level: f32| (f64::from(level) - f64::from(magnitude)).abs();
             let least = LEVEL.iter().map(|&level| distance(level)).fold(f64::INFINITY, f64::min);
             // A threshold is rounded, once.
