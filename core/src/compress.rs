@@ -26,7 +26,7 @@
 //! assert_eq!(decoded, [0.0, -3.0, 0.0, 2.0]);
 //! ```
 //!
-//! What a compressor loses is not lost for good where [`Feedback`] adds it to what is sent next. [`Code`] names them, for
+//! What a compressor loses is not lost for good where it is added to what is [told](tell) next. [`Code`] names them, for
 //! settings and for rounds that average compressed differences.
 //!
 //! # For implementers
@@ -53,7 +53,7 @@ mod top;
 pub use blockwise::Blockwise;
 pub use code::Code;
 pub use error::CompressError;
-pub use feedback::Feedback;
+pub use feedback::tell;
 pub use gaps::{GapCode, IndexError};
 pub use identity::Identity;
 pub use kept::{Kept, ParseKeptError};

@@ -23,7 +23,9 @@ mod shape;
 pub use bytes::{
     arbitrary_bytes_are_finite_values_or_errors, bytes_cut_or_grown_are_errors, what_is_not_finite_is_refused,
 };
-pub use loss::{contraction_is_as_promised, feedback_loses_nothing, unbiased_codes_have_no_bias};
+pub use loss::{
+    Tell, contraction_is_as_promised, feedback_loses_nothing, telling_loses_nothing, unbiased_codes_have_no_bias,
+};
 pub use mutant::{Fault, Mutant};
 pub use shape::{
     equal_calls_give_equal_bytes, sizes_are_exact, what_is_decoded_replaces_what_was_there, zeros_stay_zeros,

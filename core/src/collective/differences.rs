@@ -12,7 +12,7 @@
 
 use super::{Encoding, Piece};
 use crate::cluster::Contribution;
-use crate::compress::{Code, CompressError};
+use crate::compress::{self, Code, CompressError};
 use crate::scalar::Scalar;
 use crate::seed::Seed;
 use alloc::collections::BTreeMap;
@@ -111,8 +111,7 @@ pub(crate) fn tell<S: Scalar>(
 ) -> Result<(Coded, Untold<S>), CompressError> {
     let (mut coded, mut left) = (Coded::default(), Untold::default());
     let mut compressor = code.compressor::<S>();
-    let mut pending = Vec::with_capacity(BLOCK);
-    let mut told = vec![S::zero(); BLOCK];
+    let mut lost = vec![S::zero(); BLOCK];
     for (number, segment) in contribution.segments_mut().iter_mut().enumerate() {
         coded.0.push(Vec::new());
         let len = segment.values.len();
@@ -133,24 +132,16 @@ pub(crate) fn tell<S: Scalar>(
         let Some(base) = base.and_then(|base| known(base, number, len)) else { continue };
         for (block, values) in segment.values.chunks_mut(BLOCK).enumerate() {
             let range = block * BLOCK..block * BLOCK + values.len();
-            let base = &base[range.clone()];
-            pending.clear();
-            pending.extend(values.iter().zip(base).map(|(&value, &base)| value - base));
+            let (base, lost) = (&base[range.clone()], &mut lost[..values.len()]);
             let mut bytes = Vec::new();
             let mut random = seed.derive("segment", number as u64).derive("block", block as u64).random();
-            let made = compressor.encode(&pending, &mut random, &mut bytes);
-            if let Err(error) = made.and_then(|()| compressor.decode(&bytes, &mut told[..values.len()])) {
+            if let Err(error) = compress::tell(values, base, &mut *compressor, &mut random, &mut bytes, lost) {
                 // Nobody is to take it for something that was told.
                 values.fill(S::of(f64::NAN));
                 return Err(error);
             }
             coded.0[number].push(Arc::new(bytes));
-            for (((value, &base), &told), lost) in values.iter_mut().zip(base).zip(&told).zip(&mut pending) {
-                let whole = *value;
-                *value = base + told;
-                *lost = whole - *value;
-            }
-            left.add(number, len, range, &pending);
+            left.add(number, len, range, lost);
         }
     }
     Ok((coded, left))
@@ -240,21 +231,13 @@ impl<S: Scalar> Differences<S> {
         let Some(base) = known(base, piece.segment, len).map(|values| &values[piece.range.clone()]) else {
             return true;
         };
-        let pending: Vec<S> = mean.iter().zip(base).map(|(&mean, &base)| mean - base).collect();
         let mut random = self.seed.derive("result", u64::from(index)).random();
-        let (mut bytes, mut told) = (Vec::new(), vec![S::zero(); mean.len()]);
+        let (mut bytes, mut values) = (Vec::new(), vec![S::zero(); mean.len()]);
         let mut compressor = self.code.compressor::<S>();
-        let coded =
-            compressor.encode(&pending, &mut random, &mut bytes).and_then(|()| compressor.decode(&bytes, &mut told));
-        if coded.is_err() {
+        if compress::tell(mean, base, &mut *compressor, &mut random, &mut bytes, &mut values).is_err() {
             return false;
         }
-        let mut values = pending;
-        for (((mean, &base), &told), lost) in mean.iter_mut().zip(base).zip(&told).zip(&mut values) {
-            let whole = *mean;
-            *mean = base + told;
-            *lost = S::of((whole - *mean).wide() * share);
-        }
+        values.iter_mut().for_each(|lost| *lost = S::of(lost.wide() * share));
         self.made.insert(index, Arc::new(bytes));
         self.lost.push(Lost { segment: piece.segment, len, range: piece.range.clone(), values });
         true

@@ -1,9 +1,11 @@
 //! Every compressor obeys every law; every wrong one is rejected, first by the law that names its mistake.
 
 use kronfleet_conformance::check::Check;
-use kronfleet_conformance::compressor::{Fault, Law, Mutant, laws};
+use kronfleet_conformance::compressor::{
+    Fault, Law, Mutant, Tell, feedback_loses_nothing, laws, telling_loses_nothing,
+};
 use kronfleet_core::compress::{
-    Blockwise, Compressor, Identity, Kept, LowRank, Quantised, RandomK, Rounding, Short, Sign, TopK,
+    Blockwise, Compressor, Identity, Kept, LowRank, Quantised, RandomK, Rounding, Short, Sign, TopK, tell,
 };
 use kronfleet_core::scalar::Scalar;
 
@@ -72,5 +74,26 @@ fn each_mistake_is_first_seen_by_the_law_that_names_it() {
     assert_eq!(first_broken(Fault::None), None);
     for &(fault, expected) in Fault::ALL {
         assert_eq!(first_broken(fault), Some(expected), "{fault:?}");
+    }
+}
+
+#[test]
+fn whoever_forgets_what_was_lost_or_says_it_was_told_is_rejected() {
+    let forgets: Tell<f32> = |values, base, compressor, random, target, lost| {
+        tell(values, base, compressor, random, target, lost)?;
+        lost.fill(0.0);
+        Ok(())
+    };
+    let counts_as_told: Tell<f32> = |values, base, compressor, random, target, lost| {
+        let whole = values.to_vec();
+        tell(values, base, compressor, random, target, lost)?;
+        values.copy_from_slice(&whole);
+        Ok(())
+    };
+    let make = || Box::new(Sign) as Box<dyn Compressor<f32>>;
+    let check = Check { cases: 64, shrinking: 0, ..Check::default() };
+    assert_eq!(feedback_loses_nothing(&make, &check), Ok(()));
+    for wrong in [forgets, counts_as_told] {
+        assert!(telling_loses_nothing(wrong, &make, &check).is_err());
     }
 }
