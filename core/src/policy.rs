@@ -74,10 +74,11 @@ mod overlap;
 mod periodic;
 mod push;
 mod streaming;
+mod tag;
 pub(crate) mod words;
 
 pub use asynchronous::Asynchronous;
-pub use dynamic::{Axis, Confidence, Dynamic, DynamicOptions, Gauge, Sketcher, State, Threshold};
+pub use dynamic::{Axis, Confidence, Drifts, Dynamic, DynamicOptions, Gauge, SketchError, Sketcher, State, Threshold};
 pub use gossip::{Gossip, GossipOptions};
 pub use hierarchical::{Cycle, CycleOptions, Hierarchical, HierarchicalOptions, Merge};
 pub use layerwise::Layerwise;

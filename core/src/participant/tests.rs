@@ -7,7 +7,9 @@ use super::*;
 use crate::cluster::{Budget, Incarnation, Occurrence, Record, RunId};
 use crate::error::ErrorKind;
 use crate::outer::OuterOptimiser;
-use crate::policy::{Dynamic, DynamicOptions, Gauge, Local, Periodic, PolicyAction, Rejoin, Request, Threshold};
+use crate::policy::{
+    Confidence, Drifts, Dynamic, DynamicOptions, Gauge, Local, Periodic, PolicyAction, Rejoin, Request, Threshold,
+};
 use crate::process::{Task, Work};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -269,7 +271,7 @@ fn dynamic_policies_average_when_models_have_drifted_apart() {
     let commits = committed(&world, 1);
     let spans: Vec<u64> = commits.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!((4..=6).contains(&commits[0]) && commits.len() >= 3 && spans.iter().all(|&span| span == 6), "{commits:?}");
-    let gauge = Gauge::Sketch { rows: 5, columns: 250, confidence: crate::policy::Confidence::Usual };
+    let gauge = Gauge::Sketch { rows: 5, columns: 250, confidence: Confidence::Usual, drifts: Drifts::Any };
     let mut world = World::new(3, 24, || dynamic(gauge, 79.0));
     world.run(Duration::from_secs(2));
     // Three values hardly ever meet in a sketch, so that it is nearly right.

@@ -12,17 +12,22 @@
 //! # For implementers
 //! - A check waits for the states of all peers that train and can be reached, up to a deadline: who is lost holds up
 //!   nobody, and is not counted.
+//! - Checks are numbered since the last average. A check takes the states that were told for it, and no others: a state that
+//!   comes after its deadline is late, one of a later check waits for its turn. Whoever hears that others have come further
+//!   goes on with the number of the furthest, so that nodes are at one check again after a node was slow.
 //! - A node that has missed an average has a drift since another `w₀`. Nobody can tell how far it is from the others, so
 //!   that whoever hears of it averages.
 //! - Axes are the same only among nodes that have both ends in common; where they have not, a linear gauge counts as a
 //!   naive one, which is a bound as well.
 
+mod confidence;
 mod gauge;
 mod note;
 mod sketch;
 mod threshold;
 
-pub use gauge::{Axis, Confidence, Gauge, State};
+pub use confidence::{Confidence, Drifts, SketchError};
+pub use gauge::{Axis, Gauge, State};
 pub use sketch::Sketcher;
 pub use threshold::Threshold;
 
@@ -49,7 +54,7 @@ pub struct DynamicOptions {
     /// Iterations from one check to the next, at least 1.
     pub check_every: u64,
     /// How long a check waits for the states of others at most; several times what a message takes, and less than the time
-    /// budget.
+    /// budget. Whose steps take longer than this and others' together costs them so much at every check.
     pub patience: Duration,
     /// What a contribution consists of.
     pub request: Request,
@@ -77,12 +82,22 @@ impl DynamicOptions {
     }
 }
 
-/// What a peer has said since the last check.
+/// What a peer has said.
 #[derive(Clone, Debug, PartialEq)]
 struct Heard {
     base: CertificateId,
     before: Option<CertificateId>,
+    /// Of which check since `base`.
+    check: u64,
     state: State,
+}
+
+/// What a member of this node's last average may have said before that comes late.
+#[derive(Clone, Debug, PartialEq)]
+struct Past {
+    base: CertificateId,
+    /// The last check of which it may be.
+    check: u64,
 }
 
 /// A check that waits for others.
@@ -113,10 +128,16 @@ pub struct Dynamic {
     /// `ξ`, and which average it begins at.
     axis: Option<Axis>,
     before: Option<CertificateId>,
+    past: BTreeMap<NodeId, Past>,
+    /// The last check that has begun since then.
+    number: u64,
+    /// States of that check, and those since other averages.
     heard: BTreeMap<NodeId, Heard>,
+    /// States of later checks.
+    early: BTreeMap<NodeId, Heard>,
     check: Option<Check>,
-    /// `H` of the check that the contribution follows.
-    found: Option<f64>,
+    /// The number and `H` of the check that the contribution follows: of several, of the last, and of these the greatest.
+    found: Option<(u64, f64)>,
     /// A peer contributes.
     called: bool,
     /// What is to be observed is a new `w₀`, reached with the last average or without it.
@@ -127,10 +148,13 @@ impl Dynamic {
     /// With these options.
     ///
     /// # Panics
-    /// If `check_every` is 0.
+    /// If `check_every` is 0, or the gauge [cannot keep](Gauge::check) what it says.
     #[track_caller]
     pub fn new(options: DynamicOptions) -> Self {
         assert!(options.check_every > 0, "0 iterations from one check to the next leave no time to train");
+        if let Err(error) = options.gauge.check() {
+            panic!("{error}");
+        }
         Self {
             options,
             actions: VecDeque::new(),
@@ -140,7 +164,10 @@ impl Dynamic {
             base: CertificateId::default(),
             axis: None,
             before: None,
+            past: BTreeMap::new(),
+            number: 0,
             heard: BTreeMap::new(),
+            early: BTreeMap::new(),
             check: None,
             found: None,
             called: false,
@@ -188,7 +215,19 @@ impl Dynamic {
             // Others would not believe it; training ends soon.
             return;
         }
-        let bytes = Note::State { base: self.base, before: self.before, state: state.clone() }.encode();
+        let furthest = self.early.values().map(|heard| heard.check).max();
+        self.number = self.number.saturating_add(1).max(furthest.unwrap_or(0));
+        self.found = None;
+        let (number, base) = (self.number, self.base);
+        // What is left of a check that a call has ended.
+        self.heard.retain(|_, heard| heard.base != base);
+        self.heard.extend(core::mem::take(&mut self.early).into_iter().filter(|(_, heard)| heard.check == number));
+        let bytes = Note::State { base: self.base, before: self.before, check: number, state: state.clone() }.encode();
+        // What others read: whoever has the same states is to find the same.
+        let state = match Note::decode(&bytes, self.options.gauge.more()) {
+            Some(Note::State { state, .. }) => state,
+            _ => state,
+        };
         self.tell(peers, &bytes);
         self.actions.push_back(PolicyAction::Pause);
         let (awaited, missing) = self.awaited(peers);
@@ -196,9 +235,10 @@ impl Dynamic {
         self.end_check_if_complete();
     }
 
-    /// These peers, and those of them that have not been heard.
+    /// These peers, and those of them that may still be heard: whoever is at a later check says nothing of this one.
     fn awaited(&self, peers: &[NodeId]) -> (Vec<NodeId>, BTreeSet<NodeId>) {
-        (peers.to_vec(), peers.iter().copied().filter(|node| !self.heard.contains_key(node)).collect())
+        let is_missing = |node: &NodeId| !self.heard.contains_key(node) && !self.early.contains_key(node);
+        (peers.to_vec(), peers.iter().copied().filter(is_missing).collect())
     }
 
     fn tell(&mut self, peers: &[NodeId], bytes: &[u8]) {
@@ -219,26 +259,30 @@ impl Dynamic {
         let mut heard = core::mem::take(&mut self.heard);
         // Whoever was lost since counts for nothing.
         heard.retain(|node, _| check.awaited.contains(node));
-        let common = heard.values().all(|heard| heard.base == self.base);
-        self.found = None;
-        let due = if common {
-            let states: Vec<&State> =
+        let found = heard.values().all(|heard| heard.base == self.base).then(|| {
+            let mut states: Vec<&State> =
                 core::iter::once(&check.state).chain(heard.values().map(|heard| &heard.state)).collect();
+            // In one order on all nodes, so that sums are the same to the last bit.
+            states.sort_by(|a, b| a.order(b));
             let same_axis = self.axis.is_some() && heard.values().all(|heard| heard.before == self.before);
-            let bound = self.options.gauge.bound(&states, same_axis, self.sketcher.as_ref());
-            self.found = Some(bound);
-            self.limit.as_mut().is_some_and(|limit| limit.exceeded(bound))
-        } else {
-            true
-        };
-        if due {
-            let checks = self.limit.as_ref().map_or(0, |limit| limit.checks);
-            let found = self.found.map(|found| (found, checks));
-            let call = Note::Call { base: self.base, found }.encode();
+            self.options.gauge.bound(&states, same_axis, self.sketcher.as_ref())
+        });
+        let exceeded = |bound| self.limit.is_some_and(|limit| limit.exceeded(self.number, bound));
+        if found.is_none_or(exceeded) {
+            let call = Note::Call { base: self.base, check: self.number, found }.encode();
             self.tell(&check.awaited, &call);
+            self.find(self.number, found);
             self.contribute();
         } else {
             self.actions.push_back(PolicyAction::Proceed);
+        }
+    }
+
+    /// Takes note of what a check that is followed by a contribution has found, this node's or another's.
+    fn find(&mut self, check: u64, found: Option<f64>) {
+        let later = |(known, bound): (u64, f64), found: f64| known.cmp(&check).then(bound.total_cmp(&found)).is_lt();
+        if let Some(found) = found.filter(|&found| self.found.is_none_or(|known| later(known, found))) {
+            self.found = Some((check, found));
         }
     }
 
@@ -250,22 +294,31 @@ impl Dynamic {
 
     fn take(&mut self, from: NodeId, bytes: &[u8]) {
         match Note::decode(bytes, self.options.gauge.more()) {
-            Some(Note::State { base, before, state }) => {
-                self.heard.insert(from, Heard { base, before, state });
+            Some(Note::State { base, before, check, state }) => {
+                let (is_common, is_open) = (base == self.base, self.check.is_some());
+                let is_late = is_common && (check < self.number || (check == self.number && !is_open));
+                if self.is_past(from, base, check) {
+                    return;
+                }
+                // What it said before of another average is not so any more.
+                let (Self { heard, early, base: own, .. }, other) = (&mut *self, base);
+                heard.retain(|node, heard| *node != from || heard.base == other);
+                early.retain(|node, _| *node != from || other == *own);
+                if is_late {
+                    return;
+                }
+                let is_early = is_common && check > self.number;
+                let place = if is_early { &mut self.early } else { &mut self.heard };
+                place.insert(from, Heard { base, before, check, state });
                 if let Some(check) = &mut self.check {
                     check.missing.remove(&from);
                 }
                 self.end_check_if_complete();
             }
-            // A call for the average that this node has made is late.
-            Some(Note::Call { base, found }) if self.before != Some(base) || base == self.base => {
+            Some(Note::Call { base, check, found }) if !self.is_past(from, base, check) => {
                 self.called = true;
-                let found = found.filter(|_| base == self.base);
-                self.found = found.map(|(found, _)| found);
-                // The threshold that follows is to be the caller's, whether this node has come as far as his last check or not.
-                if let (Some(limit), Some((_, checks))) = (&mut self.limit, found) {
-                    limit.checks = checks;
-                }
+                // The threshold that follows is to be the caller's, whether this node has come as far as his check or not.
+                self.find(check, found.filter(|_| base == self.base));
                 if self.check.is_some() {
                     self.contribute();
                 }
@@ -274,17 +327,30 @@ impl Dynamic {
         }
     }
 
+    /// Whether something was said before its sender was in the average that is this node's last.
+    fn is_past(&self, from: NodeId, base: CertificateId, check: u64) -> bool {
+        self.past.get(&from).is_some_and(|past| past.base == base && check <= past.check)
+    }
+
     /// Another average is the origin from now on.
     fn adopt(&mut self, certificate: &Certificate, with_others: bool) {
+        let found = self.found.take();
+        let known = self.early.values().map(|heard| heard.check).chain(found.map(|(check, _)| check));
+        let last = known.fold(self.number, u64::max);
+        let past = |base| Past { base, check: if base == self.base { last } else { u64::MAX } };
+        self.past = certificate.members.iter().map(|member| (member.node, past(member.parent))).collect();
         // Who was healed does not know the average before.
         self.before = with_others.then_some(self.base);
         self.base = certificate.id();
+        self.number = 0;
         if let Some(limit) = &mut self.limit {
-            limit.averaged(self.found.take());
+            limit.averaged(found);
         }
         self.called = false;
         let base = self.base;
-        self.heard.retain(|_, heard| heard.base == base);
+        // Others may have had the average before this node.
+        self.early = core::mem::take(&mut self.heard);
+        self.early.retain(|_, heard| heard.base == base);
         self.rebase = Some(with_others);
         self.actions.push_back(PolicyAction::Observe);
     }
@@ -349,26 +415,34 @@ impl AveragingPolicy for Dynamic {
 
     fn save(&self) -> Vec<u64> {
         let mut words = Words::default();
-        words.optional(self.limit.as_ref(), |words, limit| {
-            words.0.extend([limit.value.to_bits(), limit.checks]);
-        });
+        words.optional(self.limit.as_ref(), |words, limit| words.0.push(limit.value.to_bits()));
         words.values(&self.origin);
         words.id(&self.base);
         words.optional(self.axis.as_ref(), |words, axis| words.values(axis.values()));
         words.optional(self.before.as_ref(), Words::id);
-        words.0.push(self.heard.len() as u64);
-        for (node, heard) in &self.heard {
+        words.0.push(self.past.len() as u64);
+        for (node, past) in &self.past {
             words.0.push(u64::from(node.0));
-            words.id(&heard.base);
-            words.optional(heard.before.as_ref(), Words::id);
-            words.state(&heard.state);
+            words.id(&past.base);
+            words.0.push(past.check);
+        }
+        words.0.push(self.number);
+        for heard in [&self.heard, &self.early] {
+            words.0.push(heard.len() as u64);
+            for (node, heard) in heard {
+                words.0.push(u64::from(node.0));
+                words.id(&heard.base);
+                words.optional(heard.before.as_ref(), Words::id);
+                words.0.push(heard.check);
+                words.state(&heard.state);
+            }
         }
         words.optional(self.check.as_ref(), |words, check| {
             words.state(&check.state);
-            words.0.extend([check.until.as_nanos(), check.awaited.len() as u64]);
-            words.0.extend(check.awaited.iter().map(|node| u64::from(node.0)));
+            words.0.push(check.until.as_nanos());
+            words.nodes(&check.awaited);
         });
-        words.optional(self.found.as_ref(), |words, found| words.0.push(found.to_bits()));
+        words.optional(self.found.as_ref(), |words, (check, found)| words.0.extend([*check, found.to_bits()]));
         words.0.push(u64::from(self.called));
         words.0
     }
@@ -412,11 +486,11 @@ fn read(options: DynamicOptions, words: &mut Saved<'_>) -> Option<Dynamic> {
         Some(state).filter(|state| state.more.len() == more && state.is_finite())
     };
     let mut policy = Dynamic::new(options);
-    let limit = if words.flag()? { Some((f64::from_bits(words.word()?), words.word()?)) } else { None };
+    let limit = words.optional()?.map(f64::from_bits);
     policy.origin = words.values()?;
-    if let Some((value, checks)) = limit {
+    if let Some(value) = limit {
         let DynamicOptions { gauge, threshold, seed, .. } = policy.options;
-        policy.limit = Some(Limit::new(threshold, policy.origin.len()).at(value, checks));
+        policy.limit = Some(Limit::new(threshold, policy.origin.len()).at(value));
         policy.sketcher = gauge.sketcher(policy.origin.len(), seed);
     }
     policy.base = id(words)?;
@@ -424,17 +498,22 @@ fn read(options: DynamicOptions, words: &mut Saved<'_>) -> Option<Dynamic> {
     policy.axis.as_ref().is_none_or(|axis| axis.values().len() == policy.origin.len()).then_some(())?;
     policy.before = if words.flag()? { Some(id(words)?) } else { None };
     for _ in 0..words.count()? {
-        let (from, base) = (words.node()?, id(words)?);
-        let before = if words.flag()? { Some(id(words)?) } else { None };
-        policy.heard.insert(from, Heard { base, before, state: state(words)? });
+        policy.past.insert(words.node()?, Past { base: id(words)?, check: words.word()? });
+    }
+    policy.number = words.word()?;
+    for heard in [&mut policy.heard, &mut policy.early] {
+        for _ in 0..words.count()? {
+            let (from, base) = (words.node()?, id(words)?);
+            let before = if words.flag()? { Some(id(words)?) } else { None };
+            heard.insert(from, Heard { base, before, check: words.word()?, state: state(words)? });
+        }
     }
     if words.flag()? {
         let (state, until) = (state(words)?, Instant::from_nanos(words.word()?));
-        let awaited = (0..words.count()?).map(|_| words.node()).collect::<Option<Vec<_>>>()?;
-        let (awaited, missing) = policy.awaited(&awaited);
+        let (awaited, missing) = policy.awaited(&words.nodes()?);
         policy.check = Some(Check { state, until, awaited, missing });
     }
-    policy.found = if words.flag()? { Some(f64::from_bits(words.word()?)) } else { None };
+    policy.found = if words.flag()? { Some((words.word()?, f64::from_bits(words.word()?))) } else { None };
     policy.called = words.flag()?;
     Some(policy)
 }

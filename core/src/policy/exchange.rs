@@ -4,7 +4,7 @@ mod message;
 mod note;
 
 pub(super) use message::{Assembled, Assembly, Message, digest, say};
-pub(super) use note::Note;
+pub(super) use note::{Family, Note};
 
 use super::{PolicyAction, PolicyInput};
 use crate::compress::Compressor;
@@ -69,6 +69,9 @@ impl<S: Scalar> Turns<S> {
 
 /// A policy whose node exchanges messages with neighbours, and waits for theirs until a deadline.
 pub(super) trait Exchange<S: Scalar> {
+    /// Whose notes it takes.
+    const FAMILY: Family;
+
     fn turns(&mut self) -> &mut Turns<S>;
 
     /// The node begins.
@@ -111,7 +114,7 @@ pub(super) trait Exchange<S: Scalar> {
             PolicyInput::Observed { parameters, peers } => self.observed(now, values(parameters), peers),
             // Others are said by policies of another kind.
             PolicyInput::Told { from, bytes } => {
-                if let Some(note) = Note::decode(bytes) {
+                if let Some(note) = Note::decode(bytes, Self::FAMILY) {
                     self.told(from, note);
                 }
             }

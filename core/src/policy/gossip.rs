@@ -24,7 +24,7 @@
 
 mod neighbour;
 
-use super::exchange::{Assembled, Exchange, Message, Note, Turns, digest, say};
+use super::exchange::{Assembled, Exchange, Family, Message, Note, Turns, digest, say};
 use super::words::{Saved, Words};
 use super::{AveragingPolicy, PolicyAction, PolicyInput};
 use crate::compress::{Compressor, Identity};
@@ -191,7 +191,7 @@ impl<S: Scalar> Gossip<S> {
         }
         (neighbour.follows, neighbour.whole_said) = (true, Some(*sequence));
         let digest = digest(consensus.own());
-        say(&mut self.turns.actions, to, &Message { sequence: *sequence, digest, whole: true, bytes });
+        say(Self::FAMILY, &mut self.turns.actions, to, &Message { sequence: *sequence, digest, whole: true, bytes });
     }
 
     fn end_if_complete(&mut self) {
@@ -204,6 +204,8 @@ impl<S: Scalar> Gossip<S> {
 }
 
 impl<S: Scalar> Exchange<S> for Gossip<S> {
+    const FAMILY: Family = Family::Gossip;
+
     fn turns(&mut self) -> &mut Turns<S> {
         &mut self.turns
     }
@@ -240,7 +242,7 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
                 neighbour.neglect(to, &mut self.turns.actions);
             } else if neighbour.follows {
                 message.bytes[..MATE].copy_from_slice(&neighbour.mate(message.sequence));
-                say(&mut self.turns.actions, to, &message);
+                say(Self::FAMILY, &mut self.turns.actions, to, &message);
             } else {
                 self.say_whole(to);
             }

@@ -17,7 +17,7 @@
 
 mod ends;
 
-use super::exchange::{Assembled, Exchange, Note, Turns, say};
+use super::exchange::{Assembled, Exchange, Family, Note, Turns, say};
 use super::words::{Saved, Words};
 use super::{AveragingPolicy, PolicyAction, PolicyInput};
 use crate::compress::Compressor;
@@ -162,6 +162,8 @@ impl<S: Scalar> PushSum<S> {
 }
 
 impl<S: Scalar> Exchange<S> for PushSum<S> {
+    const FAMILY: Family = Family::Push;
+
     fn turns(&mut self) -> &mut Turns<S> {
         &mut self.turns
     }
@@ -200,7 +202,7 @@ impl<S: Scalar> Exchange<S> for PushSum<S> {
         // What cannot be said is not given; a model that is no numbers ends training.
         for (node, body) in push.give(&to, &mut *self.turns.compressor, &mut random).unwrap_or_default() {
             let receiver = receivers.get_mut(&node).expect("one of them");
-            say(&mut self.turns.actions, node, &receiver.letter(push, *birth, node, body));
+            say(Self::FAMILY, &mut self.turns.actions, node, &receiver.letter(push, *birth, node, body));
         }
         *waiting = Some((self.turns.pause(now), from));
         self.end_if_complete();

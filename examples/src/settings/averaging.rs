@@ -6,6 +6,7 @@ use super::hierarchical::HierarchicalSettings;
 use super::layerwise::LayerwiseSettings;
 use super::outer::OuterSettings;
 use super::sharing::{Outer, SharingSettings, sites};
+use super::sketch::SketchSettings;
 use super::streaming::StreamingSettings;
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
@@ -16,7 +17,7 @@ use kronfleet_core::gossip::{AdaptivePace, Mixing, Pace, Rule};
 use kronfleet_core::outer::OuterOptimiser;
 use kronfleet_core::participant::{Participant, Training};
 use kronfleet_core::policy::{
-    Asynchronous, AveragingPolicy, Confidence, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Hierarchical,
+    Asynchronous, AveragingPolicy, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Hierarchical,
     HierarchicalOptions, Local, Missed, Periodic, PushSum, PushSumOptions, Rejoin, Request, Streaming,
     StreamingOptions, Threshold,
 };
@@ -101,12 +102,6 @@ pub struct AveragingSettings {
     /// Iterations between two checks of how far apart models are
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub check_every: u64,
-    /// How sure a sketch is that models are not further apart than it says: 0.95, 0.99 or 0.999
-    #[arg(long, default_value = "0.95", value_name = "SHARE", value_parser = confidence)]
-    pub confidence: Confidence,
-    /// Columns of a sketch
-    #[arg(long, default_value_t = 250, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2500))]
-    pub columns: u32,
     /// Average the Kronecker factors too
     #[arg(long)]
     pub average_factors: bool,
@@ -148,6 +143,9 @@ pub struct AveragingSettings {
     /// What keeps nodes together while they train apart.
     #[command(flatten)]
     pub drift: DriftSettings,
+    /// How sure sketches of drifts are.
+    #[command(flatten)]
+    pub sketch: SketchSettings,
     /// How sites and slow lines between them average.
     #[command(flatten)]
     pub hierarchical: HierarchicalSettings,
@@ -174,15 +172,6 @@ fn theta(text: &str) -> std::result::Result<Threshold, String> {
             Ok(value) => Ok(Threshold::Fixed(value)),
             Err(error) => Err(format!("{error}, nor auto")),
         },
-    }
-}
-
-fn confidence(text: &str) -> std::result::Result<Confidence, String> {
-    match text {
-        "0.95" => Ok(Confidence::Usual),
-        "0.99" => Ok(Confidence::High),
-        "0.999" => Ok(Confidence::Highest),
-        _ => Err(format!("{text:?} is no confidence of sketches that is known; use 0.95, 0.99 or 0.999")),
     }
 }
 
@@ -335,7 +324,7 @@ impl AveragingSettings {
             Policy::Push | Policy::PushAda => return self.giving(node, self.pace()?, self.gossip.code()),
             Policy::Naive => Gauge::Naive,
             Policy::Linear => Gauge::Linear,
-            Policy::Sketch => Gauge::Sketch { rows: 5, columns: self.columns as usize, confidence: self.confidence },
+            Policy::Sketch => self.sketch.gauge()?,
         };
         let threshold = self.theta.unwrap_or(Threshold::PerParameter(3.89e-5));
         Ok(Box::new(Dynamic::new(DynamicOptions {

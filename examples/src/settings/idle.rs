@@ -414,7 +414,7 @@ const RULES: &[Rule] = &[
         remedy: ", or choose --policy fda:linear",
     },
     Rule {
-        flags: &["confidence", "columns"],
+        flags: &["confidence", "columns", "drifts"],
         idle: |matches| !is(matches, "policy", "fda:sketch"),
         with: "without sketches",
         remedy: ", or choose --policy fda:sketch",
@@ -553,7 +553,8 @@ mod tests {
             ("--policy fda:naive --interval 3", "--policy fda:naive --interval 3 --outages bernoulli"),
             ("--policy fda:naive --missed wait", "--missed wait"),
             ("--theta 3", "--policy fda:linear --theta auto --check-every 9"),
-            ("--policy fda:linear --columns 9", "--policy fda:sketch --columns 9 --confidence 0.99"),
+            ("--policy fda:linear --columns 99", "--policy fda:sketch --columns 9 --drifts any --confidence 0.99"),
+            ("--drifts any", "--policy fda:sketch --drifts any"),
             ("--policy local --outer-optimiser diloco", "--policy fda:linear --outer-optimiser diloco"),
             ("--outer-rate .5", "--outer-optimiser fedavgm --outer-rate .5 --outer-momentum 0"),
             ("--policy lasgd --missed wait", "--policy lasgd --interval 3 --rejoin heal"),

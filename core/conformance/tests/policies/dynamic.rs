@@ -1,7 +1,7 @@
 //! The bounds by which dynamic policies decide, against the variance as it is defined.
 
 use kronfleet_conformance::check::{Broken, Check};
-use kronfleet_core::policy::{Axis, Confidence, Gauge, Sketcher, State};
+use kronfleet_core::policy::{Axis, Confidence, Drifts, Gauge, Sketcher, State};
 use kronfleet_core::seed::Seed;
 use proptest::prelude::*;
 
@@ -59,46 +59,112 @@ fn naive_and_linear_bounds_are_never_below_the_variance() {
     assert!(bounds(Gauge::Linear, 1.05).is_err());
 }
 
+/// Draws of a sketch.
 const DRAWS: u64 = 4000;
-const COLUMNS: usize = 250;
+const ALL: [Confidence; 3] = [Confidence::Usual, Confidence::High, Confidence::Highest];
 
-fn sketching(confidence: Confidence) -> Gauge {
-    Gauge::Sketch { rows: 5, columns: COLUMNS, confidence }
+/// The drift that all nodes have in common, so that `Var` is 0: the worst case.
+#[derive(Clone, Copy, Debug)]
+enum Common {
+    /// So many values, as if drawn from a normal distribution.
+    Normal(usize),
+    /// So many equal ones, and no others.
+    Equal(usize),
 }
 
-/// Sketches of drifts that all nodes have in common, so that `Var` is 0: the worst case.
-fn states() -> Vec<(State, Sketcher)> {
-    let len = 400;
+/// What a node tells of it with sketches of so many rows and columns, often.
+fn states(rows: usize, columns: usize, common: Common) -> Vec<(State, Sketcher)> {
     let draw = |draw| {
         let mut random = Seed(draw).derive("drift", 0).random();
-        let drift: Vec<f64> = (0..len).map(|_| random.normal()).collect();
-        let gauge = sketching(Confidence::Usual);
-        let sketcher = gauge.sketcher(len, Seed(draw)).expect("this gauge sketches");
-        (gauge.state(&drift, None, Some(&sketcher)), sketcher)
+        let drift: Vec<f64> = match common {
+            Common::Normal(len) => (0..len).map(|_| random.normal()).collect(),
+            // Anywhere among ten times as many as there are columns; the others are 0.
+            Common::Equal(some) => {
+                let mut drift: Vec<f64> = (0..10 * columns).map(|at| f64::from(u8::from(at < some))).collect();
+                random.shuffle(&mut drift);
+                drift
+            }
+        };
+        let sketcher = Sketcher::new(rows, columns, drift.len(), Seed(draw));
+        let state = State { norm: squares(&drift), more: sketcher.sketch(&drift) };
+        (state, sketcher)
     };
     (0..DRAWS).map(draw).collect()
 }
 
-#[test]
-fn sketches_bound_the_variance_as_often_as_they_say() {
-    let states = states();
-    let part = |fails: &dyn Fn(&State, &Sketcher) -> bool| {
-        states.iter().filter(|(state, sketcher)| fails(state, sketcher)).count() as f64 / DRAWS as f64
-    };
-    let failures =
-        |confidence| part(&|state, sketcher| sketching(confidence).bound(&[state], true, Some(sketcher)) < 0.0);
-    // Four standard deviations of so many draws are 0.014, 0.0063 and 0.002.
-    for (confidence, most) in
-        [(Confidence::Usual, 0.05 + 0.014), (Confidence::High, 0.01 + 0.0063), (Confidence::Highest, 0.001 + 0.002)]
-    {
-        let failures = failures(confidence);
-        assert!(failures <= most, "{confidence:?}: {failures}");
+/// `H ≥ Var` as often as is said, where `bound` makes `H` of a state; answers how often it was not with [`ALL`].
+fn confidences_hold(
+    states: &[(State, Sketcher)],
+    bound: &dyn Fn(Confidence, &State, &Sketcher) -> f64,
+) -> Result<[f64; 3], String> {
+    let failures = ALL.map(|confidence| {
+        let fails = |(state, sketcher): &&(State, Sketcher)| bound(confidence, state, sketcher) < 0.0;
+        states.iter().filter(fails).count() as f64 / DRAWS as f64
+    });
+    for (confidence, failures) in ALL.into_iter().zip(failures) {
+        let risk = confidence.risk();
+        // Four standard deviations of so many draws.
+        let most = risk + 4.0 * (risk * (1.0 - risk) / DRAWS as f64).sqrt();
+        if failures > most {
+            return Err(format!("{confidence:?} is wrong with chance {failures}, of {most}"));
+        }
     }
-    // The bound is not a loose one either, and the published margin is too small for it.
-    let margin = 1.0 + 1.0 / (COLUMNS as f64).sqrt();
-    let published = part(&|state, sketcher| state.norm < sketcher.norm(&state.more) / margin);
-    let ours = failures(Confidence::Usual);
-    assert!(ours > 0.02 && published > 0.05 && published > 1.3 * ours, "{ours} and {published} of all");
+    Ok(failures)
+}
+
+/// The bound with an `ε` of one's own.
+fn by(epsilon: impl Fn(Confidence) -> f64) -> impl Fn(Confidence, &State, &Sketcher) -> f64 {
+    move |confidence, state, sketcher| state.norm - sketcher.norm(&state.more) / (1.0 + epsilon(confidence))
+}
+
+/// The bound as it is.
+fn gauge(rows: usize, columns: usize, drifts: Drifts) -> impl Fn(Confidence, &State, &Sketcher) -> f64 {
+    move |confidence, state, sketcher| {
+        Gauge::Sketch { rows, columns, confidence, drifts }.bound(&[state], true, Some(sketcher))
+    }
+}
+
+#[test]
+fn sketches_bound_the_variance_of_spread_drifts_as_often_as_they_say() {
+    for (rows, columns) in [(1, 64), (2, 40), (3, 16), (5, 16), (5, 64), (5, 250), (9, 32)] {
+        let states = states(rows, columns, Common::Normal(columns + 400));
+        let found = confidences_hold(&states, &gauge(rows, columns, Drifts::Spread));
+        // The bound is not a loose one either, but that two rows are as sure as their mean allows.
+        let tight = |found: &[f64; 3]| rows == 2 || found[0] > 0.03;
+        assert!(found.as_ref().is_ok_and(tight), "{rows} × {columns}: {found:?}");
+        // The published margin is too small, and so is that of five rows for fewer.
+        let published = by(|_| 1.0 / (columns as f64).sqrt());
+        assert!(confidences_hold(&states, &published).is_err(), "{rows} × {columns}");
+        let five = by(|confidence| confidence.epsilon(5, columns, Drifts::Spread));
+        assert!(rows >= 5 || confidences_hold(&states, &five).is_err(), "{rows} × {columns}");
+    }
+}
+
+#[test]
+fn sketches_bound_the_variance_of_any_drift_as_often_as_they_say() {
+    for (rows, columns) in [(1, 1), (3, 4), (5, 64), (5, 250)] {
+        // As many equal values as make one pair that meets in a row too much, and some meet.
+        let some = (2.0 / Confidence::Usual.epsilon(5, columns, Drifts::Spread)).floor() as usize;
+        for common in [Common::Normal(columns + 400), Common::Equal(1), Common::Equal(some)] {
+            let states = states(rows, columns, common);
+            let found = confidences_hold(&states, &gauge(rows, columns, Drifts::Any));
+            assert!(found.is_ok(), "{rows} × {columns}, {common:?}: {found:?}");
+            if columns >= 64 && matches!(common, Common::Equal(2..)) {
+                let spread = by(|confidence| confidence.epsilon(rows, columns, Drifts::Spread));
+                assert!(confidences_hold(&states, &spread).is_err(), "{rows} × {columns}: these are spread");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_spread_over_more_columns_than_there_are_values() {
+    let states = states(5, 250, Common::Normal(200));
+    let [spread, any] = [Drifts::Spread, Drifts::Any].map(|drifts| {
+        let bound = gauge(5, 250, drifts);
+        states.iter().map(|(state, sketcher)| bound(Confidence::Usual, state, sketcher)).collect::<Vec<_>>()
+    });
+    assert_eq!(spread, any);
 }
 
 #[test]

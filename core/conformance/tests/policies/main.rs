@@ -6,6 +6,7 @@ mod dynamic;
 mod gossip;
 mod hierarchical;
 mod measured;
+mod mixed;
 mod neighbours;
 mod outer;
 mod plain;

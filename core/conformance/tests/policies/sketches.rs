@@ -1,6 +1,6 @@
 //! How random the buckets and signs of sketches have to be, for drifts that are regular.
 
-use kronfleet_core::policy::{Confidence, Gauge, Sketcher, State};
+use kronfleet_core::policy::{Confidence, Drifts, Gauge, Sketcher, State};
 use kronfleet_core::seed::{Random, Seed};
 
 const LEN: usize = 400;
@@ -43,7 +43,8 @@ fn defined(vector: &[f64], [of_buckets, of_signs]: [usize; 2], random: &mut Rand
 
 /// Whether `H` is below the variance of nodes that all have drifted so, which is 0, no more often than is said.
 fn is_sure(sketch: impl Fn(&[f64], u64) -> Vec<f64>) -> Result<(), String> {
-    let gauge = Gauge::Sketch { rows: ROWS, columns: COLUMNS, confidence: Confidence::Usual };
+    let (confidence, drifts) = (Confidence::Usual, Drifts::Spread);
+    let gauge = Gauge::Sketch { rows: ROWS, columns: COLUMNS, confidence, drifts };
     let any = Sketcher::new(ROWS, COLUMNS, LEN, Seed(0));
     for (name, drift) in regular() {
         let norm = drift.iter().map(|value| value * value).sum();

@@ -1,9 +1,11 @@
 //! Estimates of how far models are apart, from a few numbers of each.
 
+use super::confidence::{Confidence, Drifts, SketchError, check};
 use super::sketch::Sketcher;
 use crate::seed::Seed;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 
 /// What each node tells of its drift `u = w − w₀`, and what follows for the variance
 /// `Var = mean‖u‖² − ‖ū‖²` (Theologitis et al. 2024).
@@ -24,32 +26,9 @@ pub enum Gauge {
         columns: usize,
         /// How sure it is that `H` is not below `Var`.
         confidence: Confidence,
+        /// Of which drifts it is so sure.
+        drifts: Drifts,
     },
-}
-
-/// How sure a sketch is that a mean drift is not shorter than it says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Confidence {
-    /// 95 in 100.
-    #[default]
-    Usual,
-    /// 99 in 100.
-    High,
-    /// 999 in 1000.
-    Highest,
-}
-
-impl Confidence {
-    /// `ε` for sketches of 5 rows and so many columns: the published `1/√columns` is wrong one time in ten to sixteen.
-    pub fn epsilon(self, columns: usize) -> f64 {
-        // Quantiles of the median of five estimates, each of a standard deviation of √(2/columns); measured.
-        let factor = match self {
-            Self::Usual => 1.24,
-            Self::High => 1.79,
-            Self::Highest => 2.44,
-        };
-        factor / libm::sqrt(columns as f64)
-    }
 }
 
 /// What a node tells of its drift.
@@ -65,6 +44,12 @@ impl State {
     /// Whether everything is finite.
     pub fn is_finite(&self) -> bool {
         self.norm.is_finite() && self.more.iter().all(|value| value.is_finite())
+    }
+
+    /// An order of states that does not depend on whose they are.
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        let more = || self.more.iter().zip(&other.more).map(|(a, b)| a.total_cmp(b)).find(|order| order.is_ne());
+        self.norm.total_cmp(&other.norm).then_with(|| more().unwrap_or(Ordering::Equal))
     }
 }
 
@@ -101,6 +86,17 @@ impl Axis {
 }
 
 impl Gauge {
+    /// Whether it can be told and keeps what it says.
+    ///
+    /// # Errors
+    /// If its sketches have no rows or columns, too few columns for their confidence, or too many values for a note.
+    pub fn check(self) -> Result<(), SketchError> {
+        match self {
+            Self::Naive | Self::Linear => Ok(()),
+            Self::Sketch { rows, columns, drifts, .. } => check(rows, columns, drifts),
+        }
+    }
+
     /// What sketches, where this gauge does.
     pub fn sketcher(self, len: usize, seed: Seed) -> Option<Sketcher> {
         match self {
@@ -146,10 +142,13 @@ impl Gauge {
                 let along = mean(0);
                 norm - along * along
             }
-            Self::Sketch { rows, columns, confidence } => {
+            Self::Sketch { rows, columns, confidence, drifts } => {
                 let sketch: Vec<f64> = (0..rows * columns).map(mean).collect();
                 let drift = sketcher.map_or(0.0, |sketcher| sketcher.norm(&sketch));
-                norm - drift / (1.0 + confidence.epsilon(columns))
+                // Nothing is spread over more columns than there are parameters.
+                let spread = sketcher.is_some_and(|sketcher| sketcher.len() >= columns);
+                let drifts = if spread { drifts } else { Drifts::Any };
+                norm - drift / (1.0 + confidence.epsilon(rows, columns, drifts))
             }
         }
     }

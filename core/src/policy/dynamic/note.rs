@@ -2,19 +2,17 @@
 
 use super::gauge::State;
 use crate::cluster::{CertificateId, Digest, Round};
+use crate::policy::tag::Tag;
 use alloc::vec::Vec;
 
 /// A note, little-endian throughout.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Note {
     /// A state, and since which averages: that of the drift, and the one before it that the axis begins at.
-    State { base: CertificateId, before: Option<CertificateId>, state: State },
-    /// It contributes: its average is too old, by `H` where a check has found it, the so manieth since the average.
-    Call { base: CertificateId, found: Option<(f64, u64)> },
+    State { base: CertificateId, before: Option<CertificateId>, check: u64, state: State },
+    /// It contributes: its average is too old, by `H` where the check has found it.
+    Call { base: CertificateId, check: u64, found: Option<f64> },
 }
-
-const STATE: u8 = 1;
-const CALL: u8 = 2;
 
 fn put_id(bytes: &mut Vec<u8>, id: &CertificateId) {
     bytes.extend_from_slice(&id.round.0.to_le_bytes());
@@ -33,13 +31,15 @@ fn id(bytes: &mut &[u8]) -> Option<CertificateId> {
 }
 
 impl Note {
-    /// A state's own number is said in double precision, those of a sketch in single.
+    /// A tag, the average, and the check's number since then; a state's own number is said in double precision, those of a
+    /// sketch in single.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self {
-            Self::State { base, before, state } => {
-                bytes.push(STATE);
+            Self::State { base, before, check, state } => {
+                bytes.push(Tag::DriftState as u8);
                 put_id(&mut bytes, base);
+                bytes.extend_from_slice(&check.to_le_bytes());
                 bytes.push(u8::from(before.is_some()));
                 if let Some(before) = before {
                     put_id(&mut bytes, before);
@@ -51,12 +51,12 @@ impl Note {
                     state.more.iter().for_each(|&value| bytes.extend_from_slice(&(value as f32).to_le_bytes()));
                 }
             }
-            Self::Call { base, found } => {
-                bytes.push(CALL);
+            Self::Call { base, check, found } => {
+                bytes.push(Tag::DriftCall as u8);
                 put_id(&mut bytes, base);
-                if let Some((found, checks)) = found {
+                bytes.extend_from_slice(&check.to_le_bytes());
+                if let Some(found) = found {
                     bytes.extend_from_slice(&found.to_le_bytes());
-                    bytes.extend_from_slice(&checks.to_le_bytes());
                 }
             }
         }
@@ -65,10 +65,10 @@ impl Note {
 
     /// Reads a note whose state has `more` numbers beside the norm, all of them finite; `None` if it is none.
     pub(super) fn decode(bytes: &[u8], more: usize) -> Option<Self> {
-        let (kind, mut rest) = bytes.split_first()?;
-        let note = match *kind {
-            STATE => {
-                let base = id(&mut rest)?;
+        let (tag, mut rest) = bytes.split_first()?;
+        let note = match Tag::of(*tag)? {
+            Tag::DriftState => {
+                let (base, check) = (id(&mut rest)?, word(&mut rest)?);
                 let (before, after) = rest.split_first()?;
                 rest = after;
                 let before = match before {
@@ -89,16 +89,15 @@ impl Note {
                 if !state.is_finite() || state.norm < 0.0 {
                     return None;
                 }
-                Self::State { base, before, state }
+                Self::State { base, before, check, state }
             }
-            CALL => {
-                let base = id(&mut rest)?;
-                let found =
-                    if rest.is_empty() { None } else { Some((f64::from_bits(word(&mut rest)?), word(&mut rest)?)) };
-                if found.is_some_and(|(found, _)| !found.is_finite()) {
+            Tag::DriftCall => {
+                let (base, check) = (id(&mut rest)?, word(&mut rest)?);
+                let found = if rest.is_empty() { None } else { Some(f64::from_bits(word(&mut rest)?)) };
+                if found.is_some_and(|found| !found.is_finite()) {
                     return None;
                 }
-                Self::Call { base, found }
+                Self::Call { base, check, found }
             }
             _ => return None,
         };
@@ -120,10 +119,14 @@ mod tests {
             Just(vec![1e-300]),
             proptest::collection::vec((-9_i8..9).prop_map(f64::from), 2..20)
         ];
-        let state = (id(), proptest::option::of(id()), 0.0..1e300, more)
-            .prop_map(|(base, before, norm, more)| Note::State { base, before, state: State { norm, more } });
-        let call = (id(), proptest::option::of((0.0..1e300, any::<u64>())))
-            .prop_map(|(base, found)| Note::Call { base, found });
+        let state = (id(), proptest::option::of(id()), any::<u64>(), 0.0..1e300, more).prop_map(
+            |(base, before, check, norm, more)| Note::State { base, before, check, state: State { norm, more } },
+        );
+        let call = (id(), any::<u64>(), proptest::option::of(0.0..1e300)).prop_map(|(base, check, found)| Note::Call {
+            base,
+            check,
+            found,
+        });
         prop_oneof![4 => state, 1 => call]
     }
 
@@ -135,7 +138,7 @@ mod tests {
             for len in 0..bytes.len() {
                 let read = Note::decode(&bytes[..len], more);
                 // A call is whole without what was found.
-                let call = matches!((&read, &note), (Some(Note::Call { found: None, .. }), Note::Call { .. })) && len == 17;
+                let call = matches!((&read, &note), (Some(Note::Call { found: None, .. }), Note::Call { .. })) && len == 25;
                 prop_assert!(read.is_none() || call);
             }
             prop_assert_eq!(Note::decode(&bytes, more), Some(note));

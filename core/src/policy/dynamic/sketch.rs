@@ -56,6 +56,11 @@ impl Sketcher {
         Self { rows, columns, places, len }
     }
 
+    /// Values of a vector.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Values of a sketch.
     pub fn size(&self) -> usize {
         self.rows * self.columns

@@ -23,8 +23,6 @@ pub(super) struct Limit {
     rule: Threshold,
     /// What `H` has to be above; 0 before the first average of a tuned one.
     pub(super) value: f64,
-    /// Checks since the last average.
-    pub(super) checks: u64,
 }
 
 impl Limit {
@@ -34,31 +32,30 @@ impl Limit {
             Threshold::PerParameter(value) => value * parameters as f64,
             Threshold::Tuned { .. } => 0.0,
         };
-        Self { rule, value, checks: 0 }
+        Self { rule, value }
     }
 
     /// The same rule, gone on with.
-    pub(super) fn at(self, value: f64, checks: u64) -> Self {
-        Self { value, checks, ..self }
+    pub(super) fn at(self, value: f64) -> Self {
+        Self { value, ..self }
     }
 
-    /// Whether models are to be averaged, of which a check has found `bound`.
-    pub(super) fn exceeded(&mut self, bound: f64) -> bool {
-        self.checks = self.checks.saturating_add(1);
+    /// Whether models are to be averaged, of which the check of this number since the last average has found `bound`.
+    pub(super) fn exceeded(self, check: u64, bound: f64) -> bool {
         match self.rule {
-            Threshold::Tuned { most } => self.value == 0.0 || bound > self.value || self.checks >= u64::from(most),
+            Threshold::Tuned { most } => self.value == 0.0 || bound > self.value || check >= u64::from(most),
             Threshold::Fixed(_) | Threshold::PerParameter(_) => bound > self.value,
         }
     }
 
-    /// Takes in that models were averaged, of which the last check had found `bound`, if it had found anything.
-    pub(super) fn averaged(&mut self, bound: Option<f64>) {
-        if let (Threshold::Tuned { most }, Some(bound)) = (self.rule, bound)
+    /// Takes in that models were averaged, of which the last check, of this number, had found this bound, if it had found
+    /// anything.
+    pub(super) fn averaged(&mut self, found: Option<(u64, f64)>) {
+        if let (Threshold::Tuned { most }, Some((check, bound))) = (self.rule, found)
             && bound > 0.0
         {
-            self.value = f64::from(most) / 2.0 / self.checks.max(1) as f64 * bound;
+            self.value = f64::from(most) / 2.0 / check.max(1) as f64 * bound;
         }
-        self.checks = 0;
     }
 }
 
@@ -69,22 +66,22 @@ mod tests {
     #[test]
     fn a_tuned_threshold_aims_at_half_the_most_checks() {
         let mut limit = Limit::new(Threshold::Tuned { most: 10 }, 7);
-        assert!(limit.exceeded(4.0), "the first check is followed by an average");
-        limit.averaged(Some(4.0));
+        assert!(limit.exceeded(1, 4.0), "the first check is followed by an average");
+        limit.averaged(Some((1, 4.0)));
         assert_eq!(limit.value, 20.0);
-        assert!((0..3).all(|_| !limit.exceeded(19.0)) && limit.exceeded(21.0));
-        limit.averaged(Some(21.0));
+        assert!((1..4).all(|check| !limit.exceeded(check, 19.0)) && limit.exceeded(4, 21.0));
+        limit.averaged(Some((4, 21.0)));
         assert_eq!(limit.value, 5.0 / 4.0 * 21.0);
-        assert!((0..9).all(|_| !limit.exceeded(1.0)) && limit.exceeded(1.0), "no more than ten");
+        assert!((1..10).all(|check| !limit.exceeded(check, 1.0)) && limit.exceeded(10, 1.0), "no more than ten");
         limit.averaged(None);
-        assert_eq!((limit.value, limit.checks), (5.0 / 4.0 * 21.0, 0));
+        assert_eq!(limit.value, 5.0 / 4.0 * 21.0);
     }
 
     #[test]
     fn a_fixed_threshold_has_to_be_exceeded() {
         let mut limit = Limit::new(Threshold::PerParameter(0.5), 4);
-        assert!(!limit.exceeded(2.0) && limit.exceeded(2.1));
-        limit.averaged(Some(9.0));
+        assert!(!limit.exceeded(1, 2.0) && limit.exceeded(1, 2.1));
+        limit.averaged(Some((1, 9.0)));
         assert_eq!(limit.value, 2.0);
     }
 }

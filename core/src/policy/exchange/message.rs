@@ -1,6 +1,6 @@
 //! Messages longer than a note.
 
-use super::note::{MOST_BYTES, Note, Piece};
+use super::note::{Family, MOST_BYTES, Note, Piece};
 use crate::cluster::{Digest, Digester};
 use crate::policy::PolicyAction;
 use crate::policy::words::{Saved, Words};
@@ -41,7 +41,7 @@ pub(in crate::policy) fn digest<S: Scalar>(values: &[S]) -> Digest {
 }
 
 /// Says a message in pieces that fit into notes.
-pub(in crate::policy) fn say(actions: &mut VecDeque<PolicyAction>, to: NodeId, message: &Message) {
+pub(in crate::policy) fn say(family: Family, actions: &mut VecDeque<PolicyAction>, to: NodeId, message: &Message) {
     let Message { sequence, digest, whole, bytes } = message;
     let total = u32::try_from(bytes.len()).expect("models have less than 4 GiB");
     let mut offset = 0;
@@ -55,7 +55,7 @@ pub(in crate::policy) fn say(actions: &mut VecDeque<PolicyAction>, to: NodeId, m
             offset: offset as u32,
             bytes: &bytes[offset..end],
         };
-        actions.push_back(PolicyAction::Tell { to, bytes: Note::Piece(piece).encode() });
+        actions.push_back(PolicyAction::Tell { to, bytes: Note::Piece(piece).encode(family) });
         offset = end;
         if offset == bytes.len() {
             break;

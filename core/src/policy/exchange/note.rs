@@ -1,6 +1,7 @@
 //! What neighbours' policies say to each other.
 
 use crate::cluster::Digest;
+use crate::policy::tag::Tag;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -34,17 +35,32 @@ pub(in crate::policy) struct Piece<'a> {
     pub(in crate::policy) bytes: &'a [u8],
 }
 
-const DIFFERENCE: u8 = 0x11;
-const WHOLE: u8 = 0x12;
-const ASK: u8 = 0x13;
-const ASK_AS: u8 = 0x14;
+/// Whose notes these are: the others' are none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::policy) enum Family {
+    Gossip,
+    Push,
+}
+
+impl Family {
+    /// Of parts of whole messages, or of others.
+    fn piece(self, whole: bool) -> Tag {
+        match (self, whole) {
+            (Self::Gossip, false) => Tag::GossipDifference,
+            (Self::Gossip, true) => Tag::GossipWhole,
+            (Self::Push, false) => Tag::PushDifference,
+            (Self::Push, true) => Tag::PushWhole,
+        }
+    }
+}
 
 impl<'a> Note<'a> {
-    pub(in crate::policy) fn encode(&self) -> Vec<u8> {
+    /// Requests are each of one family alone.
+    pub(in crate::policy) fn encode(&self, family: Family) -> Vec<u8> {
         match self {
             Self::Piece(piece) => {
                 let mut bytes = Vec::with_capacity(25 + piece.bytes.len());
-                bytes.push(if piece.whole { WHOLE } else { DIFFERENCE });
+                bytes.push(family.piece(piece.whole) as u8);
                 bytes.extend_from_slice(&piece.sequence.to_le_bytes());
                 bytes.extend_from_slice(&piece.digest.0.to_le_bytes());
                 bytes.extend_from_slice(&piece.total.to_le_bytes());
@@ -52,25 +68,26 @@ impl<'a> Note<'a> {
                 bytes.extend_from_slice(piece.bytes);
                 bytes
             }
-            Self::Ask => vec![ASK],
+            Self::Ask => vec![Tag::GossipAsk as u8],
             Self::AskAs(birth) => {
-                let mut bytes = vec![ASK_AS];
+                let mut bytes = vec![Tag::PushAsk as u8];
                 bytes.extend_from_slice(&birth.to_le_bytes());
                 bytes
             }
         }
     }
 
-    /// Reads a note; `None` if it is none.
-    pub(in crate::policy) fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let (&kind, rest) = bytes.split_first()?;
-        if kind == ASK {
-            return rest.is_empty().then_some(Self::Ask);
+    /// Reads a note of this family; `None` if it is none.
+    pub(in crate::policy) fn decode(bytes: &'a [u8], family: Family) -> Option<Self> {
+        let (&tag, rest) = bytes.split_first()?;
+        let tag = Tag::of(tag)?;
+        match (tag, family) {
+            (Tag::GossipAsk, Family::Gossip) => return rest.is_empty().then_some(Self::Ask),
+            (Tag::PushAsk, Family::Push) => return Some(Self::AskAs(u64::from_le_bytes(rest.try_into().ok()?))),
+            _ => {}
         }
-        if kind == ASK_AS {
-            return Some(Self::AskAs(u64::from_le_bytes(rest.try_into().ok()?)));
-        }
-        if kind != WHOLE && kind != DIFFERENCE {
+        let whole = tag == family.piece(true);
+        if !whole && tag != family.piece(false) {
             return None;
         }
         let (sequence, rest) = rest.split_first_chunk()?;
@@ -78,7 +95,7 @@ impl<'a> Note<'a> {
         let (total, rest) = rest.split_first_chunk()?;
         let (offset, bytes) = rest.split_first_chunk()?;
         Some(Self::Piece(Piece {
-            whole: kind == WHOLE,
+            whole,
             sequence: u64::from_le_bytes(*sequence),
             digest: Digest(u64::from_le_bytes(*digest)),
             total: u32::from_le_bytes(*total),
@@ -99,23 +116,34 @@ mod tests {
             whole: bool, sequence: u64, digest: u64, total: u32, offset: u32, bytes: Vec<u8>
         ) {
             let note = Note::Piece(Piece { whole, sequence, digest: Digest(digest), total, offset, bytes: &bytes });
-            let written = note.encode();
-            prop_assert_eq!(Note::decode(&written), Some(note));
-            prop_assert!(Note::decode(&written[..24]).is_none());
+            for (family, other) in [(Family::Gossip, Family::Push), (Family::Push, Family::Gossip)] {
+                let written = note.encode(family);
+                prop_assert_eq!(Note::decode(&written, family), Some(note.clone()));
+                prop_assert!(Note::decode(&written[..24], family).is_none());
+                prop_assert!(Note::decode(&written, other).is_none());
+            }
         }
 
         #[test]
         fn any_bytes_are_a_note_or_none(bytes: Vec<u8>) {
-            if let Some(note) = Note::decode(&bytes) {
-                prop_assert_eq!(note.encode(), bytes);
+            for family in [Family::Gossip, Family::Push] {
+                if let Some(note) = Note::decode(&bytes, family) {
+                    prop_assert_eq!(note.encode(family), &bytes[..]);
+                }
             }
         }
     }
 
     #[test]
     fn a_request_is_one_byte() {
-        assert_eq!(Note::decode(&Note::Ask.encode()), Some(Note::Ask));
-        assert_eq!(Note::decode(&[ASK, 0]), None);
-        assert_eq!(Note::decode(&Note::AskAs(7).encode()), Some(Note::AskAs(7)));
+        let ask = Note::Ask.encode(Family::Gossip);
+        assert_eq!((ask.len(), Note::decode(&ask, Family::Gossip)), (1, Some(Note::Ask)));
+        assert_eq!(Note::decode(&[ask[0], 0], Family::Gossip), None);
+        assert_eq!(Note::decode(&ask, Family::Push), None);
+        let ask = Note::AskAs(7).encode(Family::Push);
+        assert_eq!(
+            (Note::decode(&ask, Family::Push), Note::decode(&ask, Family::Gossip)),
+            (Some(Note::AskAs(7)), None)
+        );
     }
 }

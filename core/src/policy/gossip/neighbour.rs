@@ -1,6 +1,6 @@
 //! What a node knows of a neighbour.
 
-use super::super::exchange::{Assembly, Message, Note, digest};
+use super::super::exchange::{Assembly, Family, Message, Note, digest};
 use super::super::words::{Saved, Words};
 use crate::compress::Compressor;
 use crate::gossip::Consensus;
@@ -108,7 +108,7 @@ impl Neighbour {
     fn ask(&mut self, node: NodeId, actions: &mut VecDeque<PolicyAction>) {
         if !self.asked {
             self.asked = true;
-            actions.push_back(PolicyAction::Tell { to: node, bytes: Note::Ask.encode() });
+            actions.push_back(PolicyAction::Tell { to: node, bytes: Note::Ask.encode(Family::Gossip) });
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::collective::Encoding;
 use crate::policy::PolicyAction;
+use crate::policy::tag::Tag;
 use crate::policy::words::{Saved, Words};
 use crate::transport::NodeId;
 use alloc::collections::VecDeque;
@@ -45,12 +46,7 @@ impl Parcel {
             let each = self.encoding.bytes::<f32>();
             let end = self.values.len().min(offset + MOST_BYTES / each);
             let mut bytes = Vec::with_capacity(HEADER + each * (end - offset));
-            let kind = match self.kind {
-                Kind::Snapshot => SNAPSHOT,
-                Kind::Mean => MEAN,
-            };
-            let code = Encoding::ALL.iter().position(|encoding| *encoding == self.encoding).expect("one of all");
-            bytes.push(kind | (code as u8) << 4);
+            bytes.push(tag(self.kind, self.encoding) as u8);
             bytes.extend_from_slice(&self.base.to_le_bytes());
             bytes.extend_from_slice(&self.begun.to_le_bytes());
             bytes.extend_from_slice(&self.count.to_le_bytes());
@@ -84,21 +80,29 @@ impl Parcel {
     }
 }
 
-/// Above these four bits, the place of the encoding among all.
-const SNAPSHOT: u8 = 0x1;
-const MEAN: u8 = 0x2;
+fn tag(kind: Kind, encoding: Encoding) -> Tag {
+    match (kind, encoding) {
+        (Kind::Snapshot, Encoding::Full) => Tag::SnapshotFull,
+        (Kind::Snapshot, Encoding::Bf16) => Tag::SnapshotBf16,
+        (Kind::Snapshot, Encoding::F16) => Tag::SnapshotF16,
+        (Kind::Mean, Encoding::Full) => Tag::MeanFull,
+        (Kind::Mean, Encoding::Bf16) => Tag::MeanBf16,
+        (Kind::Mean, Encoding::F16) => Tag::MeanF16,
+    }
+}
+
+/// What a note with this tag is, and how its values stand there; `None` if it is another policy's.
+fn meaning(tag: Tag) -> Option<(Kind, Encoding)> {
+    let all = [Kind::Snapshot, Kind::Mean].into_iter().flat_map(|kind| Encoding::ALL.map(|encoding| (kind, encoding)));
+    all.into_iter().find(|&(kind, encoding)| self::tag(kind, encoding) == tag)
+}
 
 /// Puts the pieces of one sender together; answers the parcel with its last one. Pieces arrive in order or not at all, and
 /// what does not fit is dropped with what was there before. No model has more than `most` values.
 pub(super) fn assemble(partial: &mut Option<Parcel>, bytes: &[u8], most: usize) -> Option<Parcel> {
     let before = partial.take();
     let (&kind, rest) = bytes.split_first()?;
-    let encoding = *Encoding::ALL.get(usize::from(kind >> 4))?;
-    let kind = match kind & 0xf {
-        SNAPSHOT => Kind::Snapshot,
-        MEAN => Kind::Mean,
-        _ => return None,
-    };
+    let (kind, encoding) = Tag::of(kind).and_then(meaning)?;
     let (base, rest) = rest.split_first_chunk().map(|(word, rest)| (u64::from_le_bytes(*word), rest))?;
     let (begun, rest) = rest.split_first_chunk().map(|(word, rest)| (u64::from_le_bytes(*word), rest))?;
     let (count, rest) = rest.split_first_chunk().map(|(word, rest)| (u32::from_le_bytes(*word), rest))?;

@@ -1,6 +1,6 @@
 //! The two ends of a way along which parts of models are given.
 
-use super::super::exchange::{Assembly, Message, Note};
+use super::super::exchange::{Assembly, Family, Message, Note};
 use super::super::words::{Saved, Words};
 use crate::cluster::{Digest, Digester};
 use crate::compress::Compressor;
@@ -97,7 +97,7 @@ impl Sender {
     /// Asks for a whole message.
     pub(super) fn ask(&mut self, node: NodeId, birth: u64, actions: &mut VecDeque<PolicyAction>) {
         self.asked = true;
-        actions.push_back(PolicyAction::Tell { to: node, bytes: Note::AskAs(birth).encode() });
+        actions.push_back(PolicyAction::Tell { to: node, bytes: Note::AskAs(birth).encode(Family::Push) });
     }
 
     /// It cannot be reached: what it says from now on is not what follows what it said before.
