@@ -50,6 +50,9 @@ pub fn conclude(
     if let (true, Some(newest)) = (story.interrupted, &story.kept.newest) {
         eprintln!("interrupted; go on with the same flags and --resume {newest}");
     }
+    if story.samples == 0 && story.rounds_committed > 0 && !story.interrupted {
+        eprintln!("nothing was learnt: no node reached a layer in time; give a longer --deadline");
+    }
     let json = story.json();
     if output.json {
         println!("{json}");
