@@ -29,6 +29,7 @@ mod sketch;
 mod streaming;
 mod task;
 mod tcp;
+mod weight;
 
 pub use averaging::{AveragingSettings, Policy};
 pub use checkpoint::CheckpointSettings;
@@ -56,6 +57,7 @@ pub use sketch::SketchSettings;
 pub use streaming::StreamingSettings;
 pub use task::{BackendKind, InitialisationKind, TaskSettings};
 pub use tcp::TcpSettings;
+pub use weight::{Weight, WeightSettings};
 
 use kronfleet_core::time::Duration;
 use kronfleet_lossy::fault::parse_duration;

@@ -6,6 +6,10 @@ use crate::settings::{
     AveragingSettings, KfacSettings, NetworkSettings, OptimiserSettings, OutputSettings, TaskSettings, describe,
 };
 use clap::{CommandFactory, FromArgMatches, Parser};
+use kronfleet_core::participant::Summary;
+use kronfleet_core::policy::{PolicyAction, PolicyInput};
+use kronfleet_core::time::Instant;
+use kronfleet_core::transport::NodeId;
 use kronfleet_lossy::trace::Trace;
 use kronfleet_nalgebra::Nalgebra;
 use proptest::prelude::*;
@@ -207,6 +211,7 @@ fn what_policies_keep_is_in_a_checkpoint() {
     for kept in [
         &["--scaffold", "--prox=0.1"][..],
         &["--scaffold", "--preconditioner=none", "--outer-optimiser=fedadam", "--outer-rate=0.01"],
+        &["--scaffold", "--weight=samples", "--partition=dirichlet:0.3", "--outer-optimiser=fedavgm"],
         &["--policy=lasgd", "--jitter=4ms"],
         &["--policy=streaming", "--interval=6", "--fragments=3", "--iterations=16", "--jitter=4ms"],
         &["--policy=salf", "--unbiased", "--stall-budget=400ms", "--slow-nodes=3x:1", "--slow-nodes=1.8x:0,2"],
@@ -226,6 +231,46 @@ fn what_policies_keep_is_in_a_checkpoint() {
         let checkpoints = folder.checkpoints();
         let middle = &checkpoints[checkpoints.len() / 2];
         assert_eq!(run(&folder, &flags, Keep::From(middle)), whole, "{}", middle.display());
+    }
+}
+
+/// What contributions of each of four nodes count, by the policies that they are given, and how many samples they have.
+fn weights(folder: &Folder, flags: &[&str]) -> [Vec<f64>; 2] {
+    let model = format!("--model={}", folder.0.join("tiny.toml").display());
+    let common = ["test", &model, "--samples=300", "--nodes=4", "--partition=dirichlet:0.3"];
+    let Flags { task, averaging, kfac, optimiser, .. } = Flags::parse_from(common.iter().chain(flags));
+    let workshop = Workshop::open(&task, &kfac, &optimiser, 4, None).expect("settings that fit");
+    workshop.inform(&averaging).expect("layers that fit");
+    let weight = |node: u32| {
+        let mut policy = averaging.policy(NodeId(node)).expect("settings that fit");
+        let summary = Summary::default();
+        policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration: averaging.interval, summary: &summary });
+        match policy.poll() {
+            Some(PolicyAction::Contribute(request) | PolicyAction::Offer(request, _)) => request.weight,
+            other => panic!("{other:?}"),
+        }
+    };
+    let samples = |node: u32| workshop.share(node).len() as f64;
+    [(0..4).map(weight).collect(), (0..4).map(samples).collect()]
+}
+
+#[test]
+fn contributions_count_what_nodes_have() {
+    let folder = Folder::new("weights");
+    for policy in [
+        &["--policy=periodic"][..],
+        &["--outer-optimiser=fedavgm"],
+        &["--outer-optimiser=fedadam"],
+        &["--policy=lasgd"],
+        &["--policy=streaming", "--interval=20"],
+    ] {
+        let [equal, samples] = weights(&folder, policy);
+        assert_eq!(equal, [1.0; 4]);
+        let [weights, _] = weights(&folder, &[policy, &["--weight=samples"]].concat());
+        for (weight, own) in weights.iter().zip(&samples) {
+            assert!((weight - own / 75.0).abs() < 1e-12, "{weights:?} for {samples:?}");
+        }
+        assert!(weights.iter().any(|weight| (weight - 1.0).abs() > 0.1), "{weights:?}");
     }
 }
 

@@ -158,7 +158,7 @@ impl Workshop {
         }
     }
 
-    /// Tells the policies of nodes what they need to know of the model, before they are made.
+    /// Tells the policies of nodes what they need to know of the model and the data, before they are made.
     ///
     /// # Errors
     /// If the model's layers do not fit each other.
@@ -166,6 +166,7 @@ impl Workshop {
         if averaging.asks_for_tensors() {
             averaging.gossip.learn(self.tensors()?);
         }
+        averaging.weighing.learn(self.shares.iter().map(Vec::len).collect());
         Ok(())
     }
 
@@ -186,6 +187,11 @@ impl Workshop {
     /// Training samples, all nodes together.
     pub fn samples(&self) -> usize {
         self.train.len()
+    }
+
+    /// The training samples of a node.
+    pub(super) fn share(&self, node: u32) -> &[u32] {
+        &self.shares[node as usize]
     }
 
     /// The network with memory for `batch` samples, initialised from the run's seed: the same on every node.
@@ -371,7 +377,7 @@ impl Workshop {
         Box::new(Share {
             feed: Feed::new(&self.train, &self.normalisation, augmentation),
             train: Arc::clone(&self.train),
-            sampler: Sampler::new(&self.shares[node as usize], seed.derive("sampler", 0)),
+            sampler: Sampler::new(self.share(node), seed.derive("sampler", 0)),
             samples: Vec::with_capacity(self.task.batch as usize),
             drawn: 0,
         })

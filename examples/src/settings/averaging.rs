@@ -8,6 +8,7 @@ use super::outer::OuterSettings;
 use super::sharing::{Outer, SharingSettings, sites};
 use super::sketch::SketchSettings;
 use super::streaming::StreamingSettings;
+use super::weight::WeightSettings;
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
@@ -131,6 +132,9 @@ pub struct AveragingSettings {
     /// times as long as a round's iterations of one node differ from another's
     #[arg(long, default_value = "50ms", value_name = "SPAN", value_parser = super::span)]
     pub stall_budget: Duration,
+    /// What a node's contribution to an average counts.
+    #[command(flatten)]
+    pub weighing: WeightSettings,
     /// What is made of averages.
     #[command(flatten)]
     pub outer: OuterSettings,
@@ -265,7 +269,7 @@ impl AveragingSettings {
             Policy::Local | Policy::Zeros => return Ok(Box::new(Local)),
             Policy::Periodic => {
                 let mut policy = Periodic::new(self.interval);
-                policy.request = self.request();
+                policy.request = self.request(node);
                 policy.rejoin = self.rejoin;
                 policy.missed = self.missed;
                 policy.outer = self.outer.optimiser();
@@ -274,7 +278,7 @@ impl AveragingSettings {
             Policy::Daso => return self.in_sites(node, self.nodes),
             Policy::Lasgd => {
                 let mut policy = Asynchronous::new(self.interval);
-                (policy.request, policy.rejoin) = (self.request(), self.rejoin);
+                (policy.request, policy.rejoin) = (self.request(node), self.rejoin);
                 return Ok(Box::new(policy));
             }
             Policy::Streaming => {
@@ -286,7 +290,7 @@ impl AveragingSettings {
                 }
                 let segments = self.cluster(RunId(0), node, Incarnation(1))?.most_segments();
                 let options = self.streaming.options(self.interval, &self.outer, segments)?;
-                let options = StreamingOptions { request: self.request(), rejoin: self.rejoin, ..options };
+                let options = StreamingOptions { request: self.request(node), rejoin: self.rejoin, ..options };
                 return Ok(Box::new(Streaming::new(options)));
             }
             Policy::Salf => {
@@ -297,7 +301,7 @@ impl AveragingSettings {
                     );
                 }
                 let mut policy = self.layerwise.policy(self.budget()?.ready())?;
-                (policy.request, policy.rejoin) = (self.request(), self.rejoin);
+                (policy.request, policy.rejoin) = (self.request(node), self.rejoin);
                 return Ok(Box::new(policy));
             }
             Policy::Dpsgd => return self.neighbourly(node, Rule::Choco { step: 1.0 }, Code::All),
@@ -330,7 +334,7 @@ impl AveragingSettings {
         Ok(Box::new(Dynamic::new(DynamicOptions {
             check_every: self.check_every,
             patience: self.patience(),
-            request: self.request(),
+            request: self.request(node),
             rejoin: self.rejoin,
             seed: Seed(0).derive("drift", 0),
             outer: self.outer.optimiser(),
@@ -389,7 +393,7 @@ impl AveragingSettings {
         let options = HierarchicalOptions {
             encoding,
             patience: self.patience(),
-            request: self.request(),
+            request: self.request(node),
             rejoin: self.rejoin,
             ..options
         };
@@ -461,13 +465,13 @@ impl AveragingSettings {
         self.stall_budget / 2
     }
 
-    /// What a contribution consists of.
-    fn request(&self) -> Request {
+    /// What a contribution of a node consists of.
+    fn request(&self, node: NodeId) -> Request {
         Request {
+            weight: self.weighing.of(node),
             running: !self.local_statistics,
             factors: self.average_factors,
             optimiser: self.average_optimiser,
-            ..Request::default()
         }
     }
 }
