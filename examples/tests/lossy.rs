@@ -335,6 +335,39 @@ fn wait_for(path: &Path) {
     }
 }
 
+/// Four sites, each of two members that share their steps, with models under way between them and members offline.
+#[test]
+fn shared_steps_of_several_sites_go_on_from_a_checkpoint() {
+    let folder = Folder::new("sites");
+    let flags = [
+        "--nodes=8",
+        "--sites=4",
+        "--inner=dp-kfac",
+        "--outer=daso",
+        "--daso-epoch=6",
+        "--daso-warm-up=0",
+        "--daso-cool-down=0",
+        "--daso-skip=3",
+        "--iterations=24",
+    ];
+    let flags = [&SMALL[..], &flags].concat();
+    let metrics = || fs::read_to_string(folder.0.join("run/metrics.csv")).expect("metrics");
+    let whole = result(&lossy(&folder, &flags));
+    let (expected, kept) = (metrics(), folder.0.join("kept"));
+    let keeping = [format!("--checkpoint={}", kept.display()), "--every=5".to_owned()];
+    let watched = result(&lossy(&folder, &[&flags[..], &keeping.each_ref().map(String::as_str)].concat()));
+    assert_eq!(watched["trace_hash"], whole["trace_hash"], "writing checkpoints changes nothing");
+    let resume = format!("--resume={}", kept.join("00000003").display());
+    let resumed = result(&lossy(&folder, &[&flags[..], &[&resume]].concat()));
+    for key in ["trace_hash", "accuracy", "bytes_sent", "rounds_committed", "virtual_seconds", "samples"] {
+        assert_eq!(resumed[key], whole[key], "{key}");
+    }
+    assert_eq!(metrics(), expected);
+    // Another number of nodes begins with what these had in common.
+    let fewer = result(&lossy(&folder, &[&flags[..], &[&resume, "--nodes=4"]].concat()));
+    assert!(fewer["resumed"].as_str().is_some_and(|text| text.contains("of 8 nodes")), "{fewer}");
+}
+
 #[test]
 fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     let folder = Folder::new("killed");

@@ -32,9 +32,6 @@ fn main() -> Result<()> {
     let folder = prepare(output, "lossy")?;
     let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, output.load.as_deref())?;
     let workshop = workshop.sharing(&averaging.sharing)?.correcting(&averaging.drift);
-    if averaging.sharing.inner.is_some() && (checkpoints.checkpoint.is_some() || checkpoints.resume.is_some()) {
-        bail!("steps that are shared have no checkpoints: leave out --inner, or --checkpoint and --resume");
-    }
     let fleet = Fleet { workshop: &workshop, task, averaging, network, output, settings: &text, stop };
     let timeouts = averaging.budget()?.to_string();
     if !output.quiet {

@@ -98,7 +98,7 @@ fn run(folder: &Folder, flags: &[&str], keep: Keep<'_>) -> Ending {
         Flags::from_arg_matches(&matches).expect("flags that exist");
     let text = describe(&Flags::command(), &matches);
     let workshop = Workshop::open(&task, &kfac, &optimiser, averaging.nodes, None).expect("settings that fit");
-    let workshop = workshop.correcting(&averaging.drift);
+    let workshop = workshop.sharing(&averaging.sharing).expect("placements that fit").correcting(&averaging.drift);
     let stop = Arc::default();
     let fleet = Fleet {
         workshop: &workshop,
@@ -194,6 +194,68 @@ proptest! {
         places in prop::collection::vec(any::<prop::sample::Index>(), 2),
     ) {
         let folder = Folder::new("resume");
+        let whole = run(&folder, &flags, Keep::Nothing);
+        let watched = run(&folder, &flags, Keep::Every(every));
+        prop_assert_eq!(&watched, &whole, "keeping checkpoints changes nothing");
+        let checkpoints = folder.checkpoints();
+        for place in places {
+            let checkpoint = &checkpoints[place.index(checkpoints.len())];
+            let resumed = run(&folder, &flags, Keep::From(checkpoint));
+            prop_assert_eq!(&resumed, &whole, "{}", checkpoint.display());
+        }
+    }
+}
+
+/// Settings of steps that are shared.
+fn any_shared_flags() -> impl Strategy<Value = Vec<&'static str>> {
+    let method = prop::sample::select(vec![
+        vec!["--inner=dp-kfac", "--inverse-every=3", "--factor-every=2"],
+        vec!["--inner=dp-kfac", "--form=eigen", "--inverse-every=4", "--balance=contiguous"],
+        vec!["--inner=mpd", "--form=eigen", "--inverse-every=3", "--apart"],
+        vec!["--inner=d-kfac", "--inverse-every=2", "--split-factors=9"],
+        vec!["--inner=spd", "--inverse-every=3", "--optimiser=adam"],
+        vec!["--inner=kaisa:0.5", "--form=eigen", "--inverse-every=3", "--fisher=true"],
+        vec!["--inner=owner-reduce", "--inverse-every=3", "--momentum=0.9"],
+        vec!["--inner=dp-kfac", "--preconditioner=eva"],
+        vec!["--inner=mpd", "--preconditioner=shampoo", "--inverse-every=3"],
+        vec!["--inner=dp-kfac", "--preconditioner=soap", "--inverse-every=4"],
+        vec!["--inner=dp-kfac", "--preconditioner=muon"],
+        vec!["--inner=dp-kfac", "--preconditioner=none"],
+    ]);
+    let outer = prop::sample::select(vec![
+        vec!["--nodes=3"],
+        vec!["--nodes=4", "--sites=2", "--outer=periodic:3"],
+        vec!["--nodes=4", "--sites=2", "--outer=daso", "--daso-epoch=5", "--daso-skip=2"],
+        vec!["--nodes=8", "--sites=4", "--outer=daso", "--daso-epoch=6", "--daso-skip=2", "--daso-merge=progress"],
+    ]);
+    let link = prop::sample::select(vec![
+        vec!["--loss=0"],
+        vec!["--loss=0.05", "--reorder=0.2", "--duplicate=0.1", "--jitter=2ms"],
+        vec!["--bandwidth=20000000", "--reports"],
+    ]);
+    let lost = prop::sample::select(vec![
+        vec!["--offline-fraction=0"],
+        vec!["--offline-fraction=0.4", "--max-duration=3"],
+        vec!["--offline-fraction=0", "--crash=500ms..800ms:1", "--crash=1100ms..1300ms:0"],
+    ]);
+    (method, outer, link, lost).prop_map(|(method, outer, link, lost)| {
+        let daso = ["--daso-warm-up=0", "--daso-cool-down=0"].into_iter().filter(|_| outer.contains(&"--outer=daso"));
+        let flags = [&["--iterations=14"][..], &method, &outer, &link, &lost].concat();
+        flags.into_iter().chain(daso).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 4, ..ProptestConfig::default() })]
+
+    /// With letters of a step and models between sites under way, and members that are lost meanwhile.
+    #[test]
+    fn a_run_of_shared_steps_gone_on_with_is_the_run_that_never_stopped(
+        flags in any_shared_flags(),
+        every in 100_u64..600,
+        places in prop::collection::vec(any::<prop::sample::Index>(), 2),
+    ) {
+        let folder = Folder::new("shared");
         let whole = run(&folder, &flags, Keep::Nothing);
         let watched = run(&folder, &flags, Keep::Every(every));
         prop_assert_eq!(&watched, &whole, "keeping checkpoints changes nothing");
