@@ -139,7 +139,8 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             clock: None,
         };
         participant.begin_outer();
-        participant.policy.handle(now, PolicyInput::Began { iterations: schedule.iterations });
+        let (iterations, incarnation) = (schedule.iterations, participant.node.incarnation());
+        participant.policy.handle(now, PolicyInput::Began { iterations, incarnation });
         participant.settle(now);
         participant
     }

@@ -89,7 +89,7 @@ pub use push::{PushSum, PushSumOptions};
 pub use streaming::{Streaming, StreamingOptions};
 
 pub use crate::cluster::Rejoin;
-use crate::cluster::{AbandonReason, Certificate};
+use crate::cluster::{AbandonReason, Certificate, Incarnation};
 use crate::outer::OuterOptimiser;
 use crate::participant::Summary;
 use crate::scalar::Values;
@@ -105,6 +105,8 @@ pub enum PolicyInput<'a> {
     Began {
         /// How many iterations its training has in all; [`u64::MAX`] if that is not known.
         iterations: u64,
+        /// Which of its starts this is; later ones of the same node have greater ones.
+        incarnation: Incarnation,
     },
     /// The training made a step.
     Stepped {

@@ -1,7 +1,7 @@
 //! One node's training as a state machine: the [`Trainer`].
 //!
 //! # For users
-//! Build a [`Network`], choose a [`Preconditioner`], an [`Optimiser`] and a [`Schedule`], and say where batches come
+//! Build a [`Network`], choose a [`Preconditioner`], an [`Optimiser`] and a [`Schedule`](crate::schedule::Schedule), and say where batches come
 //! from ([`Batches`]); then call [`Trainer::step`] as often as you like, alone or as the
 //! [`Training`](crate::participant::Training) of a participant. A step is
 //!

@@ -46,7 +46,7 @@ impl AveragingPolicy for Asynchronous {
 
     fn handle(&mut self, _: Instant, input: PolicyInput<'_>) {
         match input {
-            PolicyInput::Began { iterations } => self.iterations = iterations,
+            PolicyInput::Began { iterations, .. } => self.iterations = iterations,
             PolicyInput::Stepped { iteration, .. } => {
                 self.overdue |= iteration.is_multiple_of(self.interval);
                 self.done = iteration >= self.iterations;

@@ -7,6 +7,7 @@ pub(super) use message::{Assembled, Assembly, Message, digest, say};
 pub(super) use note::{Family, Note};
 
 use super::{PolicyAction, PolicyInput};
+use crate::cluster::Incarnation;
 use crate::compress::Compressor;
 use crate::scalar::{Scalar, Values};
 use crate::seed::{Random, Seed};
@@ -74,9 +75,9 @@ pub(super) trait Exchange<S: Scalar> {
 
     fn turns(&mut self) -> &mut Turns<S>;
 
-    /// The node begins.
-    fn began(&mut self, now: Instant) {
-        let _ = now;
+    /// This start of the node begins.
+    fn began(&mut self, incarnation: Incarnation) {
+        let _ = incarnation;
     }
 
     /// Training has this model, as observed before the first step or for an exchange.
@@ -98,8 +99,8 @@ pub(super) trait Exchange<S: Scalar> {
     /// Takes in what happened.
     fn take(&mut self, now: Instant, input: PolicyInput<'_>) {
         match input {
-            PolicyInput::Began { .. } => {
-                self.began(now);
+            PolicyInput::Began { incarnation, .. } => {
+                self.began(incarnation);
                 self.turns().actions.push_back(PolicyAction::Observe);
             }
             PolicyInput::Stepped { iteration, .. } => {

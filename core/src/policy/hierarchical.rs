@@ -235,7 +235,7 @@ impl AveragingPolicy for Hierarchical {
 
     fn handle(&mut self, now: Instant, input: PolicyInput<'_>) {
         match input {
-            PolicyInput::Began { iterations } => {
+            PolicyInput::Began { iterations, .. } => {
                 self.iterations = iterations;
                 // Models that come before its own is on its way are as long as this one.
                 self.actions.push_back(PolicyAction::Observe);

@@ -8,10 +8,11 @@
 //! [`Pace`] of 1 it is stochastic gradient push.
 //!
 //! # For implementers
-//! - Nothing is given to a node before it has asked. Its request says when it began, so that a later start of it is not
+//! - Nothing is given to a node before it has asked. Its request says which of its starts it is, so that a later one is not
 //!   taken for one that has had something already. Whoever was lost or has missed something asks again.
-//! - Every message carries the digest of the copy and of the sums that it leads to: what does not lead there, or would leave
-//!   no weight or no numbers, is not taken, and all of it is asked for.
+//! - Every message carries the digest of the copy and of the sums that it leads to, and of the starts of both ends: what does
+//!   not lead there, or would leave no weight or no numbers, is not taken, and all of it is asked for. A later start takes
+//!   nothing that was meant for a former one; what is given before its request has come is lost with that.
 //! - Who has given nothing in four exchanges in which it was its turn is not waited for until it gives again.
 //! - What is taken while training makes a step is part of the mass at once and of the model after the step.
 
@@ -20,6 +21,7 @@ mod ends;
 use super::exchange::{Assembled, Exchange, Family, Note, Turns, say};
 use super::words::{Saved, Words};
 use super::{AveragingPolicy, PolicyAction, PolicyInput};
+use crate::cluster::Incarnation;
 use crate::compress::Compressor;
 use crate::gossip::{Directed, Pace, Place, Push};
 use crate::scalar::Scalar;
@@ -81,6 +83,7 @@ pub struct PushSum<S: Scalar> {
 
 /// What a policy remembers.
 struct State<S> {
+    /// Which start of the node it is.
     birth: u64,
     receivers: BTreeMap<NodeId, Receiver>,
     senders: BTreeMap<NodeId, Sender>,
@@ -168,8 +171,8 @@ impl<S: Scalar> Exchange<S> for PushSum<S> {
         &mut self.turns
     }
 
-    fn began(&mut self, now: Instant) {
-        self.state.birth = now.as_nanos();
+    fn began(&mut self, incarnation: Incarnation) {
+        self.state.birth = incarnation.0;
     }
 
     fn count(&mut self, exchange: u64) {
@@ -228,7 +231,9 @@ impl<S: Scalar> Exchange<S> for PushSum<S> {
                 let taken = match sender.partial.add(&piece, can_have) {
                     Assembled::Wrong => false,
                     Assembled::Partly => return,
-                    Assembled::Message(message) => sender.take(push, &mut *self.turns.compressor, from, &message),
+                    Assembled::Message(message) => {
+                        sender.take(push, &mut *self.turns.compressor, (from, *birth), &message)
+                    }
                 };
                 if taken {
                     self.end_if_complete();

@@ -85,7 +85,7 @@ impl AveragingPolicy for Streaming {
 
     fn handle(&mut self, _: Instant, input: PolicyInput<'_>) {
         match input {
-            PolicyInput::Began { iterations } => self.iterations = iterations,
+            PolicyInput::Began { iterations, .. } => self.iterations = iterations,
             PolicyInput::Stepped { iteration, .. } => {
                 let period = self.options.period();
                 let ends = self.options.parts > 1 && iteration >= self.iterations;

@@ -4,7 +4,7 @@ use crate::preconditioner::LevenbergMarquardt;
 use crate::schedule::Schedule;
 use crate::seed::Seed;
 
-/// The knobs of a [`Trainer`].
+/// The knobs of a [`Trainer`](super::Trainer).
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainerOptions {
     /// Samples of one pass.
@@ -20,7 +20,7 @@ pub struct TrainerOptions {
     /// The damping, where it is to change by how well the quadratic model predicts.
     pub adaptive: Option<LevenbergMarquardt>,
     /// Steps whose mean loss is one observation for the schedules (a plateau looks at it); 0 leaves observing to
-    /// [`Trainer::observe`].
+    /// [`Trainer::observe`](super::Trainer::observe).
     pub observe_every: u64,
     /// Whence labels are drawn for the true Fisher.
     pub seed: Seed,

@@ -1,5 +1,6 @@
 //! Fleets whose nodes have policies of different kinds: what one says is nothing to another.
 
+use kronfleet_core::cluster::Incarnation;
 use kronfleet_core::compress::Identity;
 use kronfleet_core::gossip::{Directed, Mixing, Rule, Topology};
 use kronfleet_core::participant::Summary;
@@ -75,7 +76,7 @@ fn fleet(kind: usize, iterations: u64) -> (Vec<Box<dyn AveragingPolicy>>, Vec<Ve
             policy.handle(
                 Instant::ORIGIN,
                 match iteration {
-                    0 => PolicyInput::Began { iterations: u64::MAX },
+                    0 => PolicyInput::Began { iterations: u64::MAX, incarnation: Incarnation(1) },
                     _ => PolicyInput::Stepped { iteration, summary: &summary },
                 },
             );

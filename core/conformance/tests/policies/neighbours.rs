@@ -2,6 +2,7 @@
 
 use crate::gossip::{Fleet, compressor, topologies};
 use kronfleet_conformance::check::Check;
+use kronfleet_core::cluster::Incarnation;
 use kronfleet_core::gossip::{AdaGossip, Mixing, Rule, Topology, Unit};
 use kronfleet_core::participant::Summary;
 use kronfleet_core::policy::{AveragingPolicy, Gossip, GossipOptions, PolicyAction, PolicyInput};
@@ -19,6 +20,7 @@ pub(crate) struct Member {
     pub(crate) policy: Gossip<f64>,
     pub(crate) model: Vec<f64>,
     pub(crate) iteration: u64,
+    starts: u64,
     /// What was last observed.
     old: Vec<f64>,
     paused: bool,
@@ -86,7 +88,15 @@ impl Hall {
         };
         for (node, model) in models.iter().enumerate() {
             let (policy, model) = (hall.policy(node), model.clone());
-            hall.members.push(Member { policy, model, iteration: 0, old: vec![], paused: false, away: false });
+            hall.members.push(Member {
+                policy,
+                model,
+                iteration: 0,
+                starts: 0,
+                old: vec![],
+                paused: false,
+                away: false,
+            });
         }
         (0..models.len()).for_each(|node| hall.begin(node));
         hall
@@ -96,7 +106,9 @@ impl Hall {
     pub(crate) fn begin(&mut self, node: usize) {
         self.members[node].policy = self.policy(node);
         self.members[node].paused = false;
-        self.tell(node, PolicyInput::Began { iterations: u64::MAX });
+        self.members[node].starts += 1;
+        let incarnation = Incarnation(self.members[node].starts);
+        self.tell(node, PolicyInput::Began { iterations: u64::MAX, incarnation });
     }
 
     fn policy(&self, node: usize) -> Gossip<f64> {

@@ -3,6 +3,7 @@
 use crate::gossip::compressor;
 use crate::push::{LEN, TENSORS, add, differs, graphs, pace};
 use kronfleet_conformance::check::{Broken, Check};
+use kronfleet_core::cluster::Incarnation;
 use kronfleet_core::gossip::{Directed, Mass, Push};
 use kronfleet_core::participant::Summary;
 use kronfleet_core::policy::{AveragingPolicy, PolicyAction, PolicyInput, PushSum, PushSumOptions};
@@ -68,7 +69,7 @@ impl Hall {
             hall.members.push(Member { policy, model, adopted, iteration: 0, paused: false, away: false });
         }
         for node in 0..hall.members.len() {
-            hall.tell(node, PolicyInput::Began { iterations: u64::MAX });
+            hall.tell(node, PolicyInput::Began { iterations: u64::MAX, incarnation: Incarnation(1) });
         }
         hall
     }
@@ -313,9 +314,8 @@ fn whoever_begins_anew_is_given_nothing_twice() {
     // Its mass is lost with it, and it brings a new one.
     let lost = hall.members[2].policy.push().expect("it has begun").mass().weights[0];
     hall.members[2].policy = hall.policy(2);
-    hall.now += kronfleet_core::time::Duration::from_secs(1);
     hall.mail.clear();
-    hall.tell(2, PolicyInput::Began { iterations: u64::MAX });
+    hall.tell(2, PolicyInput::Began { iterations: u64::MAX, incarnation: Incarnation(2) });
     (6..60).for_each(|iteration| hall.run(iteration));
     let weight = hall.weight();
     // What was under way to its former self is lost too, which is at most what others had.

@@ -35,7 +35,7 @@ fn act(policy: &mut Dynamic, now: Instant) -> Vec<PolicyAction> {
 /// A policy in the middle of a check, of which one of two others is heard.
 fn checking(gauge: Gauge) -> Dynamic {
     let mut policy = policy(gauge);
-    policy.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 9 });
+    policy.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 9, incarnation: Incarnation(1) });
     act(&mut policy, Instant::ORIGIN);
     policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration: 1, summary: &Summary::default() });
     let told = act(&mut policy, Instant::ORIGIN);
@@ -80,7 +80,7 @@ proptest! {
 fn whoever_is_called_tunes_like_the_caller() {
     for midway in [false, true] {
         let mut policy = Dynamic::new(DynamicOptions::new(Gauge::Naive, Threshold::Tuned { most: 10 }));
-        policy.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 9 });
+        policy.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 9, incarnation: Incarnation(1) });
         act(&mut policy, Instant::ORIGIN);
         if midway {
             policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration: 1, summary: &Summary::default() });
@@ -134,7 +134,7 @@ fn tell(policy: &mut Dynamic, from: u32, bytes: &[u8]) {
 /// A naive policy that has begun.
 fn begun() -> Dynamic {
     let mut policy = policy(Gauge::Naive);
-    policy.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 9 });
+    policy.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 9, incarnation: Incarnation(1) });
     act(&mut policy, Instant::ORIGIN);
     policy
 }
@@ -262,7 +262,7 @@ fn checks(seed: u64, mistake: Mistake) -> Result<usize, String> {
     let quiet = |now: Instant| now - Instant::ORIGIN > Duration::from_millis(20);
     let settled = |now: Instant| now - Instant::ORIGIN > Duration::from_millis(50);
     for node in &mut nodes {
-        node.handle(now, PolicyInput::Began { iterations: u64::MAX });
+        node.handle(now, PolicyInput::Began { iterations: u64::MAX, incarnation: Incarnation(1) });
     }
     for event in 0..900 {
         // Whatever a node is told, wakes up for, or has done; then what it asks for.

@@ -15,7 +15,7 @@ pub(in crate::policy) enum Note<'a> {
     Piece(Piece<'a>),
     /// The sender's copy of the receiver's model is of no use: it wants it whole.
     Ask,
-    /// The same, and when the sender began.
+    /// The same, and which start of the sender it is.
     AskAs(u64),
 }
 

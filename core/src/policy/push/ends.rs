@@ -11,10 +11,11 @@ use crate::transport::NodeId;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-/// Of what both ends of a way have after a message: the sender's start, the copy, and the sum of what was given.
-fn digest<S: Scalar>(birth: u64, copy: &[S], given: Option<&Mass>) -> Digest {
+/// Of what both ends of a way have after a message: the starts of the sender and of the receiver, the copy, and the sum of
+/// what was given.
+fn digest<S: Scalar>(births: [u64; 2], copy: &[S], given: Option<&Mass>) -> Digest {
     let mut digester = Digester::new();
-    digester.update(&birth.to_le_bytes());
+    births.iter().for_each(|birth| digester.update(&birth.to_le_bytes()));
     digester.update_values(copy);
     if let Some(Mass { values, weights }) = given {
         digester.update_values(weights);
@@ -26,7 +27,7 @@ fn digest<S: Scalar>(birth: u64, copy: &[S], given: Option<&Mass>) -> Digest {
 /// One to whom a node gives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Receiver {
-    /// When the start of it began that has asked; `None` if none has.
+    /// Which start of it has asked; `None` if none has.
     pub(super) birth: Option<u64>,
     /// Whether it has had everything, unless it says otherwise.
     pub(super) follows: bool,
@@ -41,8 +42,8 @@ impl Receiver {
         let whole = !core::mem::replace(&mut self.follows, true);
         let body = if whole { push.whole(to) } else { body };
         let bytes = [&birth.to_le_bytes()[..], &body].concat();
-        let copy = push.copy_at(to).unwrap_or_default();
-        Message { sequence: self.sequence, digest: digest(birth, copy, push.given(to)), whole, bytes }
+        let (births, copy) = ([birth, self.birth.unwrap_or_default()], push.copy_at(to).unwrap_or_default());
+        Message { sequence: self.sequence, digest: digest(births, copy, push.given(to)), whole, bytes }
     }
 
     pub(super) fn save(&self, words: &mut Words) {
@@ -58,7 +59,7 @@ impl Receiver {
 /// One that gives to a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sender {
-    /// When the start of it began whose messages have been taken.
+    /// Whose messages have been taken, of its starts.
     birth: Option<u64>,
     /// Messages taken; `None` if it has to send a whole one.
     held: Option<u64>,
@@ -79,7 +80,7 @@ const MOST_SILENT: u32 = 4;
 /// asked.
 const LONG_SILENT: u32 = 16;
 
-/// Bytes in front of a message that say when its sender began.
+/// Bytes in front of a message that say which start of its sender it comes from.
 pub(super) const BIRTH: usize = 8;
 
 impl Sender {
@@ -118,12 +119,13 @@ impl Sender {
         self.silent = if core::mem::take(&mut self.fresh) { 0 } else { self.silent.saturating_add(1) };
     }
 
-    /// Whether the message could be taken; if it is none, nothing of what is known of the sender has changed.
+    /// Whether the message could be taken, `to` this start of the receiver; if it is none, nothing of what is known of the
+    /// sender has changed.
     pub(super) fn take<S: Scalar>(
         &mut self,
         push: &mut Push<S>,
         compressor: &mut dyn Compressor<S>,
-        from: NodeId,
+        (from, to): (NodeId, u64),
         message: &Message,
     ) -> bool {
         let Some((birth, body)) = message.bytes.split_first_chunk() else { return false };
@@ -131,7 +133,7 @@ impl Sender {
         if message.whole {
             let Ok(whole) = push.read_whole(body) else { return false };
             let anew = self.birth.is_some_and(|known| known != birth);
-            let is_theirs = digest(birth, whole.copy(), Some(whole.given())) == message.digest;
+            let is_theirs = digest([birth, to], whole.copy(), Some(whole.given())) == message.digest;
             if !is_theirs || push.take_whole(from, whole, anew).is_err() {
                 return false;
             }
@@ -143,7 +145,7 @@ impl Sender {
                 return false;
             }
             let Ok(part) = push.read(from, body, compressor) else { return false };
-            let is_theirs = digest(birth, part.copy(), Some(part.given())) == message.digest;
+            let is_theirs = digest([birth, to], part.copy(), Some(part.given())) == message.digest;
             if !is_theirs || push.take_part(from, part).is_err() {
                 return false;
             }

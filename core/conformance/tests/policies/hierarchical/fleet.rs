@@ -81,7 +81,7 @@ impl Fleet {
             exchanges: Vec::new(),
         };
         for node in 0..nodes as usize {
-            fleet.tell(node, PolicyInput::Began { iterations });
+            fleet.tell(node, PolicyInput::Began { iterations, incarnation: Incarnation(1) });
         }
         // The round by which members of a site know of each other.
         fleet.average();
@@ -204,7 +204,7 @@ impl Fleet {
             let (lead, paused, contributes, is_live) = (0, false, false, true);
             self.members[node] = Member { policy, model, iteration, lead, paused, contributes, is_live };
             let iterations = self.iterations;
-            self.tell(node, PolicyInput::Began { iterations });
+            self.tell(node, PolicyInput::Began { iterations, incarnation: Incarnation(1) });
         }
         self.average();
     }
