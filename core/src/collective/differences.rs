@@ -111,7 +111,7 @@ pub(crate) fn tell<S: Scalar>(
 ) -> Result<(Coded, Untold<S>), CompressError> {
     let (mut coded, mut left) = (Coded::default(), Untold::default());
     let mut compressor = code.compressor::<S>();
-    let mut lost = vec![S::zero(); BLOCK];
+    let mut lost = [S::zero(); BLOCK];
     for (number, segment) in contribution.segments_mut().iter_mut().enumerate() {
         coded.0.push(Vec::new());
         let len = segment.values.len();

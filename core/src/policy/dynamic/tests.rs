@@ -13,6 +13,9 @@ const GAUGES: [Gauge; 3] = [
     Gauge::Sketch { rows: 3, columns: 4, confidence: Confidence::Usual, drifts: Drifts::Any },
 ];
 
+/// What is under way from one node to another, and when it arrives.
+type Line = VecDeque<(Instant, Vec<u8>)>;
+
 fn policy(gauge: Gauge) -> Dynamic {
     Dynamic::new(DynamicOptions::new(gauge, Threshold::Fixed(5.0)))
 }
@@ -256,7 +259,7 @@ fn checks(seed: u64, mistake: Mistake) -> Result<usize, String> {
     let millis = |millis: f64| Duration::from_nanos((millis * 1e6) as u64);
     // When each node's step ends, and what is on its way, in order from each to each.
     let mut steps: Vec<(Instant, u64)> = vec![(Instant::ORIGIN, 0); 3];
-    let mut mail: BTreeMap<(usize, usize), VecDeque<(Instant, Vec<u8>)>> = BTreeMap::new();
+    let mut mail: BTreeMap<(usize, usize), Line> = BTreeMap::new();
     let mut told: BTreeMap<(usize, u64), f64> = BTreeMap::new();
     let (mut now, mut alone) = (Instant::ORIGIN, 0);
     let quiet = |now: Instant| now - Instant::ORIGIN > Duration::from_millis(20);
