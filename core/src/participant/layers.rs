@@ -93,7 +93,7 @@ impl<S: Scalar> Absence<S> {
     /// The model before the step that led to `iteration`, if that was the one of the last round: the steps of who was
     /// in none since are its own, and not those of a fleet that lacked a layer.
     fn base(&self, iteration: u64) -> Option<&[S]> {
-        (!self.base.is_empty() && iteration == self.at + 1).then_some(&self.base)
+        (!self.base.is_empty() && iteration.checked_sub(1) == Some(self.at)).then_some(&self.base)
     }
 
     /// Puts in what is counted so far of so many layers.
@@ -116,12 +116,13 @@ impl<S: Scalar> Absence<S> {
 
     /// Takes in a round with these weights of layers, and the model that it left.
     fn count(&mut self, weights: impl Iterator<Item = f64>, model: &[S]) {
-        self.rounds += 1;
+        self.rounds = self.rounds.saturating_add(1);
         for (layer, weight) in weights.enumerate() {
             if layer == self.absent.len() {
                 self.absent.push(0);
             }
-            self.absent[layer] += u64::from(weight == 0.0);
+            // Where only those were who have just been healed, nobody else has taken it.
+            self.absent[layer] = self.absent[layer].saturating_add(u64::from(weight < CERTAIN));
         }
         self.base.clear();
         self.base.extend_from_slice(model);

@@ -313,6 +313,19 @@ fn a_lost_node_holds_up_no_check_and_comes_back() {
     assert!(world.members.iter().all(Participant::is_over));
 }
 
+#[test]
+fn whoever_checks_for_the_first_time_when_all_others_have_finished_is_healed() {
+    let mut world = World::new(3, 100, || dynamic(Gauge::Naive, 79.0));
+    world.members[2].schedule.step = 4 * STEP;
+    world.offline = Some(2);
+    world.run(Duration::from_secs(2));
+    assert!(world.members[..2].iter().all(Participant::is_finished) && !world.members[2].is_finished());
+    world.offline = None;
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.members[2].training().unwrap().healed, 1);
+    assert!(world.members.iter().all(Participant::is_over));
+}
+
 /// Looks at the model after every step, and counts how often it sees one.
 #[derive(Debug, Default)]
 struct Watcher {

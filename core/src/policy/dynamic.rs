@@ -15,6 +15,8 @@
 //! - Checks are numbered since the last average. A check takes the states that were told for it, and no others: a state that
 //!   comes after its deadline is late, one of a later check waits for its turn. Whoever hears that others have come further
 //!   goes on with the number of the furthest, so that nodes are at one check again after a node was slow.
+//! - A node without an average that has nobody to check with contributes all the same: where others have finished, they heal
+//!   it, and nobody else ever would.
 //! - A node that has missed an average has a drift since another `w₀`. Nobody can tell how far it is from the others, so
 //!   that whoever hears of it averages.
 //! - Axes are the same only among nodes that have both ends in common; where they have not, a linear gauge counts as a
@@ -65,6 +67,9 @@ pub struct DynamicOptions {
     /// What is made of averages; `None` to take them as models.
     pub outer: Option<OuterOptimiser>,
 }
+
+/// By how many checks a node may be ahead: so many nobody makes from one average to the next.
+const FURTHEST: u64 = 1 << 32;
 
 impl DynamicOptions {
     /// A check after every iteration, waiting for 25 ms at most.
@@ -205,9 +210,15 @@ impl Dynamic {
     }
 
     fn begin_check(&mut self, now: Instant, parameters: Values<'_>, peers: &[NodeId]) {
+        if self.lacks_everything(peers) {
+            self.found = None;
+            self.contribute();
+            return;
+        }
         if peers.is_empty() || parameters.len() != self.origin.len() {
             return;
         }
+        self.forget_the_past(peers);
         let mut drift = self.origin.clone();
         parameters.for_each(|place, value| drift[place] = value - drift[place]);
         let state = self.options.gauge.state(&drift, self.axis.as_ref(), self.sketcher.as_ref());
@@ -233,6 +244,18 @@ impl Dynamic {
         let (awaited, missing) = self.awaited(peers);
         self.check = Some(Check { state, until: now + self.options.patience, awaited, missing });
         self.end_check_if_complete();
+    }
+
+    /// What was said before an absence cannot come after it; and who has gone may come back as another start, which knows
+    /// nothing of the last average and numbers its checks from the first.
+    fn forget_the_past(&mut self, peers: &[NodeId]) {
+        self.past.retain(|node, _| peers.contains(node));
+    }
+
+    /// Whether it has no average, and none of these peers is there to check with. Where others have finished with one, a
+    /// contribution is answered with that; elsewhere it comes to nothing at once.
+    fn lacks_everything(&self, peers: &[NodeId]) -> bool {
+        peers.is_empty() && self.base == CertificateId::default()
     }
 
     /// These peers, and those of them that may still be heard: whoever is at a later check says nothing of this one.
@@ -267,6 +290,8 @@ impl Dynamic {
             let same_axis = self.axis.is_some() && heard.values().all(|heard| heard.before == self.before);
             self.options.gauge.bound(&states, same_axis, self.sketcher.as_ref())
         });
+        // The last of the others may have finished meanwhile: it is they who have something to say, and not its own way.
+        let found = found.filter(|_| !self.lacks_everything(&check.awaited));
         let exceeded = |bound| self.limit.is_some_and(|limit| limit.exceeded(self.number, bound));
         if found.is_none_or(exceeded) {
             let call = Note::Call { base: self.base, check: self.number, found }.encode();
@@ -297,8 +322,13 @@ impl Dynamic {
             Some(Note::State { base, before, check, state }) => {
                 let (is_common, is_open) = (base == self.base, self.check.is_some());
                 let is_late = is_common && (check < self.number || (check == self.number && !is_open));
-                if self.is_past(from, base, check) {
+                let is_absurd = is_common && check.saturating_sub(self.number) > FURTHEST;
+                if is_absurd || self.is_past(from, base, check) {
                     return;
+                }
+                if is_common {
+                    // Nothing that it said before can come after this.
+                    self.past.remove(&from);
                 }
                 // What it said before of another average is not so any more.
                 let (Self { heard, early, base: own, .. }, other) = (&mut *self, base);
@@ -384,6 +414,7 @@ impl AveragingPolicy for Dynamic {
             PolicyInput::Committed(certificate) => self.adopt(certificate, true),
             PolicyInput::Healed(certificate) => self.adopt(certificate, false),
             PolicyInput::Peers(peers) => {
+                self.forget_the_past(peers);
                 let (awaited, missing) = self.awaited(peers);
                 if let Some(check) = &mut self.check {
                     (check.awaited, check.missing) = (awaited, missing);
@@ -391,11 +422,9 @@ impl AveragingPolicy for Dynamic {
                 }
             }
             PolicyInput::Told { from, bytes } => self.take(from, bytes),
-            PolicyInput::Abandoned(_)
-            | PolicyInput::Averaged(_)
-            | PolicyInput::Interrupted
-            | PolicyInput::Replaced
-            | PolicyInput::Unsaid(_) => {}
+            // What it found is not what a later average follows.
+            PolicyInput::Abandoned(_) => self.found = None,
+            PolicyInput::Averaged(_) | PolicyInput::Interrupted | PolicyInput::Replaced | PolicyInput::Unsaid(_) => {}
         }
     }
 

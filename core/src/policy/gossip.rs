@@ -15,8 +15,8 @@
 //!   both move by the same two copies, and what one gains the other gives. Every message says which of its receiver's goes
 //!   with it. Who has not spoken until the deadline counts by what was last known of it, and is waited for with the next
 //!   exchange until both are in step again; whoever is late every time is waited for ever more rarely.
-//! - Who has not spoken for four exchanges is neither waited for nor counted nor sent anything but requests,
-//!   more and more rarely, until it speaks again: nothing piles up in front of a slow link.
+//! - Who has not spoken for two exchanges does not count until it speaks again; after four it is neither waited for nor sent
+//!   anything but requests, more and more rarely: nothing piles up in front of a slow link.
 //! - Who cannot be reached when an exchange begins is no neighbour: what was given to it each gives to itself
 //!   ([`Mixing::without`](crate::gossip::Mixing::without)), so that the mean over nodes stays where it is once both ends know. Whoever returns is sent a
 //!   whole copy, and sends one.

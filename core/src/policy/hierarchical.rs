@@ -17,14 +17,14 @@
 //!
 //! Unlike the original, sites may have different numbers of members, which count as many times; how long training will be
 //! need not be known (there is no end to cool down for then); any node may be lost at any time; and a checkpoint holds the
-//! schedule and the models under way (where steps are shared, the trainers do not write any yet).
+//! schedule and the models under way.
 //!
 //! # For implementers
 //! - Members of a site must do the same to the bit. What they decide follows from iterations, from certificates and from
 //!   what rounds have averaged, never from who can be reached just now; only the member whose turn it is looks at that, and
 //!   what it then tells the others is what they do. Where it is lost, its epoch of shared steps ends for all of its site, which
 //!   interrupts the wait; the round that begins the next epoch makes their models equal again.
-//! - Iterations are counted for all alike: from the furthest member of the last average on. A node that came late has made
+//! - Iterations are counted for all alike: from the furthest count in the last average on. A node that came late has made
 //!   fewer steps of its own, and would be waited for after every epoch if it counted those.
 //! - The mean loss and the state of the schedule are numbers that travel with every contribution, so that all who were in a
 //!   round have the same afterwards, and so has who is healed.
@@ -175,6 +175,7 @@ impl Hierarchical {
     }
 
     fn step(&mut self, iteration: u64, loss: f64) {
+        let last = iteration == self.iterations;
         // Whoever came late, or in the midst of something, has made fewer steps, and yet all are to meet after the same ones.
         let ahead = *self.ahead.get_or_insert(self.iteration.saturating_add(1).saturating_sub(iteration));
         let iteration = iteration.saturating_add(ahead);
@@ -184,7 +185,7 @@ impl Hierarchical {
         }
         self.losses.0 += loss;
         self.losses.1 += 1;
-        if self.options.cycle.blocks(iteration, self.iterations) {
+        if last || self.options.cycle.blocks(iteration, self.iterations) {
             self.flight = None;
             self.actions.push_back(PolicyAction::Contribute(self.options.request));
         } else if self.merges() || self.begins() {
@@ -201,7 +202,10 @@ impl Hierarchical {
         let cycle = self.options.cycle;
         let furthest = certificate.members.iter().map(|member| member.iteration).max().unwrap_or(0);
         (self.iteration, self.ahead) = (furthest, None);
-        if let [ended, loss, known, skip, wait, best, bad] = core::mem::take(&mut self.averaged)[..] {
+        if let [ended, loss, known, skip, wait, best, bad, counted, sum] = core::mem::take(&mut self.averaged)[..] {
+            // Those who came late have counted further than they have trained; the furthest need not be there.
+            let far = if counted > 0.0 { libm::round(sum / counted) as u64 } else { 0 };
+            self.iteration = furthest.max(far);
             if known > 0.0 {
                 self.cycle = Cycle::of([skip, wait, best, bad].map(|number| number / known));
             }
@@ -209,7 +213,7 @@ impl Hierarchical {
                 // Another round may follow at the same iteration, and is not to count the epoch again.
                 self.losses = (0.0, 0);
             }
-            if ended >= 0.5 && furthest > cycle.warm_up.saturating_mul(cycle.epoch) {
+            if ended >= 0.5 && self.iteration > cycle.warm_up.saturating_mul(cycle.epoch) {
                 self.cycle.conclude(loss / ended, &cycle);
             }
         }
@@ -289,7 +293,9 @@ impl AveragingPolicy for Hierarchical {
         // Whoever knows no loss yet, having begun anew, has nothing to say of the schedule.
         let known = f64::from(u8::from(self.cycle.best > 0.0));
         let [skip, wait, best, bad] = self.cycle.numbers().map(|number| known * number);
-        vec![f64::from(u8::from(ends)), loss, known, skip, wait, best, bad]
+        // Who was in no average yet counts its own steps alone.
+        let counted = f64::from(u8::from(self.base != CertificateId::default()));
+        vec![f64::from(u8::from(ends)), loss, known, skip, wait, best, bad, counted, counted * self.iteration as f64]
     }
 
     fn save(&self) -> Vec<u64> {

@@ -38,6 +38,14 @@ fn main() -> Result<()> {
         eprintln!("{timeouts}");
     }
     let keeping = Keeping::open(checkpoints, || workshop.identity::<f32>(&text, averaging.nodes))?;
+    if let (Some(saved), Some(_)) = (&keeping.saved, averaging.sharing.inner)
+        && saved.manifest.run.nodes != averaging.nodes
+    {
+        let nodes = saved.manifest.run.nodes;
+        bail!(
+            "a run with --inner goes on with as many nodes as it had: give --nodes {nodes}, or begin from its --save by --load"
+        );
+    }
     let (faults, trace) = match (again, &network.trace) {
         (Some(Again::Events(_)), _) if averaging.sharing.inner.is_some() => {
             bail!("event logs say nothing of shared steps: a run with --inner cannot be replayed from them");

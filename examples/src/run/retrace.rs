@@ -65,7 +65,7 @@ impl Fleet<'_> {
         }
         if self.averaging.policy.gossips() {
             bail!(
-                "event logs do not tell which messages of --policy gossip came in time for which exchange, and hold no averages to \
+                "event logs do not tell which messages of gossip came in time for which exchange, and hold no averages to \
                  compare: they cannot be replayed"
             );
         }

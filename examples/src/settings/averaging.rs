@@ -8,7 +8,7 @@ use super::outer::OuterSettings;
 use super::sharing::{Outer, SharingSettings, sites};
 use super::sketch::SketchSettings;
 use super::streaming::StreamingSettings;
-use super::weight::WeightSettings;
+use super::weight::{Weight, WeightSettings};
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
@@ -222,6 +222,13 @@ impl AveragingSettings {
                 "--outer-optimiser fedadam with --compress {}: its model is made after the average that differences are told \
                  from, so that what is not told would undo its steps; use --outer-optimiser fedavgm or diloco, or leave \
                  --compress out",
+                settings.code
+            );
+        }
+        if settings.code != Code::All && self.weighing.weight == Weight::Samples {
+            bail!(
+                "--weight samples with --compress {}: what a node that counts little leaves untold would be given up in every \
+                 round; leave one of them out",
                 settings.code
             );
         }

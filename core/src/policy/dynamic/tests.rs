@@ -237,6 +237,72 @@ fn what_members_of_the_last_average_said_before_it_comes_late_and_others_are_beh
     }
 }
 
+#[test]
+fn whoever_was_started_again_after_an_average_is_heard() {
+    for spoke in [false, true] {
+        let (mut policy, first) = (begun(), CertificateId::default());
+        step(&mut policy, 1);
+        tell(&mut policy, 1, &Note::Call { base: first, check: 1, found: Some(9.0) }.encode());
+        assert!(contributes(&mut policy));
+        policy.handle(Instant::ORIGIN, PolicyInput::Committed(&certificate(1, &[0, 1])));
+        act(&mut policy, Instant::ORIGIN);
+        let base = policy.base;
+        if spoke {
+            tell(&mut policy, 1, &state(base, 1, 0.0));
+        }
+        step(&mut policy, 2);
+        if !spoke {
+            policy.handle(Instant::ORIGIN, PolicyInput::Peers(&[NodeId(2)]));
+            policy.handle(Instant::ORIGIN, PolicyInput::Peers(&[NodeId(1), NodeId(2)]));
+        }
+        // Of its next start.
+        tell(&mut policy, 1, &state(first, 1, 0.0));
+        tell(&mut policy, 2, &state(base, 1, 0.0));
+        assert!(contributes(&mut policy), "spoke: {spoke}");
+    }
+}
+
+/// Makes a step that a look at the model follows while nobody else trains; answers whether it contributes.
+fn contributes_alone(policy: &mut Dynamic, iteration: u64) -> bool {
+    policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration, summary: &Summary::default() });
+    assert_eq!(policy.poll(), Some(PolicyAction::Observe));
+    let parameters = Values::Double(&[0.5, -1.0, 2.0]);
+    policy.handle(Instant::ORIGIN, PolicyInput::Observed { parameters, peers: &[] });
+    let asked = act(policy, Instant::ORIGIN);
+    assert!(policy.check.is_none() && !asked.contains(&PolicyAction::Pause), "{asked:?}");
+    asked.iter().any(|action| matches!(action, PolicyAction::Contribute(_)))
+}
+
+#[test]
+fn whoever_has_no_average_and_nobody_to_check_with_contributes() {
+    let mut policy = begun();
+    for iteration in [1, 2] {
+        assert!(contributes_alone(&mut policy, iteration));
+        policy.handle(Instant::ORIGIN, PolicyInput::Abandoned(AbandonReason::Alone));
+    }
+    policy.handle(Instant::ORIGIN, PolicyInput::Healed(&certificate(1, &[1, 2])));
+    act(&mut policy, Instant::ORIGIN);
+    assert!(!contributes_alone(&mut policy, 3), "it has what others have, and trains on");
+}
+
+#[test]
+fn whoever_has_no_average_contributes_if_all_others_finish_during_its_check() {
+    for healed in [false, true] {
+        let mut policy = begun();
+        if healed {
+            policy.handle(Instant::ORIGIN, PolicyInput::Healed(&certificate(1, &[1, 2])));
+            act(&mut policy, Instant::ORIGIN);
+        }
+        step(&mut policy, 1);
+        policy.handle(Instant::ORIGIN, PolicyInput::Peers(&[NodeId(2)]));
+        assert!(policy.check.is_some() && !contributes(&mut policy), "node 2 is awaited");
+        policy.handle(Instant::ORIGIN, PolicyInput::Peers(&[]));
+        assert!(policy.check.is_none());
+        assert_eq!(contributes(&mut policy), !healed, "healed: {healed}");
+        assert_eq!(policy.found, None, "what it finds alone tunes nothing");
+    }
+}
+
 /// A mistake that the law of checks has to notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mistake {

@@ -29,9 +29,10 @@ impl CycleOptions {
     /// Whether all average after this iteration, of so many that training has; [`u64::MAX`] if that is not known.
     pub fn blocks(&self, iteration: u64, iterations: u64) -> bool {
         let warm = iteration <= self.warm_up.saturating_mul(self.epoch);
-        let cool =
-            iterations != u64::MAX && iteration > iterations.saturating_sub(self.cool_down.saturating_mul(self.epoch));
-        warm || cool || iteration.is_multiple_of(self.epoch) || iteration >= iterations
+        let cooling = iterations.saturating_sub(self.cool_down.saturating_mul(self.epoch));
+        // Who has come late goes on when others have finished, as between these ends.
+        let cool = iterations != u64::MAX && iteration > cooling && iteration <= iterations;
+        warm || cool || iteration.is_multiple_of(self.epoch) || iteration == iterations
     }
 }
 
