@@ -64,8 +64,9 @@ pub enum Unit {
     /// nor than `cap`: `ω` is what the compressor has kept of the node's last ten differences or so, as
     /// [measured](Consensus::contraction).
     ///
-    /// Nothing is left to be chosen: `γ = 1` fits every graph and compressor that was tried. Steps follow `ω`, which falls
-    /// as what is easily told has been told.
+    /// Nothing is left to be chosen: with `γ = 1` models that nobody trains agreed on every graph and with every compressor
+    /// that was tried. Where they are trained and little is told, it is no good choice: with a hundredth of the values
+    /// told, steps became far too small. Steps follow `ω`, which falls as what is easily told has been told.
     Measured,
 }
 
