@@ -66,7 +66,7 @@ pub enum Unit {
     ///
     /// Nothing is left to be chosen: with `γ = 1` models that nobody trains agreed on every graph and with every compressor
     /// that was tried. Where they are trained and little is told, it is no good choice: with a hundredth of the values
-    /// told, steps became far too small. Steps follow `ω`, which falls as what is easily told has been told.
+    /// told, CHOCO with a chosen step is far better (`docs/reproduce/gossip.md`). Steps follow `ω`, which falls as what is easily told has been told.
     Measured,
 }
 
