@@ -23,7 +23,7 @@ pub(crate) struct Member {
     starts: u64,
     /// What was last observed.
     old: Vec<f64>,
-    paused: bool,
+    pub(crate) paused: bool,
     away: bool,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Hall {
     which: usize,
     pub(crate) members: Vec<Member>,
     /// What is on its way, in order from each to each.
-    mail: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
+    pub(crate) mail: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
     random: Random,
     pub(crate) now: Instant,
     /// Iterations from one exchange to the next.
@@ -50,15 +50,30 @@ pub(crate) struct Hall {
     /// Requests for whole copies.
     asked: usize,
     /// One message is to arrive with a wrong bit.
-    flip: bool,
+    pub(crate) flip: bool,
     /// So many of the next requests are lost.
-    deaf: usize,
+    pub(crate) deaf: usize,
     /// From whom to whom nothing arrives, though it is under way.
     pub(crate) stuck: Option<(usize, usize)>,
+    /// From whom to whom the next message that adds to a copy is lost.
+    pub(crate) lost: Option<(usize, usize)>,
     /// Whoever is read back has forgotten what its compressor has kept.
     forgets: bool,
     /// Who has made so many iterations has finished, and takes part no more.
     ends: u64,
+    /// How nodes have moved, if anybody wants to know.
+    pub(crate) moves: Option<Vec<Move>>,
+}
+
+/// What a node had of itself and of a neighbour when an exchange of it ended.
+pub(crate) struct Move {
+    pub(crate) node: u32,
+    pub(crate) neighbour: u32,
+    pub(crate) iteration: u64,
+    pub(crate) at: Instant,
+    pub(crate) own: Vec<f64>,
+    /// `None` if it had no copy.
+    pub(crate) other: Option<Vec<f64>>,
 }
 
 /// What a node, by its number, learns with an iteration, by its number.
@@ -83,8 +98,10 @@ impl Hall {
             flip: false,
             deaf: 0,
             stuck: None,
+            lost: None,
             forgets: false,
             ends: u64::MAX,
+            moves: None,
         };
         for (node, model) in models.iter().enumerate() {
             let (policy, model) = (hall.policy(node), model.clone());
@@ -151,17 +168,35 @@ impl Hall {
                         bytes[25..33].fill(0);
                     }
                     let to = to.0 as usize;
-                    let is_lost = self.members[node].away || self.members[to].away;
+                    let is_lost = self.members[node].away
+                        || self.members[to].away
+                        || self.lost.take_if(|way| *way == (node, to) && bytes[0] == 0x11).is_some();
                     if !is_lost && self.peers(node).contains(&NodeId(to as u32)) {
                         self.mail.entry((node, to)).or_default().push_back(bytes);
                     }
                 }
                 PolicyAction::Pause => self.members[node].paused = true,
-                PolicyAction::Proceed => self.members[node].paused = false,
+                PolicyAction::Proceed => {
+                    self.members[node].paused = false;
+                    self.note_down(node);
+                }
                 PolicyAction::Adopt(model) => self.members[node].model = model,
                 other => panic!("gossip does not {other:?}"),
             }
         }
+    }
+
+    fn note_down(&mut self, node: usize) {
+        let Some(moves) = &mut self.moves else { return };
+        let Member { policy, iteration, .. } = &self.members[node];
+        moves.extend(self.topology.neighbours(node as u32).map(|neighbour| Move {
+            node: node as u32,
+            neighbour,
+            iteration: *iteration,
+            at: self.now,
+            own: policy.own().to_vec(),
+            other: policy.other(NodeId(neighbour)).map(<[f64]>::to_vec),
+        }));
     }
 
     /// Goes away or comes back, and everybody who waits hears of it; what was on its way is lost.
@@ -191,13 +226,7 @@ impl Hall {
         }
         let choice = self.random.below(choices as u64) as usize;
         if let Some(&node) = ready.get(choice) {
-            self.members[node].iteration += 1;
-            let (iteration, summary) = (self.members[node].iteration, Summary::default());
-            if let Some(learn) = &self.learn {
-                let learned = learn(node, iteration);
-                self.members[node].model.iter_mut().zip(learned).for_each(|(x, learned)| *x += learned);
-            }
-            self.tell(node, PolicyInput::Stepped { iteration, summary: &summary });
+            self.step(node);
         } else {
             let mut under_way = self.mail.iter_mut().filter(|(way, _)| arrives(way));
             let (&(from, to), queue) = under_way.nth(choice - ready.len()).expect("counted above");
@@ -211,22 +240,40 @@ impl Hall {
         true
     }
 
+    /// A node makes an iteration.
+    pub(crate) fn step(&mut self, node: usize) {
+        self.members[node].iteration += 1;
+        let (iteration, summary) = (self.members[node].iteration, Summary::default());
+        if let Some(learn) = &self.learn {
+            let learned = learn(node, iteration);
+            self.members[node].model.iter_mut().zip(learned).for_each(|(x, learned)| *x += learned);
+        }
+        self.tell(node, PolicyInput::Stepped { iteration, summary: &summary });
+    }
+
     /// Until all have made so many iterations.
     pub(crate) fn run(&mut self, iterations: u64) {
         while self.members.iter().any(|member| member.iteration < iterations || member.paused) {
-            if self.happen(iterations) {
-                continue;
-            }
-            // Only deadlines are left.
-            let timeout = |member: &Member| member.policy.timeout();
-            let first = self.members.iter().map(timeout).min().expect("somebody");
-            assert!(first < Instant::FAR, "somebody waits for nothing");
-            self.now = first;
-            for node in 0..self.members.len() {
-                self.members[node].policy.wake(first);
-                self.tell_nothing(node);
+            if !self.happen(iterations) {
+                // Only deadlines are left.
+                assert!(self.pass(), "somebody waits for nothing");
             }
         }
+    }
+
+    /// The next deadline passes; whether there is one.
+    pub(crate) fn pass(&mut self) -> bool {
+        let timeout = |member: &Member| member.policy.timeout();
+        let first = self.members.iter().map(timeout).min().expect("somebody");
+        if first == Instant::FAR {
+            return false;
+        }
+        self.now = first;
+        for node in 0..self.members.len() {
+            self.members[node].policy.wake(first);
+            self.tell_nothing(node);
+        }
+        true
     }
 
     /// Takes the actions that a wake has led to.
@@ -474,9 +521,7 @@ fn a_request_that_was_not_answered_at_once_is_answered_with_the_next_exchange() 
         // A second one follows what has just been said.
         (0..2).filter(|_| asked).for_each(|_| hall.tell(0, ask));
         hall.mail.clear();
-        hall.members[0].iteration += 1;
-        let (iteration, summary) = (hall.members[0].iteration, Summary::default());
-        hall.tell(0, PolicyInput::Stepped { iteration, summary: &summary });
+        hall.step(0);
         assert_eq!(hall.mail[&(0, 1)][0][0], if asked { 0x12 } else { 0x11 });
         hall.now += PATIENCE;
         hall.members[0].policy.wake(hall.now);

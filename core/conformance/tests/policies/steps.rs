@@ -27,7 +27,7 @@ fn models(nodes: u32, seed: u64) -> Models {
 }
 
 /// Nodes that learn, an exchange after every so many iterations.
-fn hall(topology: &Topology, rule: Rule, which: usize, interval: u64, seed: u64) -> Hall {
+pub(crate) fn hall(topology: &Topology, rule: Rule, which: usize, interval: u64, seed: u64) -> Hall {
     let mut hall = Hall::new(topology, rule, which, &models(topology.nodes(), seed), seed);
     hall.learn = Some(Box::new(move |node, iteration| learned(seed, node, iteration)));
     hall.interval = interval;

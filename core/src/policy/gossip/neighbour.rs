@@ -136,7 +136,8 @@ impl Neighbour {
         }
     }
 
-    /// This exchange of this node ends: takes in what goes with it and what had been left out before, one message at least.
+    /// This exchange of this node ends: takes in what goes with it and what had been left out before, one message
+    /// at least unless that is a whole copy of a later exchange.
     pub(super) fn end<S: Scalar>(
         &mut self,
         node: NodeId,
@@ -148,7 +149,12 @@ impl Neighbour {
         self.silent = if self.pending.is_empty() { self.silent.saturating_add(1) } else { 0 };
         let is_due = |message: &&Message| self.gap(message.sequence, exchange).is_some_and(|gap| gap >= 0);
         let due = self.pending.iter().take_while(is_due).count();
-        let turns = self.pending.len().saturating_sub(1).max(due).max(1).min(self.pending.len());
+        // A whole copy of a later exchange has come in place of what was lost. It waits for its turn: taken now, it would leave
+        // both ends one ahead of each other.
+        let is_early =
+            |message: &Message| message.whole && self.gap(message.sequence, exchange).is_some_and(|gap| gap < 0);
+        let least = usize::from(!self.pending.front().is_some_and(is_early));
+        let turns = self.pending.len().saturating_sub(1).max(due).max(least).min(self.pending.len());
         for message in self.pending.drain(..turns).collect::<Vec<_>>() {
             if !take(consensus, compressor, node, &message) {
                 self.lose(node, actions);
