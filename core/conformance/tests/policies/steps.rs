@@ -189,7 +189,8 @@ fn comes_back_in_step(topology: &Topology, mut hall: Hall, seed: u64, late: &[La
         run(&mut hall, exchanges);
         hall.stuck = None;
     }
-    run(&mut hall, 8);
+    // Whoever was behind for long is waited for once it has been so for as long again.
+    run(&mut hall, 8 + late.iter().map(|(before, _, _, exchanges)| before + exchanges).sum::<u64>());
     let now = hall.now;
     run(&mut hall, 4);
     if hall.now != now {
@@ -253,6 +254,33 @@ fn whoever_is_late_every_time_is_waited_for_ever_more_rarely() {
     let waits = (71..=140).filter(|&iteration| ends(&mut hall, iteration)).collect::<Vec<u64>>();
     assert!(waits.is_empty(), "waits at {waits:?}");
     assert_eq!(moves_as_it_learns(hall, &topology, 1, 4), Ok(()));
+}
+
+#[test]
+fn whoever_takes_ten_times_as_long_is_waited_for_no_more_often_than_it_is_taken_for_there() {
+    let topology = Topology::ring(2);
+    let mut hall = hall(&topology, Rule::Choco { step: 0.3 }, 0, 1, 1);
+    // How often the fast one's deadline passes while the slow one makes so many steps.
+    let mut waits = |steps: u64| {
+        let mut waits = 0;
+        for exchange in 0..10 * steps {
+            hall.step(0);
+            if exchange % 10 == 0 && !hall.members[1].paused {
+                hall.step(1);
+            }
+            // Nobody makes a step here.
+            while hall.happen(0) {}
+            if hall.members[0].paused {
+                waits += 1;
+                assert!(hall.pass(), "it waits for nothing");
+            }
+        }
+        waits
+    };
+    waits(40);
+    let waits = waits(40);
+    // Four exchanges with each of its steps, and now and then for the one that goes with them.
+    assert!((150..=165).contains(&waits), "{waits} of 400 exchanges wait");
 }
 
 #[test]

@@ -163,8 +163,11 @@ impl Neighbour {
             self.held = Some(message.sequence);
         }
         self.lead = self.held.map(|held| held.wrapping_sub(exchange));
-        let is_behind = self.held.and_then(|held| self.gap(held, exchange)).is_some_and(|gap| gap > 0);
-        self.behind = if is_behind { self.behind.saturating_add(1) } else { 0 };
+        // Who has fallen silent has not caught up.
+        if let Some(held) = self.held {
+            let is_behind = self.gap(held, exchange).is_some_and(|gap| gap > 0);
+            self.behind = if is_behind { self.behind.saturating_add(1) } else { 0 };
+        }
     }
 
     pub(super) fn save(&self, words: &mut Words) {
