@@ -540,6 +540,45 @@ fn one_bad_exchange_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn numbers_that_nobody_gives_are_refused() {
+    let mut circle = Circle::new(Directed::ring(2), pace(0, false), 0, 8);
+    (0..3).for_each(|_| circle.exchange(0.0, true));
+    let mut compressor = compressor(0);
+    let messages = circle.nodes[0].give(&[NodeId(1)], &mut *compressor, &mut circle.random).expect("finite");
+    let (part, whole) = (&messages[0].1, circle.nodes[0].whole(NodeId(1)));
+    let node = &mut circle.nodes[1];
+    let before = node.clone();
+    for (place, wrong) in [(0, &[-0.5, 0.0, 1.0, 1.5][..]), (1, &[-1.0])] {
+        for &wrong in wrong.iter().chain(&[f64::NAN, f64::INFINITY]) {
+            let taken = node.take(NodeId(0), &with_number(part, place, wrong), &mut *compressor);
+            assert!(taken.is_err() && *node == before, "{wrong} in place {place}");
+        }
+    }
+    // Weights come first, then values.
+    for (place, wrong) in [(0, -1e-3), (0, f64::NAN), (0, f64::INFINITY), (3, f64::NAN), (3, f64::NEG_INFINITY)] {
+        assert!(node.read_whole(&with_number(&whole, place, wrong)).is_err(), "{wrong} in place {place}");
+    }
+}
+
+#[test]
+fn a_model_that_has_left_the_range_of_numbers_is_what_it_was_last() {
+    let mut circle = Circle::new(Directed::ring(2), pace(0, false), 0, 9);
+    for _ in 0..30 {
+        circle.nodes[1].give(&[NodeId(0)], &mut *compressor(0), &mut circle.random).expect("finite");
+    }
+    let node = &mut circle.nodes[1];
+    let before = node.model().to_vec();
+    assert!(node.mass().weights[0] <= 0.25 + 1e-9, "{:?}", node.mass());
+    // A sum that is a number, and none any more when it is divided by so little.
+    let mut whole = circle.nodes[0].whole(NodeId(1));
+    whole = with_number(&whole, 3, f64::MAX / 2.0);
+    let node = &mut circle.nodes[1];
+    let whole = node.read_whole(&whole).expect("numbers");
+    node.take_whole(NodeId(0), whole, false).expect("numbers");
+    assert_eq!(node.model(), before);
+}
+
+#[test]
 fn nobody_gives_back_more_than_there_is() {
     // The receiver has given most of its weight on since.
     let mut circle = Circle::new(Directed::ring(3), pace(0, false), 0, 4);
