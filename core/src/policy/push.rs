@@ -9,7 +9,8 @@
 //!
 //! # For implementers
 //! - Nothing is given to a node before it has asked. Its request says which of its starts it is, so that a later one is not
-//!   taken for one that has had something already. Whoever was lost or has missed something asks again.
+//!   taken for one that has had something already, and has it asked for all that it gives if it gives to the receiver, too.
+//!   Whoever was lost or has missed something asks again.
 //! - Every message carries the digest of the copy and of the sums that it leads to, and of the starts of both ends: what does
 //!   not lead there, or would leave no weight or no numbers, is not taken, and all of it is asked for. A later start takes
 //!   nothing that was meant for a former one; what is given before its request has come is lost with that.
@@ -215,12 +216,17 @@ impl<S: Scalar> Exchange<S> for PushSum<S> {
         let State { birth, receivers, senders, push: Some(push), .. } = &mut self.state else { return };
         match note {
             Note::AskAs(birth) => {
-                let Some(receiver) = receivers.get_mut(&from) else { return };
-                if receiver.birth.is_some_and(|known| known != birth) {
-                    push.forget_receiver(from);
+                if let Some(receiver) = receivers.get_mut(&from) {
+                    if receiver.birth.is_some_and(|known| known != birth) {
+                        push.forget_receiver(from);
+                    }
+                    receiver.birth = Some(birth);
+                    receiver.follows = false;
                 }
-                receiver.birth = Some(birth);
-                receiver.follows = false;
+                if let Some(sender) = senders.get_mut(&from) {
+                    sender.begins_anew(birth);
+                    self.end_if_complete();
+                }
             }
             Note::Piece(piece) => {
                 let Some(sender) = senders.get_mut(&from) else { return };

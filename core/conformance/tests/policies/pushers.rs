@@ -4,7 +4,7 @@ use crate::gossip::compressor;
 use crate::push::{LEN, TENSORS, add, differs, graphs, pace};
 use kronfleet_conformance::check::{Broken, Check};
 use kronfleet_core::cluster::Incarnation;
-use kronfleet_core::gossip::{Directed, Mass, Push};
+use kronfleet_core::gossip::{Directed, Mass, Push, Topology};
 use kronfleet_core::participant::Summary;
 use kronfleet_core::policy::{AveragingPolicy, PolicyAction, PolicyInput, PushSum, PushSumOptions};
 use kronfleet_core::scalar::Values;
@@ -365,4 +365,33 @@ fn whoever_begins_anew_is_given_nothing_twice() {
     let restarts = proptest::collection::vec((any::<usize>(), any::<bool>(), 1_u64..9), 1..4);
     let cases = (graphs(), any::<u64>(), restarts, any::<bool>());
     assert_eq!(Check { cases: 48, ..Check::default() }.hold(cases, law), Ok(()));
+}
+
+#[test]
+fn whoever_begins_anew_unnoticed_gives_and_is_given_at_once() {
+    // Everybody gives to all that give to it.
+    let graphs = prop_oneof![(2_u32..9).prop_map(Topology::ring), (2_u32..7).prop_map(Topology::complete)];
+    let law = |(topology, seed, node, restores): (Topology, u64, usize, bool)| {
+        let graph = Directed::from(&topology);
+        let mut hall = Hall::new(&graph, 0, false, seed, restores);
+        (0..4).for_each(|iteration| hall.run(iteration));
+        let (node, begun) = (node % hall.members.len(), hall.now);
+        hall.restart(node);
+        (4..9).for_each(|iteration| hall.run(iteration));
+        if hall.now > begun {
+            return Err(format!("others wait for {node} from {begun:?} to {:?}", hall.now));
+        }
+        for (other, member) in (0..).zip(&hall.members).filter(|(other, _)| *other != node as u32) {
+            let given = hall.members[node].policy.push().and_then(|push| push.given(NodeId(other)));
+            let taken = member.policy.push().and_then(|push| push.taken(NodeId(node as u32)));
+            if topology.neighbours(other).any(|neighbour| neighbour == node as u32)
+                && (given.is_none() || given != taken)
+            {
+                return Err(format!("{other} has taken {taken:?} of {node}, which has given {given:?}"));
+            }
+        }
+        Ok(())
+    };
+    let cases = (graphs, any::<u64>(), any::<usize>(), any::<bool>());
+    assert_eq!(Check::default().hold(cases, law), Ok(()));
 }

@@ -106,6 +106,13 @@ impl Sender {
         *self = Self { birth: self.birth, ..Self::default() };
     }
 
+    /// It says which start of it it is: a later one than is known has given nothing yet, and gives nothing until it is asked.
+    pub(super) fn begins_anew(&mut self, birth: u64) {
+        if self.birth.is_some_and(|known| known != birth) {
+            self.part();
+        }
+    }
+
     /// What it has said last is of no use; asks for all of it if that was not done yet.
     pub(super) fn lose(&mut self, node: NodeId, birth: u64, actions: &mut VecDeque<PolicyAction>) {
         self.held = None;
