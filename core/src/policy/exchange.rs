@@ -3,7 +3,7 @@
 mod message;
 mod note;
 
-pub(super) use message::{Assembled, Assembly, Message, digest, say};
+pub(super) use message::{Assembled, Assembly, Message, check_length, digest, say};
 pub(super) use note::{Family, Note};
 
 use super::{PolicyAction, PolicyInput};

@@ -24,7 +24,7 @@
 
 mod neighbour;
 
-use super::exchange::{Assembled, Exchange, Family, Message, Note, Turns, digest, say};
+use super::exchange::{Assembled, Exchange, Family, Message, Note, Turns, check_length, digest, say};
 use super::words::{Saved, Words};
 use super::{AveragingPolicy, PolicyAction, PolicyInput};
 use crate::compress::{Compressor, Identity};
@@ -135,7 +135,7 @@ impl<S: Scalar> Gossip<S> {
     /// With these options; messages are compressed by `compressor`, the same on all nodes.
     ///
     /// # Panics
-    /// If `interval` is 0, or as [`Consensus::new`] does.
+    /// If `interval` is 0, or as [`Consensus::new`] does; when the node begins, if messages may have 4 GiB or more.
     #[track_caller]
     pub fn new(options: GossipOptions, compressor: Box<dyn Compressor<S>>) -> Self {
         let GossipOptions { row, rule, interval, patience, seed } = options;
@@ -213,6 +213,8 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
     fn observed(&mut self, now: Instant, model: Vec<S>, peers: &[NodeId]) {
         let new = || Consensus::new(self.rule, &self.row, model.len());
         let consensus = self.state.consensus.get_or_insert_with(new);
+        let whole = model.len().saturating_mul(S::BYTES);
+        check_length(MATE.saturating_add(whole.max(*self.turns.compressor.sizes(model.len()).end())), model.len());
         if !self.turns.take_due() || model.len() != consensus.own().len() {
             return;
         }

@@ -19,7 +19,7 @@
 
 mod ends;
 
-use super::exchange::{Assembled, Exchange, Family, Note, Turns, say};
+use super::exchange::{Assembled, Exchange, Family, Note, Turns, check_length, say};
 use super::words::{Saved, Words};
 use super::{AveragingPolicy, PolicyAction, PolicyInput};
 use crate::cluster::Incarnation;
@@ -142,7 +142,8 @@ impl<S: Scalar> PushSum<S> {
     /// With these options; messages are compressed by `compressor`, the same on all nodes.
     ///
     /// # Panics
-    /// If `interval` is 0, or more could be given than there is; when the node begins, as [`Push::new`] does.
+    /// If `interval` is 0, or more could be given than there is; when the node begins, as [`Push::new`] does, or if messages
+    /// may have 4 GiB or more: those of what was lost have 8 bytes a value more than a model.
     #[track_caller]
     pub fn new(options: PushSumOptions, compressor: Box<dyn Compressor<S>>) -> Self {
         let PushSumOptions { place, pace, tensors, interval, patience, seed } = options;
@@ -183,6 +184,8 @@ impl<S: Scalar> Exchange<S> for PushSum<S> {
     fn observed(&mut self, now: Instant, model: Vec<S>, peers: &[NodeId]) {
         let State { birth, receivers, senders, push, exchange, waiting } = &mut self.state;
         let push = push.get_or_insert_with(|| Push::new(self.pace, &self.tensors, &model));
+        let told = push.head().saturating_add(*self.turns.compressor.sizes(model.len()).end());
+        check_length(BIRTH.saturating_add(push.whole_len().max(told)), model.len());
         // A model of another length than what was restored fits nothing that others have.
         let fits = model.len() == push.mass().values.len();
         if !self.turns.take_due() || !fits || !model.iter().all(|value| value.is_finite()) {

@@ -40,10 +40,21 @@ pub(in crate::policy) fn digest<S: Scalar>(values: &[S]) -> Digest {
     digester.finish()
 }
 
+/// Whether all messages can be said that a model of so many values may need, of so many bytes at most.
+///
+/// # Panics
+/// If they cannot.
+#[track_caller]
+pub(in crate::policy) fn check_length(most: usize, values: usize) {
+    let longest = u32::MAX;
+    let can_be_said = u32::try_from(most).is_ok();
+    assert!(can_be_said, "a model of {values} values needs messages of {most} bytes, and {longest} can be said in one");
+}
+
 /// Says a message in pieces that fit into notes.
 pub(in crate::policy) fn say(family: Family, actions: &mut VecDeque<PolicyAction>, to: NodeId, message: &Message) {
     let Message { sequence, digest, whole, bytes } = message;
-    let total = u32::try_from(bytes.len()).expect("models have less than 4 GiB");
+    let total = u32::try_from(bytes.len()).expect("checked before anything is said");
     let mut offset = 0;
     loop {
         let end = bytes.len().min(offset + MOST_BYTES);
