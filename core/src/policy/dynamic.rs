@@ -17,25 +17,31 @@
 //!   goes on with the number of the furthest, so that nodes are at one check again after a node was slow.
 //! - A node without an average that has nobody to check with contributes all the same: where others have finished, they heal
 //!   it, and nobody else ever would.
-//! - A node that has missed an average has a drift since another `w₀`. Nobody can tell how far it is from the others, so
-//!   that whoever hears of it averages.
+//! - A node that has missed averages has a drift `u'` since another one than the rest. All remember how far they have gone
+//!   from average to average: by what they have had in common, the two are at most some `D` apart, so that the node is
+//!   within `‖u'‖ + D`, and counts with that. Nodes that have heard of each other's averages tell these ways in their next
+//!   states; who is behind leaves the decision to others; and whoever has nothing in common with others averages with them.
+//! - A call is of a round that is soon over. Who is in the midst of a step by then would only part from the callers with a
+//!   late round of its own: it waits for the next call.
 //! - Axes are the same only among nodes that have both ends in common; where they have not, a linear gauge counts as a
 //!   naive one, which is a bound as well.
 
 mod confidence;
 mod gauge;
 mod note;
+mod saved;
 mod sketch;
 mod threshold;
+mod ways;
 
 pub use confidence::{Confidence, Drifts, SketchError};
 pub use gauge::{Axis, Gauge, State};
 pub use sketch::Sketcher;
 pub use threshold::Threshold;
 
-use super::words::{Saved, Words};
+use super::exchange::digest;
 use super::{AveragingPolicy, PolicyAction, PolicyInput, Rejoin, Request};
-use crate::cluster::{Certificate, CertificateId, Digest, Round};
+use crate::cluster::{Certificate, CertificateId, Round};
 use crate::outer::OuterOptimiser;
 use crate::scalar::Values;
 use crate::seed::Seed;
@@ -45,6 +51,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use note::Note;
 use threshold::Limit;
+use ways::{Way, Ways};
 
 /// The knobs of a [`Dynamic`] policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +99,8 @@ impl DynamicOptions {
 struct Heard {
     base: CertificateId,
     before: Option<CertificateId>,
+    /// From which averages `base` is how far.
+    ways: Vec<Way>,
     /// Of which check since `base`.
     check: u64,
     state: State,
@@ -120,7 +129,7 @@ struct Check {
 /// At every check, nodes tell each other a few numbers about how far their models have gone since the last average, and
 /// average when a bound of the variance over nodes exceeds the threshold. A check waits for the peers that can be
 /// reached, up to its [`patience`](DynamicOptions::patience); whoever decides to average calls the others. A node that
-/// has missed an average makes all average that hear of it.
+/// has missed averages counts with its drift and the way that averages have gone meanwhile.
 #[derive(Clone, Debug)]
 pub struct Dynamic {
     options: DynamicOptions,
@@ -143,8 +152,14 @@ pub struct Dynamic {
     check: Option<Check>,
     /// The number and `H` of the check that the contribution follows: of several, of the last, and of these the greatest.
     found: Option<(u64, f64)>,
-    /// A peer contributes.
-    called: bool,
+    /// A peer contributes, as it has said then.
+    called: Option<Instant>,
+    /// It has let one such call pass since it contributed itself.
+    passed: bool,
+    /// How far earlier averages are.
+    ways: Ways,
+    /// Others have been heard of another average.
+    parted: bool,
     /// What is to be observed is a new `w₀`, reached with the last average or without it.
     rebase: Option<bool>,
 }
@@ -175,7 +190,10 @@ impl Dynamic {
             early: BTreeMap::new(),
             check: None,
             found: None,
-            called: false,
+            called: None,
+            passed: false,
+            ways: Ways::default(),
+            parted: false,
             rebase: None,
         }
     }
@@ -203,6 +221,14 @@ impl Dynamic {
         }
         let mut origin = Vec::with_capacity(parameters.len());
         parameters.for_each(|_, value| origin.push(value));
+        if self.ways == Ways::default() {
+            // The first model has no certificate: whoever begins with the same values begins at the same place.
+            self.ways.go(CertificateId { round: Round(0), digest: digest(&origin) }, 0.0);
+        }
+        let squares = self.origin.iter().zip(&origin).map(|(before, after)| (after - before) * (after - before));
+        if self.base != CertificateId::default() {
+            self.ways.go(self.base, libm::sqrt(squares.sum()));
+        }
         if self.options.gauge == Gauge::Linear && self.base != CertificateId::default() && !self.origin.is_empty() {
             self.axis = if with_others { Axis::between(&self.origin, &origin) } else { None };
         }
@@ -233,11 +259,12 @@ impl Dynamic {
         // What is left of a check that a call has ended.
         self.heard.retain(|_, heard| heard.base != base);
         self.heard.extend(core::mem::take(&mut self.early).into_iter().filter(|(_, heard)| heard.check == number));
-        let bytes = Note::State { base: self.base, before: self.before, check: number, state: state.clone() }.encode();
+        let ways = if self.parted { self.ways.told() } else { Vec::new() };
+        let note = Note::State { base: self.base, before: self.before, ways, check: number, state };
+        let bytes = note.encode();
         // What others read: whoever has the same states is to find the same.
-        let state = match Note::decode(&bytes, self.options.gauge.more()) {
-            Some(Note::State { state, .. }) => state,
-            _ => state,
+        let Note::State { state, .. } = Note::decode(&bytes, self.options.gauge.more()).unwrap_or(note) else {
+            return;
         };
         self.tell(peers, &bytes);
         self.actions.push_back(PolicyAction::Pause);
@@ -282,18 +309,16 @@ impl Dynamic {
         let mut heard = core::mem::take(&mut self.heard);
         // Whoever was lost since counts for nothing.
         heard.retain(|node, _| check.awaited.contains(node));
-        let found = heard.values().all(|heard| heard.base == self.base).then(|| {
-            let mut states: Vec<&State> =
-                core::iter::once(&check.state).chain(heard.values().map(|heard| &heard.state)).collect();
-            // In one order on all nodes, so that sums are the same to the last bit.
-            states.sort_by(|a, b| a.order(b));
-            let same_axis = self.axis.is_some() && heard.values().all(|heard| heard.before == self.before);
-            self.options.gauge.bound(&states, same_axis, self.sketcher.as_ref())
-        });
+        heard.values().filter(|heard| heard.base == self.base).for_each(|heard| self.ways.learn(&heard.ways));
+        let is_apart = |heard: &Heard| heard.base != self.base;
+        self.parted = heard.values().any(is_apart) || (self.parted && heard.is_empty());
+        let is_behind = heard.values().any(|heard| heard.base.round > self.base.round);
         // The last of the others may have finished meanwhile: it is they who have something to say, and not its own way.
-        let found = found.filter(|_| !self.lacks_everything(&check.awaited));
+        let found = self.bound(&check.state, &heard).filter(|_| !self.lacks_everything(&check.awaited));
+        // Who has heard nobody has nobody to be apart from.
+        let is_alone = heard.is_empty() && !self.lacks_everything(&check.awaited);
         let exceeded = |bound| self.limit.is_some_and(|limit| limit.exceeded(self.number, bound));
-        if found.is_none_or(exceeded) {
+        if !is_behind && !is_alone && found.is_none_or(exceeded) {
             let call = Note::Call { base: self.base, check: self.number, found }.encode();
             self.tell(&check.awaited, &call);
             self.find(self.number, found);
@@ -301,6 +326,26 @@ impl Dynamic {
         } else {
             self.actions.push_back(PolicyAction::Proceed);
         }
+    }
+
+    /// `H` of this node's state and those of others; `None` where some of them have no average in common with it. Who has
+    /// not told yet what averages it has had is left out.
+    fn bound(&self, own: &State, heard: &BTreeMap<NodeId, Heard>) -> Option<f64> {
+        let (common, others): (Vec<&Heard>, Vec<&Heard>) = heard.values().partition(|heard| heard.base == self.base);
+        let mut away = Vec::new();
+        for heard in others {
+            match self.ways.between(&heard.ways).or_else(|| self.ways.between(&[(heard.base, 0.0)])) {
+                Some(way) => away.push(libm::sqrt(heard.state.norm) + way),
+                None if heard.ways.is_empty() => {}
+                None => return None,
+            }
+        }
+        let mut states: Vec<&State> = core::iter::once(own).chain(common.iter().map(|heard| &heard.state)).collect();
+        // In one order on all nodes, so that sums are the same to the last bit.
+        states.sort_by(|a, b| a.order(b));
+        away.sort_by(f64::total_cmp);
+        let same_axis = self.axis.is_some() && common.iter().all(|heard| heard.before == self.before);
+        Some(self.options.gauge.bound(&states, &away, same_axis, self.sketcher.as_ref()))
     }
 
     /// Takes note of what a check that is followed by a contribution has found, this node's or another's.
@@ -311,15 +356,27 @@ impl Dynamic {
         }
     }
 
+    /// Whether it contributes because it was called during its step. The callers wait no longer than for a check: what was
+    /// said earlier is of a round without this node, which one of its own with others that are late would only part from
+    /// them. Who is called again, or is late every time, contributes whenever its step ends.
+    fn follows_call(&mut self, now: Instant) -> bool {
+        let Some(called) = self.called.take() else {
+            return false;
+        };
+        let follows = self.passed || now - called <= self.options.patience;
+        self.passed = !follows;
+        follows
+    }
+
     fn contribute(&mut self) {
         self.check = None;
-        self.called = false;
+        (self.called, self.passed) = (None, false);
         self.actions.push_back(PolicyAction::Contribute(self.options.request));
     }
 
-    fn take(&mut self, from: NodeId, bytes: &[u8]) {
+    fn take(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
         match Note::decode(bytes, self.options.gauge.more()) {
-            Some(Note::State { base, before, check, state }) => {
+            Some(Note::State { base, before, ways, check, state }) => {
                 let (is_common, is_open) = (base == self.base, self.check.is_some());
                 let is_late = is_common && (check < self.number || (check == self.number && !is_open));
                 let is_absurd = is_common && check.saturating_sub(self.number) > FURTHEST;
@@ -339,14 +396,14 @@ impl Dynamic {
                 }
                 let is_early = is_common && check > self.number;
                 let place = if is_early { &mut self.early } else { &mut self.heard };
-                place.insert(from, Heard { base, before, check, state });
+                place.insert(from, Heard { base, before, ways, check, state });
                 if let Some(check) = &mut self.check {
                     check.missing.remove(&from);
                 }
                 self.end_check_if_complete();
             }
             Some(Note::Call { base, check, found }) if !self.is_past(from, base, check) => {
-                self.called = true;
+                self.called = Some(now);
                 // The threshold that follows is to be the caller's, whether this node has come as far as his check or not.
                 self.find(check, found.filter(|_| base == self.base));
                 if self.check.is_some() {
@@ -376,7 +433,7 @@ impl Dynamic {
         if let Some(limit) = &mut self.limit {
             limit.averaged(found);
         }
-        self.called = false;
+        (self.called, self.passed) = (None, false);
         let base = self.base;
         // Others may have had the average before this node.
         self.early = core::mem::take(&mut self.heard);
@@ -401,7 +458,7 @@ impl AveragingPolicy for Dynamic {
                 self.rebase = Some(true);
                 self.actions.push_back(PolicyAction::Observe);
             }
-            PolicyInput::Stepped { .. } if self.called => self.contribute(),
+            PolicyInput::Stepped { .. } if self.follows_call(now) => self.contribute(),
             PolicyInput::Stepped { iteration, .. } => {
                 if iteration.is_multiple_of(self.options.check_every) {
                     self.actions.push_back(PolicyAction::Observe);
@@ -421,7 +478,7 @@ impl AveragingPolicy for Dynamic {
                     self.end_check_if_complete();
                 }
             }
-            PolicyInput::Told { from, bytes } => self.take(from, bytes),
+            PolicyInput::Told { from, bytes } => self.take(now, from, bytes),
             // What it found is not what a later average follows.
             PolicyInput::Abandoned(_) => self.found = None,
             PolicyInput::Averaged(_) | PolicyInput::Interrupted | PolicyInput::Replaced | PolicyInput::Unsaid(_) => {}
@@ -443,43 +500,11 @@ impl AveragingPolicy for Dynamic {
     }
 
     fn save(&self) -> Vec<u64> {
-        let mut words = Words::default();
-        words.optional(self.limit.as_ref(), |words, limit| words.0.push(limit.value.to_bits()));
-        words.values(&self.origin);
-        words.id(&self.base);
-        words.optional(self.axis.as_ref(), |words, axis| words.values(axis.values()));
-        words.optional(self.before.as_ref(), Words::id);
-        words.0.push(self.past.len() as u64);
-        for (node, past) in &self.past {
-            words.0.push(u64::from(node.0));
-            words.id(&past.base);
-            words.0.push(past.check);
-        }
-        words.0.push(self.number);
-        for heard in [&self.heard, &self.early] {
-            words.0.push(heard.len() as u64);
-            for (node, heard) in heard {
-                words.0.push(u64::from(node.0));
-                words.id(&heard.base);
-                words.optional(heard.before.as_ref(), Words::id);
-                words.0.push(heard.check);
-                words.state(&heard.state);
-            }
-        }
-        words.optional(self.check.as_ref(), |words, check| {
-            words.state(&check.state);
-            words.0.push(check.until.as_nanos());
-            words.nodes(&check.awaited);
-        });
-        words.optional(self.found.as_ref(), |words, (check, found)| words.0.extend([*check, found.to_bits()]));
-        words.0.push(u64::from(self.called));
-        words.0
+        saved::write(self)
     }
 
     fn restore(&mut self, state: &[u64]) {
-        let mut words = Saved::new(state);
-        let read = read(self.options.clone(), &mut words).filter(|_| words.word().is_none());
-        *self = read.unwrap_or_else(|| {
+        *self = saved::read(self.options.clone(), state).unwrap_or_else(|| {
             // It begins anew with the next look at the model, and whoever was saved may have paused.
             let actions = VecDeque::from([PolicyAction::Proceed]);
             Self { actions, rebase: Some(false), ..Self::new(self.options.clone()) }
@@ -493,58 +518,6 @@ impl AveragingPolicy for Dynamic {
     fn outer(&self) -> Option<OuterOptimiser> {
         self.options.outer
     }
-}
-
-impl Words {
-    fn id(&mut self, id: &CertificateId) {
-        self.0.extend([id.round.0, id.digest.0]);
-    }
-
-    fn state(&mut self, state: &State) {
-        self.0.push(state.norm.to_bits());
-        self.values(&state.more);
-    }
-}
-
-/// Reads what was saved with the same options; `None` if it ends too early or does not fit them.
-fn read(options: DynamicOptions, words: &mut Saved<'_>) -> Option<Dynamic> {
-    let id = |words: &mut Saved<'_>| Some(CertificateId { round: Round(words.word()?), digest: Digest(words.word()?) });
-    let more = options.gauge.more();
-    let state = |words: &mut Saved<'_>| {
-        let state = State { norm: f64::from_bits(words.word()?), more: words.values()? };
-        Some(state).filter(|state| state.more.len() == more && state.is_finite())
-    };
-    let mut policy = Dynamic::new(options);
-    let limit = words.optional()?.map(f64::from_bits);
-    policy.origin = words.values()?;
-    if let Some(value) = limit {
-        let DynamicOptions { gauge, threshold, seed, .. } = policy.options;
-        policy.limit = Some(Limit::new(threshold, policy.origin.len()).at(value));
-        policy.sketcher = gauge.sketcher(policy.origin.len(), seed);
-    }
-    policy.base = id(words)?;
-    policy.axis = if words.flag()? { Some(Axis::from_values(words.values()?)) } else { None };
-    policy.axis.as_ref().is_none_or(|axis| axis.values().len() == policy.origin.len()).then_some(())?;
-    policy.before = if words.flag()? { Some(id(words)?) } else { None };
-    for _ in 0..words.count()? {
-        policy.past.insert(words.node()?, Past { base: id(words)?, check: words.word()? });
-    }
-    policy.number = words.word()?;
-    for heard in [&mut policy.heard, &mut policy.early] {
-        for _ in 0..words.count()? {
-            let (from, base) = (words.node()?, id(words)?);
-            let before = if words.flag()? { Some(id(words)?) } else { None };
-            heard.insert(from, Heard { base, before, check: words.word()?, state: state(words)? });
-        }
-    }
-    if words.flag()? {
-        let (state, until) = (state(words)?, Instant::from_nanos(words.word()?));
-        let (awaited, missing) = policy.awaited(&words.nodes()?);
-        policy.check = Some(Check { state, until, awaited, missing });
-    }
-    policy.found = if words.flag()? { Some((words.word()?, f64::from_bits(words.word()?))) } else { None };
-    policy.called = words.flag()?;
-    Some(policy)
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ fn bounds(gauge: Gauge, factor: f64) -> Result<(), Broken> {
             .into_iter()
             .map(|state| State { more: state.more.iter().map(|value| factor * value).collect(), ..state })
             .collect();
-        let bound = gauge.bound(&states.iter().collect::<Vec<_>>(), common && axis.is_some(), None);
+        let bound = gauge.bound(&states.iter().collect::<Vec<_>>(), &[], common && axis.is_some(), None);
         let variance = variance(&drifts);
         let rounding = 8.0 * f64::EPSILON * len as f64 * drifts.iter().map(|u| squares(u)).fold(0.0, f64::max);
         if bound >= variance - rounding { Ok(()) } else { Err(format!("H = {bound}, Var = {variance}")) }
@@ -57,6 +57,34 @@ fn naive_and_linear_bounds_are_never_below_the_variance() {
     assert_eq!(bounds(Gauge::Linear, 1.0), Ok(()));
     // An axis that is longer than 1 by a twentieth is noticed.
     assert!(bounds(Gauge::Linear, 1.05).is_err());
+}
+
+/// `H ≥ Var`, where some nodes tell only how far from `w₀` they are at most, times `factor`; one at least tells its state.
+fn bounds_with_some_away(gauge: Gauge, factor: f64) -> Result<(), Broken> {
+    let cases = (drifts(), 1_usize..9, any::<u64>(), prop_oneof![Just(0.0), 0.0..3.0]);
+    Check { cases: 256, ..Check::default() }.hold(cases, |(drifts, near, seed, slack)| {
+        let (near, away) = drifts.split_at(near.min(drifts.len()));
+        let len = drifts[0].len();
+        let axis = Axis::random(len, Seed(seed));
+        let sketcher = gauge.sketcher(len, Seed(seed));
+        let states: Vec<State> = near.iter().map(|u| gauge.state(u, axis.as_ref(), sketcher.as_ref())).collect();
+        let away: Vec<f64> = away.iter().map(|u| factor * (squares(u).sqrt() + slack)).collect();
+        let bound = gauge.bound(&states.iter().collect::<Vec<_>>(), &away, axis.is_some(), sketcher.as_ref());
+        let variance = variance(&drifts);
+        let rounding = 32.0 * f64::EPSILON * len as f64 * drifts.iter().map(|u| squares(u)).fold(0.0, f64::max);
+        if bound >= variance - rounding { Ok(()) } else { Err(format!("H = {bound}, Var = {variance}")) }
+    })
+}
+
+#[test]
+fn bounds_hold_whatever_the_direction_of_those_who_are_away() {
+    // As many columns as make it all but impossible that two of so few values meet in most of the rows.
+    let sketch = Gauge::Sketch { rows: 5, columns: 4000, confidence: Confidence::Highest, drifts: Drifts::Any };
+    for gauge in [Gauge::Naive, Gauge::Linear, sketch] {
+        assert_eq!(bounds_with_some_away(gauge, 1.0), Ok(()), "{gauge:?}");
+        // Who says that it is nearer by a tenth is noticed.
+        assert!(bounds_with_some_away(gauge, 0.9).is_err(), "{gauge:?}");
+    }
 }
 
 /// Draws of a sketch.
@@ -120,7 +148,7 @@ fn by(epsilon: impl Fn(Confidence) -> f64) -> impl Fn(Confidence, &State, &Sketc
 /// The bound as it is.
 fn gauge(rows: usize, columns: usize, drifts: Drifts) -> impl Fn(Confidence, &State, &Sketcher) -> f64 {
     move |confidence, state, sketcher| {
-        Gauge::Sketch { rows, columns, confidence, drifts }.bound(&[state], true, Some(sketcher))
+        Gauge::Sketch { rows, columns, confidence, drifts }.bound(&[state], &[], true, Some(sketcher))
     }
 }
 

@@ -48,7 +48,8 @@ fn is_sure(sketch: impl Fn(&[f64], u64) -> Vec<f64>) -> Result<(), String> {
     let any = Sketcher::new(ROWS, COLUMNS, LEN, Seed(0));
     for (name, drift) in regular() {
         let norm = drift.iter().map(|value| value * value).sum();
-        let fails = |seed: &u64| gauge.bound(&[&State { norm, more: sketch(&drift, *seed) }], true, Some(&any)) < 0.0;
+        let fails =
+            |seed: &u64| gauge.bound(&[&State { norm, more: sketch(&drift, *seed) }], &[], true, Some(&any)) < 0.0;
         let failures = (0..DRAWS).filter(fails).count() as f64 / DRAWS as f64;
         // Four standard deviations of so many draws are 0.036.
         if failures > 0.05 + 0.036 {

@@ -128,13 +128,30 @@ impl Gauge {
         State { norm, more }
     }
 
-    /// `H` of these states, which are as many as nodes.
+    /// `H` of nodes that have these states, and of others that are `away`: so far from `w₀` at most, in whatever direction.
     ///
-    /// `common` says that all had the same axis; otherwise what they tell of it is left out.
-    pub fn bound(self, states: &[&State], common: bool, sketcher: Option<&Sketcher>) -> f64 {
+    /// `common` says that all states are of the same axis; otherwise what they tell of it is left out.
+    ///
+    /// With `n` states and `m` that are away at `ℓ`, `H` is the lesser of two bounds. With `w₀` as the centre, it is
+    /// `(Σ‖u‖² + Σℓ²)/(n + m)`. With the mean of the states as the centre, whose distance from `w₀` is `√(mean‖u‖²)` at most,
+    /// it is `(n·H(states) + Σ(ℓ + √mean‖u‖²)²)/(n + m)`. `Var` is about the mean of all, for which it is least.
+    pub fn bound(self, states: &[&State], away: &[f64], common: bool, sketcher: Option<&Sketcher>) -> f64 {
         let count = states.len().max(1) as f64;
         let norm = states.iter().map(|state| state.norm).sum::<f64>() / count;
-        let mean = |place: usize| states.iter().map(|state| state.more[place]).sum::<f64>() / count;
+        let alone = self.alone(states, norm, common, sketcher);
+        if away.is_empty() {
+            return alone;
+        }
+        let about = |centre: f64| away.iter().map(|away| (away + centre) * (away + centre)).sum::<f64>();
+        let about_origin = count * norm + about(0.0);
+        let about_mean = count * alone + about(libm::sqrt(norm));
+        about_origin.min(about_mean) / (count + away.len() as f64)
+    }
+
+    /// `H` of these states alone, the mean of their `‖u‖²` being `norm`.
+    fn alone(self, states: &[&State], norm: f64, common: bool, sketcher: Option<&Sketcher>) -> f64 {
+        let mean =
+            |place: usize| states.iter().map(|state| state.more[place]).sum::<f64>() / states.len().max(1) as f64;
         match self {
             Self::Naive => norm,
             Self::Linear if !common => norm,

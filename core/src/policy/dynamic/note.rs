@@ -1,6 +1,7 @@
 //! What dynamic policies say to each other.
 
 use super::gauge::State;
+use super::ways::{Way, is_way};
 use crate::cluster::{CertificateId, Digest, Round};
 use crate::policy::tag::Tag;
 use alloc::vec::Vec;
@@ -8,8 +9,9 @@ use alloc::vec::Vec;
 /// A note, little-endian throughout.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Note {
-    /// A state, and since which averages: that of the drift, and the one before it that the axis begins at.
-    State { base: CertificateId, before: Option<CertificateId>, check: u64, state: State },
+    /// A state, and since which averages: that of the drift, and the one before it that the axis begins at. Among nodes with
+    /// several averages, too, how far that is from earlier ones.
+    State { base: CertificateId, before: Option<CertificateId>, ways: Vec<Way>, check: u64, state: State },
     /// It contributes: its average is too old, by `H` where the check has found it.
     Call { base: CertificateId, check: u64, found: Option<f64> },
 }
@@ -36,13 +38,18 @@ impl Note {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self {
-            Self::State { base, before, check, state } => {
+            Self::State { base, before, ways, check, state } => {
                 bytes.push(Tag::DriftState as u8);
                 put_id(&mut bytes, base);
                 bytes.extend_from_slice(&check.to_le_bytes());
                 bytes.push(u8::from(before.is_some()));
                 if let Some(before) = before {
                     put_id(&mut bytes, before);
+                }
+                bytes.push(ways.len() as u8);
+                for (id, way) in ways {
+                    put_id(&mut bytes, id);
+                    bytes.extend_from_slice(&way.to_le_bytes());
                 }
                 bytes.extend_from_slice(&state.norm.to_le_bytes());
                 if let [along] = state.more[..] {
@@ -76,6 +83,13 @@ impl Note {
                     1 => Some(id(&mut rest)?),
                     _ => return None,
                 };
+                let (count, after) = rest.split_first()?;
+                rest = after;
+                let way = |rest: &mut &[u8]| Some((id(rest)?, f64::from_bits(word(rest)?)));
+                let ways: Vec<Way> = (0..*count).map(|_| way(&mut rest)).collect::<Option<_>>()?;
+                if !ways.iter().all(|(_, way)| is_way(*way)) {
+                    return None;
+                }
                 let norm = f64::from_bits(word(&mut rest)?);
                 let more = if more == 1 {
                     alloc::vec![f64::from_bits(word(&mut rest)?)]
@@ -89,7 +103,7 @@ impl Note {
                 if !state.is_finite() || state.norm < 0.0 {
                     return None;
                 }
-                Self::State { base, before, check, state }
+                Self::State { base, before, ways, check, state }
             }
             Tag::DriftCall => {
                 let (base, check) = (id(&mut rest)?, word(&mut rest)?);
@@ -119,8 +133,15 @@ mod tests {
             Just(vec![1e-300]),
             proptest::collection::vec((-9_i8..9).prop_map(f64::from), 2..20)
         ];
-        let state = (id(), proptest::option::of(id()), any::<u64>(), 0.0..1e300, more).prop_map(
-            |(base, before, check, norm, more)| Note::State { base, before, check, state: State { norm, more } },
+        let ways = proptest::collection::vec((id(), 0.0..1e300), 0..4);
+        let state = (id(), proptest::option::of(id()), ways, any::<u64>(), 0.0..1e300, more).prop_map(
+            |(base, before, ways, check, norm, more)| Note::State {
+                base,
+                before,
+                ways,
+                check,
+                state: State { norm, more },
+            },
         );
         let call = (id(), any::<u64>(), proptest::option::of(0.0..1e300)).prop_map(|(base, check, found)| Note::Call {
             base,

@@ -1,7 +1,7 @@
 //! States that are not what was saved, and notes that come when nobody awaits them.
 
 use super::*;
-use crate::cluster::{AbandonReason, Algorithm, Attempt, Incarnation, Member, Round};
+use crate::cluster::{AbandonReason, Algorithm, Attempt, Digest, Incarnation, Member, Round};
 use crate::participant::Summary;
 use alloc::string::String;
 use alloc::{format, vec};
@@ -22,11 +22,16 @@ fn policy(gauge: Gauge) -> Dynamic {
 
 /// What a policy asks for, but to look at the model: that it is shown at once.
 fn act(policy: &mut Dynamic, now: Instant) -> Vec<PolicyAction> {
+    act_with(policy, now, &[0.5, -1.0, 2.0])
+}
+
+/// The same, with this model.
+fn act_with(policy: &mut Dynamic, now: Instant, parameters: &[f64]) -> Vec<PolicyAction> {
     let mut seen = Vec::new();
     while let Some(action) = policy.poll() {
         match action {
             PolicyAction::Observe => {
-                let (parameters, peers) = (Values::Double(&[0.5, -1.0, 2.0]), &[NodeId(1), NodeId(2)][..]);
+                let (parameters, peers) = (Values::Double(parameters), &[NodeId(1), NodeId(2)][..]);
                 policy.handle(now, PolicyInput::Observed { parameters, peers });
             }
             action => seen.push(action),
@@ -127,7 +132,13 @@ fn certificate(round: u64, members: &[u32]) -> Certificate {
 }
 
 fn state(base: CertificateId, check: u64, norm: f64) -> Vec<u8> {
-    Note::State { base, before: None, check, state: State { norm, more: vec![] } }.encode()
+    Note::State { base, before: None, ways: vec![], check, state: State { norm, more: vec![] } }.encode()
+}
+
+/// The same of a node that has no average in common with others, which is averaged with at once.
+fn strange_state(base: CertificateId, check: u64) -> Vec<u8> {
+    let ways = vec![(CertificateId { round: Round(9), digest: Digest(9) }, 0.0)];
+    Note::State { base, before: None, ways, check, state: State::default() }.encode()
 }
 
 fn tell(policy: &mut Dynamic, from: u32, bytes: &[u8]) {
@@ -224,7 +235,7 @@ fn what_members_of_the_last_average_said_before_it_comes_late_and_others_are_beh
             act(&mut policy, Instant::ORIGIN);
             policy.restore(&policy.save());
             let call = Note::Call { base: first, check, found: None }.encode();
-            tell(&mut policy, from, &if is_call { call } else { state(first, check, 0.0) });
+            tell(&mut policy, from, &if is_call { call } else { strange_state(first, check) });
             policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration: 2, summary: &Summary::default() });
             let called = contributes(&mut policy);
             // Whoever is behind has said all.
@@ -256,9 +267,136 @@ fn whoever_was_started_again_after_an_average_is_heard() {
             policy.handle(Instant::ORIGIN, PolicyInput::Peers(&[NodeId(1), NodeId(2)]));
         }
         // Of its next start.
-        tell(&mut policy, 1, &state(first, 1, 0.0));
+        tell(&mut policy, 1, &strange_state(first, 1));
         tell(&mut policy, 2, &state(base, 1, 0.0));
         assert!(contributes(&mut policy), "spoke: {spoke}");
+    }
+}
+
+/// A naive policy, `Θ` being 5, that has gone from -7 to averages at 0, at 3 and at 2, of nodes 0 and 1.
+fn after_three_averages() -> (Dynamic, [CertificateId; 3]) {
+    let mut policy = policy(Gauge::Naive);
+    policy.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 9, incarnation: Incarnation(1) });
+    act_with(&mut policy, Instant::ORIGIN, &[-7.0]);
+    let bases = [(1, 0.0), (2, 3.0), (3, 2.0)].map(|(round, average)| {
+        policy.handle(Instant::ORIGIN, PolicyInput::Committed(&certificate(round, &[0, 1])));
+        act_with(&mut policy, Instant::ORIGIN, &[average]);
+        policy.base
+    });
+    (policy, bases)
+}
+
+#[test]
+fn whoever_has_missed_averages_counts_with_its_drift_and_the_way_that_they_have_gone() {
+    let (policy, [oldest, middle, newest]) = after_three_averages();
+    let (first, strange) = (policy.ways.told()[0].0, CertificateId { round: Round(2), digest: Digest(9) });
+    let none = CertificateId::default();
+    // Of which average node 2 is, what it tells of its ways and its drift, and the `H` of the three, of which others are at `w₀`.
+    for (base, ways, norm, bound) in [
+        (newest, vec![], 0.0, Some(0.0)),
+        (middle, vec![], 4.0, Some(3.0)),
+        (middle, vec![], 16.0, Some(25.0 / 3.0)),
+        (oldest, vec![], 0.0, Some(16.0 / 3.0)),
+        (oldest, vec![(first, 7.0), (oldest, 0.0)], 0.0, Some(16.0 / 3.0)),
+        (strange, vec![(middle, 2.0), (oldest, 1.0)], 0.0, Some(9.0 / 3.0)),
+        (strange, vec![(middle, 2.0), (oldest, 1.0)], 1.0, Some(16.0 / 3.0)),
+        // It has not told yet how far it is, or has nothing in common.
+        (strange, vec![], 1e9, Some(0.0)),
+        (strange, vec![(strange, 0.0)], 0.0, None),
+        (none, vec![], 1e9, Some(0.0)),
+        (none, vec![(first, 0.0)], 0.0, Some(121.0 / 3.0)),
+    ] {
+        for restored in [false, true] {
+            let (mut policy, _) = after_three_averages();
+            if restored {
+                policy.restore(&policy.save());
+            }
+            policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration: 1, summary: &Summary::default() });
+            act_with(&mut policy, Instant::ORIGIN, &[2.0]);
+            tell(&mut policy, 1, &state(newest, 1, 0.0));
+            let state = State { norm, more: vec![] };
+            tell(&mut policy, 2, &Note::State { base, before: None, ways: ways.clone(), check: 1, state }.encode());
+            let asked = act_with(&mut policy, Instant::ORIGIN, &[2.0]);
+            let call = Note::Call { base: newest, check: 1, found: bound }.encode();
+            let calls = asked.contains(&PolicyAction::Tell { to: NodeId(2), bytes: call });
+            assert_eq!(calls, bound.is_none_or(|bound| bound > 5.0), "{base:?}, {ways:?}, {norm}: {asked:?}");
+            assert_eq!(asked.iter().any(|it| matches!(it, PolicyAction::Contribute(_))), calls);
+        }
+    }
+}
+
+#[test]
+fn nodes_tell_their_ways_once_they_have_heard_of_another_average() {
+    let (mut policy, [_, middle, newest]) = after_three_averages();
+    let ways = |policy: &mut Dynamic, iteration: u64| {
+        policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration, summary: &Summary::default() });
+        let told = act_with(policy, Instant::ORIGIN, &[2.0]);
+        let Some(PolicyAction::Tell { bytes, .. }) = told.first() else { panic!("{told:?} without a state") };
+        let Some(Note::State { ways, .. }) = Note::decode(bytes, 0) else { panic!("{bytes:?} is no state") };
+        ways
+    };
+    for (iteration, other, told) in [(1, middle, 0), (2, newest, 4), (3, newest, 0)] {
+        policy.restore(&policy.save());
+        assert_eq!(ways(&mut policy, iteration).len(), told, "at {iteration}");
+        tell(&mut policy, 1, &state(newest, iteration, 0.0));
+        tell(&mut policy, 2, &state(other, iteration, 0.0));
+        assert!(!contributes(&mut policy));
+    }
+}
+
+#[test]
+fn whoever_has_missed_averages_leaves_the_decision_to_those_who_have_not() {
+    let (mut policy, later) = (begun(), certificate(2, &[1, 2]).id());
+    step(&mut policy, 1);
+    tell(&mut policy, 1, &state(later, 3, 1e9));
+    tell(&mut policy, 2, &state(later, 3, 1e9));
+    assert!(policy.check.is_none(), "all are heard");
+    assert!(!contributes(&mut policy));
+    tell(&mut policy, 1, &Note::Call { base: later, check: 3, found: Some(9.0) }.encode());
+    policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration: 2, summary: &Summary::default() });
+    assert!(contributes(&mut policy), "it is called");
+}
+
+#[test]
+fn whoever_hears_nobody_decides_nothing() {
+    let mut policy = policy(Gauge::Naive);
+    policy.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 9, incarnation: Incarnation(1) });
+    act_with(&mut policy, Instant::ORIGIN, &[0.0]);
+    for (iteration, heard) in [(1, false), (2, true)] {
+        policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration, summary: &Summary::default() });
+        act_with(&mut policy, Instant::ORIGIN, &[100.0]);
+        if heard {
+            tell(&mut policy, 1, &state(CertificateId::default(), iteration, 0.0));
+        }
+        policy.wake(Instant::ORIGIN + Duration::from_secs(1));
+        assert_eq!(contributes(&mut policy), heard, "it has gone far");
+    }
+}
+
+#[test]
+fn a_call_is_followed_soon_or_when_it_comes_again() {
+    let (called, patience) = (Instant::ORIGIN, Duration::from_millis(25));
+    let soon = |policy: &mut Dynamic, iteration: u64, after: Duration| {
+        let call = Note::Call { base: CertificateId::default(), check: 1, found: Some(9.0) }.encode();
+        policy.handle(called, PolicyInput::Told { from: NodeId(1), bytes: &call });
+        policy.restore(&policy.save());
+        policy.handle(called + after, PolicyInput::Stepped { iteration, summary: &Summary::default() });
+        let contributes = contributes(policy);
+        assert_eq!(policy.check.is_some(), !contributes, "it goes on checking");
+        contributes
+    };
+    let late = Duration::from_millis(26);
+    let mut policy = begun();
+    for round in 1..4 {
+        assert!(soon(&mut policy, round, patience));
+        policy.handle(called, PolicyInput::Abandoned(AbandonReason::Late));
+    }
+    for round in 4..8 {
+        assert!(!soon(&mut policy, round, late), "the round is over");
+        policy.wake(Instant::ORIGIN + Duration::from_secs(1));
+        act(&mut policy, called);
+        assert!(soon(&mut policy, round, late), "it is late every time");
+        policy.handle(called, PolicyInput::Abandoned(AbandonReason::Late));
     }
 }
 
@@ -383,11 +521,11 @@ fn checks(seed: u64, mistake: Mistake) -> Result<usize, String> {
         match what {
             0 => {
                 let (_, mut bytes) = mail.get_mut(&(from, node)).and_then(VecDeque::pop_front).expect("it is first");
-                if let (Mistake::Unnumbered, Some(Note::State { base, before, state, .. })) =
+                if let (Mistake::Unnumbered, Some(Note::State { base, before, ways, state, .. })) =
                     (mistake, Note::decode(&bytes, 0))
                 {
                     let check = nodes[node].number + u64::from(nodes[node].check.is_none());
-                    bytes = Note::State { base, before, check, state }.encode();
+                    bytes = Note::State { base, before, ways, check, state }.encode();
                 }
                 nodes[node].handle(now, PolicyInput::Told { from: NodeId(from as u32), bytes: &bytes });
             }
