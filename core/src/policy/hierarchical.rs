@@ -72,6 +72,8 @@ struct Site {
     snapshot: Option<(Parcel, u64)>,
     /// Exchanges without one while it could be reached.
     silent: u32,
+    /// The round of the last average that members of it had part in with this node.
+    met: u64,
 }
 
 /// A model that waits for a mean.
@@ -217,9 +219,14 @@ impl Hierarchical {
                 self.cycle.conclude(loss / ended, &cycle);
             }
         }
-        let round = self.base.round.0;
-        // What was sent before the average is part of it.
-        self.sites.values_mut().for_each(|site| site.snapshot = site.snapshot.take().filter(|it| it.0.base >= round));
+        // What was sent before the average is part of it, but of sites that had no part in it.
+        for member in &certificate.members {
+            if let Some(&site) = self.homes.get(&member.node).filter(|&&site| site != self.own) {
+                let (site, round) = (self.sites.entry(site).or_default(), certificate.round.0);
+                site.met = round;
+                site.snapshot = site.snapshot.take().filter(|(parcel, _)| parcel.base >= round);
+            }
+        }
         self.give_up();
     }
 

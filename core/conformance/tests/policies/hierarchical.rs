@@ -14,6 +14,7 @@ use kronfleet_core::seed::Seed;
 use kronfleet_core::time::{Duration, Instant};
 use kronfleet_core::transport::NodeId;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 const PATIENCE: Duration = Duration::from_millis(10);
 
@@ -318,6 +319,25 @@ fn all_meet_after_the_same_steps_whoever_had_made_some_before_the_others_came() 
             if fleet.apart == 0 { Ok(()) } else { Err(format!("members were {} steps apart", fleet.apart)) }
         };
     assert_eq!(Check::default().hold((fleets(), 0..12_usize, 1_u64..6), law), Ok(()));
+}
+
+#[test]
+fn sites_that_hold_a_round_by_themselves_take_what_others_tell() {
+    let law = |((mut options, _, len, seed), rounds): ((HierarchicalOptions, u64, usize, u64), Vec<(u64, usize)>)| {
+        options.cycle.epoch = 12;
+        let mut fleet = Fleet::new(&options, 40, len, seed);
+        fleet.in_step = true;
+        let rounds: BTreeMap<u64, usize> = rounds.into_iter().collect();
+        fleet.alone = rounds.into_iter().map(|(after, site)| (after, site % options.sites.len())).collect();
+        fleet.train(seed)?;
+        if !fleet.alone.is_empty() {
+            return Err(format!("{:?} are still to come", fleet.alone));
+        }
+        // All comes in time, and only who drops it waits.
+        if fleet.now == Instant::ORIGIN { Ok(()) } else { Err(format!("it has become {:?}", fleet.now)) }
+    };
+    let rounds = prop::collection::vec((1_u64..39, 0..12_usize), 0..4);
+    assert_eq!(Check::default().hold((fleets(), rounds), law), Ok(()));
 }
 
 #[test]

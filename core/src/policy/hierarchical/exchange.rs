@@ -106,8 +106,10 @@ impl Hierarchical {
         let mut count = 1;
         for (number, site) in self.options.sites.iter().enumerate().filter(|(number, _)| *number != self.own) {
             let known = self.sites.entry(number).or_default();
-            let Some((parcel, _)) = known.snapshot.take().filter(fits) else {
-                known.silent = if reachable(site) { known.silent.saturating_add(1) } else { 0 };
+            // Of a site that is gone, one member may hold a model and the next in turn none.
+            let (came, is_there) = (known.snapshot.take().filter(fits), reachable(site));
+            let Some((parcel, _)) = came.filter(|_| is_there) else {
+                known.silent = if is_there { known.silent.saturating_add(1) } else { 0 };
                 continue;
             };
             known.silent = 0;
@@ -170,8 +172,9 @@ impl Hierarchical {
         match (parcel.kind, site) {
             (Kind::Mean, Some(site)) if site == self.own => self.mean = Some(parcel),
             // Means are not looked at in this way: members wait for them.
-            (Kind::Snapshot, Some(site)) if site != self.own && parcel.base >= self.base.round.0 => {
-                if !parcel.values.iter().all(|value| value.is_finite()) {
+            (Kind::Snapshot, Some(site)) if site != self.own => {
+                let met = self.sites.get(&site).map_or(0, |site| site.met);
+                if parcel.base < met || !parcel.values.iter().all(|value| value.is_finite()) {
                     return;
                 }
                 self.sites.entry(site).or_default().snapshot = Some((parcel, self.iteration));

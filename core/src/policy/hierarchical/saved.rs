@@ -24,7 +24,7 @@ impl Hierarchical {
         });
         words.0.push(self.sites.len() as u64);
         for (number, site) in &self.sites {
-            words.0.extend([*number as u64, u64::from(site.silent)]);
+            words.0.extend([*number as u64, u64::from(site.silent), site.met]);
             words.optional(site.snapshot.as_ref(), |words, (parcel, came)| {
                 words.0.push(*came);
                 parcel.save(words);
@@ -78,13 +78,13 @@ impl Hierarchical {
         }
         for _ in 0..words.count()? {
             let number = usize::try_from(words.word()?).ok()?;
-            let silent = u32::try_from(words.word()?).ok()?;
+            let (silent, met) = (u32::try_from(words.word()?).ok()?, words.word()?);
             let mut snapshot = None;
             if words.flag()? {
                 let came = words.word()?;
                 snapshot = Some((Parcel::restore(words)?, came));
             }
-            self.sites.insert(number, Site { snapshot, silent }).is_none().then_some(())?;
+            self.sites.insert(number, Site { snapshot, silent, met }).is_none().then_some(())?;
         }
         for _ in 0..words.count()? {
             self.partial.insert(words.node()?, Parcel::restore(words)?).is_none().then_some(())?;

@@ -31,7 +31,8 @@ pub(super) struct Fleet {
     pub(super) members: Vec<Member>,
     pub(super) mail: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
     random: Random,
-    now: Instant,
+    /// Moves on when nothing else is left to happen.
+    pub(super) now: Instant,
     round: u64,
     /// Whoever does something is put into words and read again.
     pub(super) interrupted: bool,
@@ -43,6 +44,8 @@ pub(super) struct Fleet {
     pub(super) in_step: bool,
     /// What is still to happen to nodes.
     pub(super) events: VecDeque<Event>,
+    /// After which iterations members of which sites hold a round by themselves.
+    pub(super) alone: VecDeque<(u64, usize)>,
     /// After so many things have happened, no more do.
     pub(super) stop_after: Option<u64>,
     /// The most steps by which members were apart that met in an average.
@@ -76,6 +79,7 @@ impl Fleet {
             diverges: None,
             in_step: false,
             events: VecDeque::new(),
+            alone: VecDeque::new(),
             stop_after: None,
             apart: 0,
             exchanges: Vec::new(),
@@ -140,15 +144,23 @@ impl Fleet {
 
     /// All that are there have contributed: they take the mean.
     pub(super) fn average(&mut self) {
+        self.average_of(|_| true);
+    }
+
+    /// Those of them do that are in such sites.
+    fn average_of(&mut self, takes_part: impl Fn(usize) -> bool) {
         self.round += 1;
+        let nodes = 0..self.members.len();
+        let takes_part: Vec<bool> =
+            nodes.map(|node| self.members[node].is_live && takes_part(self.site(node))).collect();
+        let there = || self.members.iter().enumerate().filter(|(node, _)| takes_part[*node]);
         let mean = |rows: Vec<Vec<f64>>| -> Vec<f64> {
             let count = rows.len() as f64;
             (0..rows[0].len()).map(|place| rows.iter().map(|row| row[place]).sum::<f64>() / count).collect()
         };
-        let model = mean(self.live().map(|member| member.model.clone()).collect());
-        let numbers = mean(self.live().map(|member| member.policy.numbers()).collect());
-        let live = self.members.iter().enumerate().filter(|(_, member)| member.is_live);
-        let members = live.map(|(node, member)| Contributor {
+        let model = mean(there().map(|(_, member)| member.model.clone()).collect());
+        let numbers = mean(there().map(|(_, member)| member.policy.numbers()).collect());
+        let members = there().map(|(node, member)| Contributor {
             node: NodeId(node as u32),
             incarnation: Incarnation(1),
             turn: self.round,
@@ -168,10 +180,10 @@ impl Fleet {
             parents: Vec::new(),
         };
         for node in 0..self.members.len() {
-            let member = &mut self.members[node];
-            if !member.is_live {
+            if !takes_part[node] {
                 continue;
             }
+            let member = &mut self.members[node];
             member.model.clone_from(&model);
             // Whoever has contributed trains on from the result.
             (member.contributes, member.paused) = (false, false);
@@ -215,7 +227,7 @@ impl Fleet {
         let event = *self.events.front()?;
         let at = |member: &Member| member.iteration == event.after;
         let is_time = if self.in_step {
-            self.mail.is_empty() && self.live().all(|member| at(member) && !member.paused && !member.contributes)
+            self.is_quiet(event.after)
         } else {
             let together = |site: &Vec<NodeId>| {
                 let mut of_site =
@@ -227,6 +239,12 @@ impl Fleet {
             !is_round && self.live().any(at) && self.options.sites.iter().all(together)
         };
         if is_time { self.events.pop_front() } else { None }
+    }
+
+    /// Whether all have made so many steps, and nothing is under way.
+    fn is_quiet(&self, after: u64) -> bool {
+        let at = |member: &Member| member.iteration == after && !member.paused && !member.contributes;
+        self.mail.values().all(VecDeque::is_empty) && self.live().all(at)
     }
 
     fn is_done(&self, member: &Member) -> bool {
@@ -250,6 +268,15 @@ impl Fleet {
         }
         if let Some(event) = self.due() {
             self.change(event);
+            return true;
+        }
+        if let Some(&(after, site)) = self.alone.front()
+            && self.is_quiet(after)
+        {
+            self.alone.pop_front();
+            let mates: Vec<usize> = (0..self.members.len()).filter(|&node| self.site(node) == site).collect();
+            mates.into_iter().for_each(|mate| self.tell(mate, PolicyInput::Interrupted));
+            self.average_of(|other| other == site);
             return true;
         }
         // A step takes all of a site, and nobody is more than a step ahead of anybody.
