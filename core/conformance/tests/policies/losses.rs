@@ -1,6 +1,6 @@
 //! Gossip among nodes that learn, where messages are lost or late, or nodes begin anew, in the midst of exchanges.
 
-use crate::neighbours::{Hall, Move};
+use crate::neighbours::{Hall, Move, rules};
 use crate::steps;
 use kronfleet_conformance::check::{Broken, Check};
 use kronfleet_core::gossip::{Rule, Topology};
@@ -100,13 +100,13 @@ fn copies_are_the_same_again(is_mute: bool, check: Check) -> Result<(), Broken> 
     ];
     let accidents = proptest::collection::vec((0_u64..60, 0_usize..9, 0_usize..8, mishap, 1_u64..200), 1..6);
     let graphs = prop_oneof![(2_u32..9).prop_map(Topology::ring), (2_u32..7).prop_map(Topology::complete)];
-    let law = |(topology, which, step, seed, accidents): (Topology, usize, f64, u64, Vec<Accident>)| {
-        let mut hall = steps::hall(&topology, Rule::Choco { step }, which, 1, seed);
+    let law = |(topology, which, rule, seed, accidents): (Topology, usize, Rule, u64, Vec<Accident>)| {
+        let mut hall = steps::hall(&topology, rule, which, 1, seed);
         hall.is_mute = is_mute;
         is_in_step(&topology, hall, &accidents)
     };
     let which = prop_oneof![Just(0_usize), Just(1), Just(4)];
-    check.hold((graphs, which, 0.05..0.4, any::<u64>(), accidents), law)
+    check.hold((graphs, which, rules(), any::<u64>(), accidents), law)
 }
 
 #[test]
