@@ -55,7 +55,8 @@ impl Contraction {
 /// nodes leave untold is uncorrelated and equally large, its square is `(1 − ω)((1 + γa)² + γ²s)‖d‖²`.
 ///
 /// Where a node and all its neighbours leave the opposite untold it is `(1 − ω)(1 + 2γa)²‖d‖²` instead, which half the step
-/// keeps below `‖d‖²`. Spectral gaps are not in it: they say how fast nodes agree with a step, not which is too large.
+/// keeps below `‖d‖²`. Two nodes without other neighbours do, and can go apart with all of it. Spectral gaps are not in it:
+/// they say how fast nodes agree with a step, not which is too large.
 pub fn bearable(row: &Row, contraction: f64) -> f64 {
     let given: f64 = row.others.values().sum();
     let squares: f64 = row.others.values().map(|weight| weight * weight).sum();

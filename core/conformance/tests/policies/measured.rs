@@ -62,6 +62,18 @@ fn nodes_agree_on_every_graph_through_every_compressor_without_a_choice() {
 }
 
 #[test]
+fn two_nodes_agree_with_half_the_step_and_not_always_with_all_of_it() {
+    // What one of them leaves untold the other leaves, too, turned round: their errors are opposite.
+    let pair = Mixing::metropolis(&Topology::ring(2));
+    let last = |step, seed| {
+        let tuning = Tuning { values: 12, exchanges: 500, seed: Seed(seed), ..Tuning::default() };
+        agreement(&pair, Rule::Ada(AdaGossip { step, ..measured() }), &mut *top::<300_000>(), &tuning).last()
+    };
+    assert!((0..64).all(|seed| last(0.5, seed) < 1e-2));
+    assert!((0..64).any(|seed| last(1.0, seed) > 1.0));
+}
+
+#[test]
 fn steps_that_do_not_follow_what_is_kept_are_too_large_somewhere() {
     let ring = Topology::ring(16);
     let [(hundredth, exchanges), (tenth, short), ..] = TOLD;
