@@ -3,6 +3,7 @@
 mod allreduce;
 mod processes;
 
+use kronfleet_examples::model::tensors::Tensors;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -366,6 +367,25 @@ fn shared_steps_of_several_sites_go_on_from_a_checkpoint() {
     let fewer = lossy(&folder, &[&flags[..], &[&resume, "--nodes=4"]].concat());
     let says = String::from_utf8_lossy(&fewer.stderr);
     assert!(!fewer.status.success() && says.contains("give --nodes 8"), "{says}");
+}
+
+#[test]
+fn a_checkpoint_of_shared_steps_has_the_model_of_whoever_has_come_furthest() {
+    let folder = Folder::new("shared");
+    let kept = folder.0.join("kept");
+    let keeping = [format!("--checkpoint={}", kept.display()), "--every=5".to_owned()];
+    let keeping = keeping.each_ref().map(String::as_str);
+    // Nobody is away, so that all share every step.
+    let flags =
+        ["--nodes=3", "--iterations=12", "--samples=600", "--batch=16", "--evaluate-every=12", "--outages=none"];
+    let flags = [&flags[..], &["--inner=dp-kfac", "--no-reference", "--quiet", "--json"], &keeping].concat();
+    result(&lossy(&folder, &flags));
+    let manifest = fs::read_to_string(kept.join("00000002/manifest.json")).expect("a manifest");
+    assert!(manifest.contains("of 3 nodes, which have come furthest, to iteration 10"), "{manifest}");
+    let read = |name: &str| Tensors::read(&kept.join("00000002").join(name)).expect("safetensors").tensors;
+    let (model, nodes) = (read("model.safetensors"), read("layers/fc2.safetensors"));
+    let is_model = |node: &&str| nodes[&format!("{node}/weight")] == model["fc2.weight"];
+    assert!(["n0", "n1", "n2"].iter().any(is_model), "no node has this model");
 }
 
 #[test]

@@ -171,18 +171,30 @@ pub struct Common<S> {
     pub optimiser: Vec<Vec<S>>,
     /// Which committed average it is.
     pub committed: Option<Committed>,
+    /// By how many nodes of those that share steps it is held, where they do not average.
+    sharers: Option<usize>,
 }
 
 impl<S: Scalar> Common<S> {
     /// The newest committed average among `nodes`, each with what an outer optimiser has made of it if there is one; what it
-    /// lacks is the mean over the `trainers`. Averages of parts of models are none of a model.
-    pub fn of<'a>(nodes: impl Iterator<Item = (&'a Node<S>, Option<&'a [S]>)>, trainers: &[Checkpoint<S>]) -> Self {
+    /// lacks is the mean over the `trainers`. Averages of parts of models are none of a model. Nodes that share their steps and
+    /// do not average have one model after every step: the newest is that of those who have come furthest, or the mean of
+    /// theirs where they have parted.
+    pub fn of<'a>(
+        nodes: impl Iterator<Item = (&'a Node<S>, Option<&'a [S]>)>,
+        trainers: &[Checkpoint<S>],
+        averages: bool,
+    ) -> Self {
+        let furthest = trainers.iter().map(|state| state.iteration).max().unwrap_or(0);
+        let shares = !averages && trainers.iter().any(|state| state.shared.is_some());
+        let ahead: Vec<&Checkpoint<S>> =
+            trainers.iter().filter(|state| !shares || state.iteration == furthest).collect();
         let whole = |state: &Contribution<S>| state.find("parameters").is_some_and(|segment| segment.weight > 0.0);
         let newest = nodes.filter_map(|(node, made)| {
             let state = node.last_state().filter(|state| whole(state))?;
             Some((node.last(), node.last_certificate()?, state, made))
         });
-        let newest = newest.max_by_key(|(id, ..)| *id);
+        let newest = newest.max_by_key(|(id, ..)| *id).filter(|_| !shares);
         let state = newest.map(|(_, _, state, _)| &**state);
         let segment = |name: &str| {
             let segment = state.and_then(|state: &Contribution<S>| state.find(name));
@@ -190,44 +202,49 @@ impl<S: Scalar> Common<S> {
         };
         let made = newest.and_then(|(.., made)| made).map(<[S]>::to_vec);
         let parameters = made.or_else(|| segment("parameters"));
-        let parameters = parameters.unwrap_or_else(|| mean(trainers, |state| &state.parameters));
-        let running = segment("running").unwrap_or_else(|| mean(trainers, |state| &state.running));
+        let parameters = parameters.unwrap_or_else(|| mean(&ahead, |state| &state.parameters));
+        let running = segment("running").unwrap_or_else(|| mean(&ahead, |state| &state.running));
         let lens = [0, 1].map(|at| trainers.first().map_or(0, |state| state.factors[at].len()));
         let factors = match segment("factors") {
             Some(mut values) if values.len() == lens[0] + lens[1] => {
                 let weights = values.split_off(lens[0]);
                 [values, weights]
             }
-            _ => [mean(trainers, |state| &state.factors[0]), mean(trainers, |state| &state.factors[1])],
+            _ => [mean(&ahead, |state| &state.factors[0]), mean(&ahead, |state| &state.factors[1])],
         };
         let committed = newest.map(|(id, certificate, ..)| Committed {
             certificate: id.to_string(),
             round: id.round.0,
             members: certificate.members.iter().map(|member| member.node.0).collect(),
         });
-        let lowest = trainers.iter().map(|state| state.iteration).min().unwrap_or(0);
+        let lowest = ahead.iter().map(|state| state.iteration).min().unwrap_or(0);
         Self {
             iteration: state.map_or(lowest, |state| state.iteration),
             model: (parameters, running),
             factors,
             optimiser: (0..).map_while(|index| segment(&format!("optimiser/{index}"))).collect(),
             committed,
+            sharers: shares.then_some(ahead.len()),
         }
     }
 
     /// Whose parameters these are, in words.
     pub fn describe(&self, nodes: usize) -> String {
-        match &self.committed {
-            Some(committed) => {
+        match (&self.committed, self.sharers) {
+            (Some(committed), _) => {
                 format!("the committed average {} at iteration {}", committed.certificate, self.iteration)
             }
-            None => format!("the mean of the models of {nodes} nodes, of which none was committed as a whole"),
+            (None, Some(sharers)) => {
+                let iteration = self.iteration;
+                format!("the model of {sharers} of {nodes} nodes, which have come furthest, to iteration {iteration}")
+            }
+            (None, None) => format!("the mean of the models of {nodes} nodes, of which none was committed as a whole"),
         }
     }
 }
 
 /// The mean of one buffer over all nodes, summed in their order in double precision.
-fn mean<S: Scalar>(trainers: &[Checkpoint<S>], buffer: impl Fn(&Checkpoint<S>) -> &Vec<S>) -> Vec<S> {
+fn mean<S: Scalar>(trainers: &[&Checkpoint<S>], buffer: impl Fn(&Checkpoint<S>) -> &Vec<S>) -> Vec<S> {
     let mut sum: Vec<f64> = Vec::new();
     for state in trainers {
         sum.resize(buffer(state).len(), 0.0);

@@ -121,7 +121,8 @@ impl<D: Storage> Keeper<D> {
             let model = participant.outer().map(|outer| outer.base());
             (participant.node(), model)
         });
-        let common = Common::of(nodes_and_models, &trainers);
+        let averages = participants.iter().any(|participant| participant.policy().averages());
+        let common = Common::of(nodes_and_models, &trainers, averages);
         let manifest = Manifest {
             holds: common.describe(trainers.len()),
             common: common.iteration,
