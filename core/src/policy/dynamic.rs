@@ -20,9 +20,10 @@
 //! - A node that has missed averages has a drift `u'` since another one than the rest. All remember how far they have gone
 //!   from average to average: by what they have had in common, the two are at most some `D` apart, so that the node is
 //!   within `‖u'‖ + D`, and counts with that. Nodes that have heard of each other's averages tell these ways in their next
-//!   states; who is behind leaves the decision to others; and whoever has nothing in common with others averages with them.
-//! - A call is of a round that is soon over. Who is in the midst of a step by then would only part from the callers with a
-//!   late round of its own: it waits for the next call.
+//!   states, until when they are left out; who is behind leaves the decision to others; and whoever has nothing in common with others averages with them.
+//! - A round waits for nobody for longer than [`DynamicOptions::ready`]. Who is called in the midst of a step and ends it later would
+//!   only part from the callers, with a late round of its own: it waits for the next call, and calls by itself after two.
+//! - Whoever leaves decisions to others, or hears nobody, does so four times in a row.
 //! - Axes are the same only among nodes that have both ends in common; where they have not, a linear gauge counts as a
 //!   naive one, which is a bound as well.
 
@@ -41,7 +42,7 @@ pub use threshold::Threshold;
 
 use super::exchange::digest;
 use super::{AveragingPolicy, PolicyAction, PolicyInput, Rejoin, Request};
-use crate::cluster::{Certificate, CertificateId, Round};
+use crate::cluster::{Budget, Certificate, CertificateId, Round};
 use crate::outer::OuterOptimiser;
 use crate::scalar::Values;
 use crate::seed::Seed;
@@ -65,6 +66,8 @@ pub struct DynamicOptions {
     /// How long a check waits for the states of others at most; several times what a message takes, and less than the time
     /// budget. Whose steps take longer than this and others' together costs them so much at every check.
     pub patience: Duration,
+    /// How long rounds wait for whoever is in the midst of a step: the node's [`Budget::ready`](crate::cluster::Budget::ready).
+    pub ready: Duration,
     /// What a contribution consists of.
     pub request: Request,
     /// How a node that was away comes back.
@@ -77,6 +80,10 @@ pub struct DynamicOptions {
 
 /// By how many checks a node may be ahead: so many nobody makes from one average to the next.
 const FURTHEST: u64 = 1 << 32;
+/// For how many checks in a row a node leaves to others what it would have decided.
+const MOST_YIELDED: u64 = 4;
+/// After how many calls that came too early for it a node calls by itself.
+const MOST_PASSED: u64 = 2;
 
 impl DynamicOptions {
     /// A check after every iteration, waiting for 25 ms at most.
@@ -86,6 +93,7 @@ impl DynamicOptions {
             threshold,
             check_every: 1,
             patience: Duration::from_millis(25),
+            ready: Budget::default().ready(),
             request: Request::default(),
             rejoin: Rejoin::FullWeight,
             seed: Seed(0),
@@ -154,8 +162,10 @@ pub struct Dynamic {
     found: Option<(u64, f64)>,
     /// A peer contributes, as it has said then.
     called: Option<Instant>,
-    /// It has let one such call pass since it contributed itself.
-    passed: bool,
+    /// How many such calls it has let pass since it contributed itself.
+    passed: u64,
+    /// For how many checks in a row it has left to others what it would have decided.
+    yielded: u64,
     /// How far earlier averages are.
     ways: Ways,
     /// Others have been heard of another average.
@@ -191,7 +201,8 @@ impl Dynamic {
             check: None,
             found: None,
             called: None,
-            passed: false,
+            passed: 0,
+            yielded: 0,
             ways: Ways::default(),
             parted: false,
             rebase: None,
@@ -311,19 +322,26 @@ impl Dynamic {
         heard.retain(|node, _| check.awaited.contains(node));
         heard.values().filter(|heard| heard.base == self.base).for_each(|heard| self.ways.learn(&heard.ways));
         let is_apart = |heard: &Heard| heard.base != self.base;
-        self.parted = heard.values().any(is_apart) || (self.parted && heard.is_empty());
+        self.parted = heard.values().any(is_apart) || (self.parted && !check.missing.is_empty());
         let is_behind = heard.values().any(|heard| heard.base.round > self.base.round);
-        // The last of the others may have finished meanwhile: it is they who have something to say, and not its own way.
-        let found = self.bound(&check.state, &heard).filter(|_| !self.lacks_everything(&check.awaited));
-        // Who has heard nobody has nobody to be apart from.
+        // Of what has left the range of numbers nothing is known, nor could a call say it. And the last of the others may have
+        // finished meanwhile: it is they who have something to say, and not its own way.
+        let is_known = |bound: &f64| bound.is_finite() && !self.lacks_everything(&check.awaited);
+        let found = self.bound(&check.state, &heard).filter(is_known);
         let is_alone = heard.is_empty() && !self.lacks_everything(&check.awaited);
         let exceeded = |bound| self.limit.is_some_and(|limit| limit.exceeded(self.number, bound));
-        if !is_behind && !is_alone && found.is_none_or(exceeded) {
+        // Callers wait for no step as long as its own, or have none of theirs end when it does: they are called when it does.
+        let answers = self.passed >= MOST_PASSED && !is_alone;
+        let wants = answers || found.is_none_or(exceeded);
+        let yields = (is_alone || (is_behind && !answers)) && self.yielded < MOST_YIELDED;
+        if wants && !yields {
+            let found = found.filter(|_| !is_alone);
             let call = Note::Call { base: self.base, check: self.number, found }.encode();
             self.tell(&check.awaited, &call);
             self.find(self.number, found);
             self.contribute();
         } else {
+            self.yielded = if wants { self.yielded + 1 } else { 0 };
             self.actions.push_back(PolicyAction::Proceed);
         }
     }
@@ -356,21 +374,16 @@ impl Dynamic {
         }
     }
 
-    /// Whether it contributes because it was called during its step. The callers wait no longer than for a check: what was
-    /// said earlier is of a round without this node, which one of its own with others that are late would only part from
-    /// them. Who is called again, or is late every time, contributes whenever its step ends.
+    /// Whether it contributes because it was called during its step, and the callers' round still waits for it.
     fn follows_call(&mut self, now: Instant) -> bool {
-        let Some(called) = self.called.take() else {
-            return false;
-        };
-        let follows = self.passed || now - called <= self.options.patience;
-        self.passed = !follows;
-        follows
+        let follows = self.called.take().map(|called| now - called <= self.options.ready);
+        self.passed += u64::from(follows == Some(false));
+        follows == Some(true)
     }
 
     fn contribute(&mut self) {
         self.check = None;
-        (self.called, self.passed) = (None, false);
+        (self.called, self.passed, self.yielded) = (None, 0, 0);
         self.actions.push_back(PolicyAction::Contribute(self.options.request));
     }
 
@@ -379,7 +392,11 @@ impl Dynamic {
             Some(Note::State { base, before, ways, check, state }) => {
                 let (is_common, is_open) = (base == self.base, self.check.is_some());
                 let is_late = is_common && (check < self.number || (check == self.number && !is_open));
-                let is_absurd = is_common && check.saturating_sub(self.number) > FURTHEST;
+                // No drift goes further along an axis than it goes.
+                let is_linear = self.options.gauge == Gauge::Linear;
+                let is_longer = |along: &f64| along * along > state.norm * (1.0 + 1e-6);
+                let is_absurd = is_linear && state.more.iter().any(is_longer);
+                let is_absurd = is_absurd || is_common && check.saturating_sub(self.number) > FURTHEST;
                 if is_absurd || self.is_past(from, base, check) {
                     return;
                 }
@@ -396,6 +413,9 @@ impl Dynamic {
                 }
                 let is_early = is_common && check > self.number;
                 let place = if is_early { &mut self.early } else { &mut self.heard };
+                // How far its average is from others stays so, whether it says it again or not.
+                let known = place.get(&from).filter(|heard| heard.base == base && ways.is_empty());
+                let ways = known.map_or(ways, |heard| heard.ways.clone());
                 place.insert(from, Heard { base, before, ways, check, state });
                 if let Some(check) = &mut self.check {
                     check.missing.remove(&from);
@@ -405,7 +425,8 @@ impl Dynamic {
             Some(Note::Call { base, check, found }) if !self.is_past(from, base, check) => {
                 self.called = Some(now);
                 // The threshold that follows is to be the caller's, whether this node has come as far as his check or not.
-                self.find(check, found.filter(|_| base == self.base));
+                let is_absurd = check.saturating_sub(self.number) > FURTHEST;
+                self.find(check, found.filter(|&found| base == self.base && found >= 0.0 && !is_absurd));
                 if self.check.is_some() {
                     self.contribute();
                 }
@@ -433,7 +454,7 @@ impl Dynamic {
         if let Some(limit) = &mut self.limit {
             limit.averaged(found);
         }
-        (self.called, self.passed) = (None, false);
+        (self.called, self.passed, self.yielded) = (None, 0, 0);
         let base = self.base;
         // Others may have had the average before this node.
         self.early = core::mem::take(&mut self.heard);
@@ -495,6 +516,8 @@ impl AveragingPolicy for Dynamic {
 
     fn wake(&mut self, now: Instant) {
         if self.timeout() <= now {
+            // Patience is several times what a message takes: nothing that was said before the last average is under way.
+            self.past.clear();
             self.end_check();
         }
     }

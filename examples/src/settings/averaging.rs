@@ -341,6 +341,7 @@ impl AveragingSettings {
         Ok(Box::new(Dynamic::new(DynamicOptions {
             check_every: self.check_every,
             patience: self.patience(),
+            ready: self.budget()?.ready(),
             request: self.request(node),
             rejoin: self.rejoin,
             seed: Seed(0).derive("drift", 0),

@@ -1,5 +1,6 @@
 //! How much of what a sketch says may be believed.
 
+use super::ways::TOLD;
 use core::fmt;
 
 /// How sure a sketch is that a mean drift is not shorter than it says.
@@ -47,7 +48,7 @@ const LEAST_COLUMNS: usize = 16;
 /// Bytes of a note.
 const MOST_BYTES: usize = 60 << 10;
 /// Bytes of a state beside its sketch.
-const HEAD: usize = 50;
+const HEAD: usize = 51 + 24 * (TOLD + 1);
 
 impl fmt::Display for SketchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,7 +210,7 @@ mod tests {
             (5, 15, Any, None),
             (5, 16, Spread, None),
             (5, 2500, Spread, None),
-            (5, 3070, Spread, Some(SketchError::Bytes(61_450))),
+            (5, 3070, Spread, Some(SketchError::Bytes(61_667))),
         ] {
             assert_eq!(check(rows, columns, drifts).err(), error, "{rows} × {columns} of {drifts:?}");
         }

@@ -39,7 +39,7 @@ pub(super) fn write(policy: &Dynamic) -> Vec<u64> {
     });
     words.optional(policy.found.as_ref(), |words, (check, found)| words.0.extend([*check, found.to_bits()]));
     words.optional(policy.called.as_ref(), |words, called| words.0.push(called.as_nanos()));
-    words.0.push(u64::from(policy.passed));
+    words.0.extend([policy.passed, policy.yielded]);
     policy.ways.save(&mut words);
     words.0.push(u64::from(policy.parted));
     words.0
@@ -101,7 +101,7 @@ pub(super) fn read(options: DynamicOptions, state: &[u64]) -> Option<Dynamic> {
     }
     policy.found = if words.flag()? { Some((words.word()?, f64::from_bits(words.word()?))) } else { None };
     policy.called = words.optional()?.map(Instant::from_nanos);
-    policy.passed = words.flag()?;
+    (policy.passed, policy.yielded) = (words.word()?, words.word()?);
     policy.ways = Ways::restore(words)?;
     policy.parted = words.flag()?;
     words.word().is_none().then_some(policy)

@@ -345,38 +345,52 @@ fn nodes_tell_their_ways_once_they_have_heard_of_another_average() {
 }
 
 #[test]
-fn whoever_has_missed_averages_leaves_the_decision_to_those_who_have_not() {
+fn whoever_has_missed_averages_leaves_the_decision_to_those_who_have_not_but_not_for_ever() {
     let (mut policy, later) = (begun(), certificate(2, &[1, 2]).id());
-    step(&mut policy, 1);
-    tell(&mut policy, 1, &state(later, 3, 1e9));
-    tell(&mut policy, 2, &state(later, 3, 1e9));
-    assert!(policy.check.is_none(), "all are heard");
-    assert!(!contributes(&mut policy));
-    tell(&mut policy, 1, &Note::Call { base: later, check: 3, found: Some(9.0) }.encode());
-    policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration: 2, summary: &Summary::default() });
-    assert!(contributes(&mut policy), "it is called");
-}
-
-#[test]
-fn whoever_hears_nobody_decides_nothing() {
-    let mut policy = policy(Gauge::Naive);
-    policy.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 9, incarnation: Incarnation(1) });
-    act_with(&mut policy, Instant::ORIGIN, &[0.0]);
-    for (iteration, heard) in [(1, false), (2, true)] {
-        policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration, summary: &Summary::default() });
-        act_with(&mut policy, Instant::ORIGIN, &[100.0]);
-        if heard {
-            tell(&mut policy, 1, &state(CertificateId::default(), iteration, 0.0));
-        }
-        policy.wake(Instant::ORIGIN + Duration::from_secs(1));
-        assert_eq!(contributes(&mut policy), heard, "it has gone far");
+    for iteration in 1..=MOST_YIELDED + 1 {
+        step(&mut policy, iteration);
+        // They have nothing in common with it, and are content.
+        tell(&mut policy, 1, &strange_state(later, 3));
+        tell(&mut policy, 2, &strange_state(later, 3));
+        assert!(policy.check.is_none(), "all are heard");
+        let actions = policy.actions.clone();
+        policy.restore(&policy.save());
+        policy.actions = actions;
+        assert_eq!(contributes(&mut policy), iteration > MOST_YIELDED, "at {iteration}");
     }
 }
 
 #[test]
-fn a_call_is_followed_soon_or_when_it_comes_again() {
-    let (called, patience) = (Instant::ORIGIN, Duration::from_millis(25));
-    let soon = |policy: &mut Dynamic, iteration: u64, after: Duration| {
+fn whoever_hears_nobody_decides_nothing_at_first() {
+    let mut policy = policy(Gauge::Naive);
+    policy.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 9, incarnation: Incarnation(1) });
+    act_with(&mut policy, Instant::ORIGIN, &[0.0]);
+    let mut contributes_with = |iteration, model: f64, heard: bool| {
+        policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration, summary: &Summary::default() });
+        act_with(&mut policy, Instant::ORIGIN, &[model]);
+        if heard {
+            tell(&mut policy, 1, &state(CertificateId::default(), iteration, 0.0));
+        }
+        policy.wake(Instant::ORIGIN + Duration::from_secs(1));
+        contributes(&mut policy)
+    };
+    assert!(!contributes_with(1, 100.0, false) && contributes_with(2, 100.0, true), "it has gone far");
+    for iteration in 3..3 + MOST_YIELDED {
+        assert!(!contributes_with(iteration, 100.0, false));
+    }
+    // Messages may take longer than anybody waits.
+    assert!(contributes_with(10, 100.0, false));
+}
+
+#[test]
+fn a_call_is_followed_soon_and_whoever_is_called_too_early_calls_by_itself() {
+    let (called, ready) = (Instant::ORIGIN, Duration::from_millis(40));
+    let mut options = DynamicOptions::new(Gauge::Naive, Threshold::Fixed(5.0));
+    options.ready = ready;
+    let mut policy = Dynamic::new(options);
+    policy.handle(called, PolicyInput::Began { iterations: 9, incarnation: Incarnation(1) });
+    act(&mut policy, called);
+    let follows = |policy: &mut Dynamic, iteration: u64, after: Duration| {
         let call = Note::Call { base: CertificateId::default(), check: 1, found: Some(9.0) }.encode();
         policy.handle(called, PolicyInput::Told { from: NodeId(1), bytes: &call });
         policy.restore(&policy.save());
@@ -385,19 +399,165 @@ fn a_call_is_followed_soon_or_when_it_comes_again() {
         assert_eq!(policy.check.is_some(), !contributes, "it goes on checking");
         contributes
     };
-    let late = Duration::from_millis(26);
-    let mut policy = begun();
-    for round in 1..4 {
-        assert!(soon(&mut policy, round, patience));
-        policy.handle(called, PolicyInput::Abandoned(AbandonReason::Late));
+    let number = |policy: &Dynamic| policy.number;
+    assert!(follows(&mut policy, 1, ready));
+    policy.handle(called, PolicyInput::Abandoned(AbandonReason::Late));
+    let late = ready + Duration::from_millis(1);
+    for pass in 1..=MOST_PASSED {
+        assert!(!follows(&mut policy, 1 + pass, late), "the round is over");
+        for node in [1, 2] {
+            let heard = state(CertificateId::default(), number(&policy), 0.0);
+            tell(&mut policy, node, &heard);
+        }
+        assert!(policy.check.is_none());
+        let asked = act(&mut policy, called);
+        let calls = asked.iter().any(|it| matches!(it, PolicyAction::Contribute(_)));
+        assert_eq!(calls, pass == MOST_PASSED, "it is free when others are not: {asked:?}");
     }
-    for round in 4..8 {
-        assert!(!soon(&mut policy, round, late), "the round is over");
-        policy.wake(Instant::ORIGIN + Duration::from_secs(1));
-        act(&mut policy, called);
-        assert!(soon(&mut policy, round, late), "it is late every time");
-        policy.handle(called, PolicyInput::Abandoned(AbandonReason::Late));
+}
+
+#[test]
+fn ways_are_learnt_from_those_with_the_same_average_and_from_nobody_else() {
+    for learns in [true, false] {
+        let (mut policy, [_, middle, newest]) = after_three_averages();
+        let strange = CertificateId { round: Round(2), digest: Digest(9) };
+        policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration: 1, summary: &Summary::default() });
+        act_with(&mut policy, Instant::ORIGIN, &[2.0]);
+        let say = |base, ways| Note::State { base, before: None, ways, check: 1, state: State::default() }.encode();
+        tell(&mut policy, 1, &say(if learns { newest } else { middle }, vec![(strange, 3.0)]));
+        tell(&mut policy, 2, &say(strange, vec![(strange, 0.0)]));
+        // H = 9/3 is below 5; who has nothing in common averages.
+        assert_eq!(contributes(&mut policy), !learns);
     }
+}
+
+#[test]
+fn what_nobody_can_mean_is_neither_counted_nor_told_on() {
+    for gauge in [Gauge::Naive, Gauge::Linear] {
+        let more = |along| if gauge == Gauge::Linear { vec![along] } else { vec![] };
+        let base = CertificateId::default();
+        let say = |ways, norm, along| {
+            Note::State { base, before: Some(base), ways, check: 1, state: State { norm, more: more(along) } }.encode()
+        };
+        for odd in [
+            say(vec![], 1e308, 0.0),
+            say(vec![], 1.0, 1e200),
+            say(vec![], 1.0, 2.0),
+            Note::Call { base, check: u64::MAX, found: Some(1.0) }.encode(),
+            Note::Call { base, check: 1, found: Some(-1.0) }.encode(),
+        ] {
+            let mut policy = policy(gauge);
+            policy.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 9, incarnation: Incarnation(1) });
+            act_with(&mut policy, Instant::ORIGIN, &[0.0; 3]);
+            policy.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration: 1, summary: &Summary::default() });
+            act_with(&mut policy, Instant::ORIGIN, &[1e3, 0.0, 0.0]);
+            tell(&mut policy, 1, &odd);
+            tell(&mut policy, 2, &say(vec![], 1e308, 0.0));
+            policy.wake(Instant::ORIGIN + Duration::from_secs(1));
+            let asked = act(&mut policy, Instant::ORIGIN);
+            assert!(asked.iter().any(|it| matches!(it, PolicyAction::Contribute(_))), "{gauge:?}: {asked:?}");
+            assert!(policy.found.is_none_or(|(check, found)| check == 1 && found >= 0.0), "{:?}", policy.found);
+            for action in &asked {
+                let PolicyAction::Tell { bytes, .. } = action else { continue };
+                assert!(Note::decode(bytes, gauge.more()).is_some(), "nobody can read {bytes:?}");
+            }
+        }
+    }
+}
+
+/// Four nodes with models in a plane, which any of them average now and then, or take from others; how often `H` of one that
+/// decides was looked at, the ways that others tell being multiplied with `factor`.
+fn bounds_of_fleets(seed: u64, factor: f64) -> Result<usize, String> {
+    let mut random = Seed(seed).derive("fleet", 0).random();
+    let mut nodes: Vec<Dynamic> =
+        (0..4).map(|_| Dynamic::new(DynamicOptions::new(Gauge::Naive, Threshold::Fixed(0.0)))).collect();
+    let (mut models, mut last) = (vec![[0.0, 0.0]; 4], None);
+    let show = |policy: &mut Dynamic, model: [f64; 2]| act_with(policy, Instant::ORIGIN, &model);
+    for node in &mut nodes {
+        node.handle(Instant::ORIGIN, PolicyInput::Began { iterations: 999, incarnation: Incarnation(1) });
+        show(node, [0.0, 0.0]);
+    }
+    let mut looked = 0;
+    for iteration in 1..60 {
+        for model in &mut models {
+            *model = model.map(|value| value + random.normal());
+        }
+        let mut said = Vec::new();
+        for (node, model) in nodes.iter_mut().zip(&models) {
+            // Nobody is left out.
+            node.parted = true;
+            node.handle(Instant::ORIGIN, PolicyInput::Stepped { iteration, summary: &Summary::default() });
+            let told = show(node, *model);
+            let Some(PolicyAction::Tell { bytes, .. }) = told.first() else { return Err(format!("{told:?}")) };
+            let Some(Note::State { base, before, ways, check, state }) = Note::decode(bytes, 0) else {
+                return Err("no state".into());
+            };
+            let ways = ways.into_iter().map(|(id, way)| (id, factor * way)).collect();
+            said.push(Note::State { base, before, ways, check, state }.encode());
+        }
+        let checks: Vec<(CertificateId, u64)> = nodes.iter().map(|node| (node.base, node.number)).collect();
+        for node in 0..4 {
+            // What is of another check of the same average is late, or waits for its turn.
+            let counts = |other: &usize| checks[*other].0 != checks[node].0 || checks[*other] == checks[node];
+            let counted: Vec<[f64; 2]> = (0..4).filter(counts).map(|other| models[other]).collect();
+            let count = counted.len() as f64;
+            let centre = [0, 1].map(|at| counted.iter().map(|model| model[at]).sum::<f64>() / count);
+            let distance = |model: &[f64; 2]| (model[0] - centre[0]).powi(2) + (model[1] - centre[1]).powi(2);
+            let variance = counted.iter().map(distance).sum::<f64>() / count;
+            for (from, bytes) in said.iter().enumerate().filter(|(from, _)| *from != node) {
+                // `act` has told it of nodes 1 and 2 alone.
+                let peers: Vec<NodeId> = (0..4).filter(|it| *it != node as u32).map(NodeId).collect();
+                nodes[node].handle(Instant::ORIGIN, PolicyInput::Peers(&peers));
+                tell(&mut nodes[node], from as u32, bytes);
+            }
+            nodes[node].wake(Instant::ORIGIN + Duration::from_secs(1));
+            for action in show(&mut nodes[node], models[node]) {
+                let PolicyAction::Tell { bytes, .. } = action else { continue };
+                if let Some(Note::Call { found: Some(found), .. }) = Note::decode(&bytes, 0) {
+                    looked += 1;
+                    if found < variance * (1.0 - 1e-12) {
+                        return Err(format!("H = {found}, Var = {variance} at {iteration}"));
+                    }
+                }
+            }
+            nodes[node].handle(Instant::ORIGIN, PolicyInput::Abandoned(AbandonReason::Late));
+        }
+        let members: Vec<u32> = (0..4).filter(|_| random.below(3) == 0).collect();
+        if !members.is_empty() {
+            let of =
+                |at: usize| members.iter().map(|&node| models[node as usize][at]).sum::<f64>() / members.len() as f64;
+            let (average, certificate) = ([of(0), of(1)], certificate(iteration, &members));
+            for &node in &members {
+                models[node as usize] = average;
+                nodes[node as usize].handle(Instant::ORIGIN, PolicyInput::Committed(&certificate));
+                show(&mut nodes[node as usize], average);
+            }
+            last = Some((average, certificate));
+        }
+        if let Some((average, certificate)) = last.as_ref().filter(|_| random.below(4) == 0) {
+            let node = random.below(4) as usize;
+            if nodes[node].base != certificate.id() {
+                models[node] = *average;
+                nodes[node].handle(Instant::ORIGIN, PolicyInput::Healed(certificate));
+                show(&mut nodes[node], *average);
+            }
+        }
+        let saved = random.below(4) as usize;
+        let words = nodes[saved].save();
+        nodes[saved].restore(&words);
+    }
+    Ok(looked)
+}
+
+#[test]
+fn no_bound_of_a_fleet_is_below_its_variance_whoever_has_missed_what() {
+    let mut looked = 0;
+    for seed in 0..100 {
+        looked += bounds_of_fleets(seed, 1.0).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+    assert!(looked > 1000, "{looked} bounds were looked at");
+    // Ways that are told too short are noticed.
+    assert!((0..100).any(|seed| bounds_of_fleets(seed, 0.0).is_err()));
 }
 
 /// Makes a step that a look at the model follows while nobody else trains; answers whether it contributes.

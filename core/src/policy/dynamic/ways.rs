@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 /// Averages that are remembered at most.
 const MOST: usize = 64;
 /// The last of them that are told at most.
-const TOLD: usize = 8;
+pub(super) const TOLD: usize = 8;
 
 /// An average, and how far at most another one is from it.
 pub(super) type Way = (CertificateId, f64);
