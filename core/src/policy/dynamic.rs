@@ -17,13 +17,13 @@
 //!   goes on with the number of the furthest, so that nodes are at one check again after a node was slow.
 //! - A node without an average that has nobody to check with contributes all the same: where others have finished, they heal
 //!   it, and nobody else ever would.
-//! - A node that has missed averages has a drift `u'` since another one than the rest. All remember how far they have gone
-//!   from average to average: by what they have had in common, the two are at most some `D` apart, so that the node is
+//! - A node that has missed averages has a drift `u'` since another one than the rest. Nodes remember how far they have gone
+//!   from average to average, from the first model on: by what they have had in common, the two are at most some `D` apart, so that the node is
 //!   within `‖u'‖ + D`, and counts with that. Nodes that have heard of each other's averages tell these ways in their next
 //!   states, until when they are left out; who is behind leaves the decision to others; and whoever has nothing in common with others averages with them.
 //! - A round waits for nobody for longer than [`DynamicOptions::ready`]. Who is called in the midst of a step and ends it later would
-//!   only part from the callers, with a late round of its own: it waits for the next call, and calls by itself after two.
-//! - Whoever leaves decisions to others, or hears nobody, does so four times in a row.
+//!   only part from the callers, with a late round of its own: it waits for the next call, and calls by itself after four.
+//! - Whoever leaves decisions to others, or hears nobody, does so eight times in a row.
 //! - Axes are the same only among nodes that have both ends in common; where they have not, a linear gauge counts as a
 //!   naive one, which is a bound as well.
 
@@ -81,9 +81,9 @@ pub struct DynamicOptions {
 /// By how many checks a node may be ahead: so many nobody makes from one average to the next.
 const FURTHEST: u64 = 1 << 32;
 /// For how many checks in a row a node leaves to others what it would have decided.
-const MOST_YIELDED: u64 = 4;
+const MOST_YIELDED: u64 = 8;
 /// After how many calls that came too early for it a node calls by itself.
-const MOST_PASSED: u64 = 2;
+const MOST_PASSED: u64 = 4;
 
 impl DynamicOptions {
     /// A check after every iteration, waiting for 25 ms at most.
