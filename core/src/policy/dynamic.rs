@@ -18,11 +18,12 @@
 //! - A node without an average that has nobody to check with contributes all the same: where others have finished, they heal
 //!   it, and nobody else ever would.
 //! - A node that has missed averages has a drift `u'` since another one than the rest. Nodes remember how far they have gone
-//!   from average to average, from the first model on: by what they have had in common, the two are at most some `D` apart, so that the node is
-//!   within `‖u'‖ + D`, and counts with that. Nodes that have heard of each other's averages tell these ways in their next
-//!   states, until when they are left out; who is behind leaves the decision to others; and whoever has nothing in common with others averages with them.
-//! - A round waits for nobody for longer than [`DynamicOptions::ready`]. Who is called in the midst of a step and ends it later would
-//!   only part from the callers, with a late round of its own: it waits for the next call, and calls by itself after four.
+//!   from average to average, from the first model on: by what they have had in common, the two are at most some `D` apart, so
+//!   that the node is within `‖u'‖ + D`, and counts with that. Nodes that have heard of each other's averages tell these ways
+//!   in their next states, and are left out until then. Who is behind leaves the decision to others; whoever has nothing in
+//!   common with others averages with them.
+//! - A round waits for nobody for longer than [`DynamicOptions::ready`]. Who is called in the midst of a step and ends it later
+//!   would only part from the callers, with a late round of its own: it waits for the next call, and calls by itself after four.
 //! - Whoever leaves decisions to others, or hears nobody, does so eight times in a row.
 //! - Axes are the same only among nodes that have both ends in common; where they have not, a linear gauge counts as a
 //!   naive one, which is a bound as well.
