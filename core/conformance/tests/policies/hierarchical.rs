@@ -323,7 +323,8 @@ fn all_meet_after_the_same_steps_whoever_had_made_some_before_the_others_came() 
 
 #[test]
 fn sites_that_hold_a_round_by_themselves_take_what_others_tell() {
-    let law = |((mut options, _, len, seed), rounds): ((HierarchicalOptions, u64, usize, u64), Vec<(u64, usize)>)| {
+    type Rounds = Vec<(u64, usize)>;
+    let law = |((mut options, _, len, seed), rounds): ((HierarchicalOptions, u64, usize, u64), Rounds)| {
         options.cycle.epoch = 12;
         let mut fleet = Fleet::new(&options, 40, len, seed);
         fleet.in_step = true;

@@ -179,10 +179,7 @@ impl Fleet {
             result: Digest::default(),
             parents: Vec::new(),
         };
-        for node in 0..self.members.len() {
-            if !takes_part[node] {
-                continue;
-            }
+        for (node, _) in takes_part.iter().enumerate().filter(|(_, takes_part)| **takes_part) {
             let member = &mut self.members[node];
             member.model.clone_from(&model);
             // Whoever has contributed trains on from the result.
