@@ -20,10 +20,10 @@
 //! - A node that has missed averages has a drift `u'` since another one than the rest. Nodes remember how far they have gone
 //!   from average to average, from the first model on: by what they have had in common, the two are at most some `D` apart, so
 //!   that the node is within `‖u'‖ + D`, and counts with that. Nodes that have heard of each other's averages tell these ways
-//!   in their next states, and are left out until then. Who is behind leaves the decision to others; whoever has nothing in
-//!   common with others averages with them.
+//!   in their next states; who does not know an average leaves its nodes out until then. Who is behind leaves the decision to
+//!   others; those average at once whom nothing in common joins to somebody.
 //! - A round waits for nobody for longer than [`DynamicOptions::ready`]. Who is called in the midst of a step and ends it later
-//!   would only part from the callers, with a late round of its own: it waits for the next call, and calls by itself after four.
+//!   would only part from the callers, with a late round of its own: it waits for the next call, and leaves nothing to the callers after two.
 //! - Whoever leaves decisions to others, or hears nobody, does so eight times in a row.
 //! - Axes are the same only among nodes that have both ends in common; where they have not, a linear gauge counts as a
 //!   naive one, which is a bound as well.
@@ -83,8 +83,8 @@ pub struct DynamicOptions {
 const FURTHEST: u64 = 1 << 32;
 /// For how many checks in a row a node leaves to others what it would have decided.
 const MOST_YIELDED: u64 = 8;
-/// After how many calls that came too early for it a node calls by itself.
-const MOST_PASSED: u64 = 4;
+/// After how many calls that came too early for it a node that is behind leaves nothing to the callers.
+const MOST_PASSED: u64 = 2;
 
 impl DynamicOptions {
     /// A check after every iteration, waiting for 25 ms at most.
@@ -328,12 +328,13 @@ impl Dynamic {
         // Of what has left the range of numbers nothing is known, nor could a call say it. And the last of the others may have
         // finished meanwhile: it is they who have something to say, and not its own way.
         let is_known = |bound: &f64| bound.is_finite() && !self.lacks_everything(&check.awaited);
-        let found = self.bound(&check.state, &heard).filter(is_known);
         let is_alone = heard.is_empty() && !self.lacks_everything(&check.awaited);
+        // Who hears nobody knows nothing that could be taken off for what drifts have in common.
+        let found = if is_alone { Some(check.state.norm) } else { self.bound(&check.state, &heard) }.filter(is_known);
         let exceeded = |bound| self.limit.is_some_and(|limit| limit.exceeded(self.number, bound));
-        // Callers wait for no step as long as its own, or have none of theirs end when it does: they are called when it does.
-        let answers = self.passed >= MOST_PASSED && !is_alone;
-        let wants = answers || found.is_none_or(exceeded);
+        // Callers wait for no step as long as its own: who is behind calls them when it ends.
+        let answers = self.passed >= MOST_PASSED;
+        let wants = found.is_none_or(exceeded);
         let yields = (is_alone || (is_behind && !answers)) && self.yielded < MOST_YIELDED;
         if wants && !yields {
             let found = found.filter(|_| !is_alone);
@@ -378,7 +379,7 @@ impl Dynamic {
     /// Whether it contributes because it was called during its step, and the callers' round still waits for it.
     fn follows_call(&mut self, now: Instant) -> bool {
         let follows = self.called.take().map(|called| now - called <= self.options.ready);
-        self.passed += u64::from(follows == Some(false));
+        self.passed = self.passed.saturating_add(u64::from(follows == Some(false)));
         follows == Some(true)
     }
 

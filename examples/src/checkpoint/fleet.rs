@@ -236,7 +236,9 @@ impl<S: Scalar> Common<S> {
             }
             (None, Some(sharers)) => {
                 let iteration = self.iteration;
-                format!("the model of {sharers} of {nodes} nodes, which have come furthest, to iteration {iteration}")
+                format!(
+                    "the mean of the models of {sharers} of {nodes} nodes, which have come furthest, to iteration {iteration}"
+                )
             }
             (None, None) => format!("the mean of the models of {nodes} nodes, of which none was committed as a whole"),
         }

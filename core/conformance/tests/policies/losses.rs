@@ -125,6 +125,7 @@ fn one_lost_message_costs_less_than_three_steps() {
         hall.lost = Some((0, 1));
         // In one go: whoever is ahead when a message is lost goes on.
         hall.run(400);
+        assert!(hall.lost.is_none(), "nothing was lost with seed {seed}");
         let learned = hall.models().concat().iter().sum::<f64>() / 2.0;
         assert!((397.0..=403.0).contains(&learned), "{learned} iterations learned with seed {seed}");
     }

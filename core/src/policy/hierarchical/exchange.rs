@@ -106,9 +106,9 @@ impl Hierarchical {
         let mut count = 1;
         for (number, site) in self.options.sites.iter().enumerate().filter(|(number, _)| *number != self.own) {
             let known = self.sites.entry(number).or_default();
-            // Of a site that is gone, one member may hold a model and the next in turn none.
+            // Of a site that is gone, one member may hold a model of before the last average and the next in turn none.
             let (came, is_there) = (known.snapshot.take().filter(fits), reachable(site));
-            let Some((parcel, _)) = came.filter(|_| is_there) else {
+            let Some((parcel, _)) = came.filter(|(parcel, _)| is_there || parcel.base >= self.base.round.0) else {
                 known.silent = if is_there { known.silent.saturating_add(1) } else { 0 };
                 continue;
             };
