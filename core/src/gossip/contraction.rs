@@ -55,13 +55,16 @@ impl Contraction {
 /// nodes leave untold is uncorrelated and equally large, its square is `(1 − ω)((1 + γa)² + γ²s)‖d‖²`.
 ///
 /// Where a node and all its neighbours leave the opposite untold it is `(1 − ω)(1 + 2γa)²‖d‖²` instead, which half the step
-/// keeps below `‖d‖²`. Two nodes without other neighbours do, and can go apart with all of it. Spectral gaps are not in it:
-/// they say how fast nodes agree with a step, not which is too large.
+/// keeps below `‖d‖²`: it is `(1 − ω)(1 + γa)²‖d‖²` then, with nothing in place of `γ²s`. Two nodes without other neighbours do,
+/// whose errors are opposite, so that half of it is theirs: who gives as much to a neighbour as to all others and itself
+/// together is such a node ([Metropolis weights](super::Mixing::metropolis) are a third at most elsewhere). Spectral gaps are
+/// not in it: they say how fast nodes agree with a step, not which is too large.
 pub fn bearable(row: &Row, contraction: f64) -> f64 {
     let given: f64 = row.others.values().sum();
     let squares: f64 = row.others.values().map(|weight| weight * weight).sum();
     let ratio = contraction / (1.0 - contraction);
     let step = ratio / (given + libm::sqrt(given * given + (given * given + squares) * ratio));
+    let is_paired = row.others.values().any(|weight| *weight >= 0.5);
     // Not a number where everything is kept, or nothing given: any step is borne then.
-    step.min(1.0)
+    (if is_paired { step / 2.0 } else { step }).min(1.0)
 }

@@ -55,10 +55,12 @@ pub(crate) enum Slip {
     EpsilonUnscaled,
     /// The mean of `√ṽ` is what `γ` is counted in.
     MeanOfRoots,
+    /// Two nodes alone bear what those of larger graphs do.
+    PairForgotten,
 }
 
 /// All that there are.
-pub(crate) const SLIPS: [Slip; 21] = [
+pub(crate) const SLIPS: [Slip; 22] = [
     Slip::Untold,
     Slip::SelfForgotten,
     Slip::NeighbourForgotten,
@@ -80,6 +82,7 @@ pub(crate) const SLIPS: [Slip; 21] = [
     Slip::OneForAll,
     Slip::EpsilonUnscaled,
     Slip::MeanOfRoots,
+    Slip::PairForgotten,
 ];
 
 /// One node: `x̂`, the weighted sum `s` of its neighbours' copies, and `v`, in double precision.
@@ -181,6 +184,7 @@ impl<S: Scalar> Plain<S> {
         let (size, most) = match unit {
             Unit::Parameter => (1.0, 1.0),
             Unit::Error => (ordinary, 1.0),
+            Unit::Measured if self.slip == Slip::PairForgotten => (ordinary, unpaired(&self.row, self.contraction())),
             Unit::Measured => (ordinary, bearable(&self.row, self.contraction())),
         };
         let cap = if unit == Unit::Measured { cap.min(step.min(1.0) * most) } else { cap };
@@ -210,6 +214,13 @@ impl<S: Scalar> Plain<S> {
         };
         second.into_iter().zip(errors).map(step).collect()
     }
+}
+
+/// `r/(a + √(a² + (a² + s)r))`, whoever the neighbours are.
+fn unpaired(row: &Row, kept: f64) -> f64 {
+    let (given, squares) = row.others.values().fold((0.0, 0.0), |(a, s), weight| (a + weight, s + weight * weight));
+    let ratio = kept / (1.0 - kept);
+    (ratio / (given + (given * given + (given * given + squares) * ratio).sqrt())).min(1.0)
 }
 
 impl<S: Scalar> Node<S> for Plain<S> {
