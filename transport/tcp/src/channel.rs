@@ -148,3 +148,85 @@ fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificates::Authority;
+    use crate::tls::Identity;
+    use kronfleet_core::cluster::RunId;
+    use kronfleet_core::transport::NodeId;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use std::time::Duration;
+
+    /// One end of a line in memory: what comes, and what goes.
+    struct Socket<'a> {
+        comes: &'a mut Vec<u8>,
+        goes: &'a mut Vec<u8>,
+        /// The other end is gone: after what comes there is nothing.
+        is_over: bool,
+    }
+
+    impl Read for Socket<'_> {
+        fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+            if self.comes.is_empty() && !self.is_over {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            let count = target.len().min(self.comes.len());
+            target[..count].copy_from_slice(&self.comes[..count]);
+            self.comes.drain(..count);
+            Ok(count)
+        }
+    }
+
+    impl Write for Socket<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.goes.extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The line as one end sees it, which dials or is dialled; `told` is what each has been told and not read.
+    fn socket(told: &mut [Vec<u8>; 2], end: usize, is_over: bool) -> Socket<'_> {
+        let [dialler, dialled] = told;
+        let (comes, goes) = if end == 0 { (dialler, dialled) } else { (dialled, dialler) };
+        Socket { comes, goes, is_over }
+    }
+
+    /// What the other end of greetings makes of it that the dialling one, or the one that was dialled, leaves after so many
+    /// messages.
+    fn outcome(identities: &[Identity; 2], leaver: usize, messages: usize) -> Result<Received, ChannelError> {
+        let mut ends = [identities[0].dial().unwrap(), identities[1].accept().unwrap()];
+        let mut told = [vec![], vec![]];
+        for message in 0..messages {
+            let at = message % 2;
+            assert_eq!(ends[at].read(&mut socket(&mut told, at, false), &mut [0; 64])?, Received::Nothing);
+            assert!(ends[at].flush(&mut socket(&mut told, at, false), &mut Buffer::default())?);
+        }
+        ends[leaver].farewell(&mut socket(&mut told, leaver, false));
+        ends[1 - leaver].read(&mut socket(&mut told, 1 - leaver, true), &mut [0; 64])
+    }
+
+    #[test]
+    fn whoever_leaves_in_the_midst_of_greetings_has_left_and_shows_no_wrong_certificate() {
+        let authority = Authority::new(RunId(42), Duration::from_secs(3600)).unwrap();
+        let identities = [0, 1].map(|node| {
+            let signed = authority.sign(NodeId(node)).unwrap();
+            let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(signed.key.as_bytes()).unwrap();
+            let (trusted, own) = (certificate(authority.certificate()), certificate(&signed.certificate));
+            Identity::new(trusted, own, key, RunId(42), NodeId(node)).unwrap()
+        });
+        for leaver in 0..2 {
+            for messages in 0..5 {
+                let found = outcome(&identities, leaver, messages);
+                assert!(matches!(found, Ok(Received::End)), "end {leaver} after {messages} messages: {found:?}");
+            }
+        }
+    }
+}

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
+use tracing::Level;
 
 /// A frame as bytes.
 fn framed(kind: Kind, target: NodeId, body: &[u8]) -> Vec<u8> {
@@ -164,6 +165,31 @@ fn other_runs_are_refused_at_both_ends() {
     });
     assert_eq!(here.unwrap().closure, Closure::Refused(Refusal::Run));
     assert_eq!(there.unwrap().closure, Closure::RefusedBy(Refusal::Run));
+}
+
+#[test]
+fn connections_that_a_later_one_of_the_same_start_has_overtaken_are_refused_as_such() {
+    let mut end = TcpEndpoint::open(Fleet::new(Security::Plain).options(0, &[])).unwrap();
+    let introduce = |end: &TcpEndpoint, incarnation, dialled| {
+        let mut peer = TcpStream::connect(end.address().unwrap()).unwrap();
+        let generation = Generation { incarnation: Incarnation(incarnation), dialled };
+        peer.write_all(&said(&Hello { generation, ..hello() })).unwrap();
+        peer
+    };
+    let _open = introduce(&end, 2, 5);
+    until("the first is let in", &mut [&mut end], |ends, _| ends[0].neighbours().count() == 1);
+    let (overtaken, stale) = ((Refusal::Overtaken, Level::DEBUG), (Refusal::Stale, Level::WARN));
+    for (incarnation, dialled, (expected, level)) in [(2, 4, overtaken), (2, 5, overtaken), (1, 9, stale)] {
+        let mut late = introduce(&end, incarnation, dialled);
+        let closure = incident(&mut end).closure;
+        assert_eq!(closure, Closure::Refused(expected));
+        assert_eq!([closure.level(), Closure::RefusedBy(expected).level()], [level; 2]);
+        late.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = Vec::new();
+        let _ = late.read_to_end(&mut answer);
+        assert_eq!(refusal(&answer), expected);
+    }
+    assert_eq!(end.neighbours().count(), 1, "the first one stays");
 }
 
 #[test]
