@@ -73,6 +73,23 @@ pub fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
+/// The same in single precision, which is that of models.
+///
+/// # Errors
+/// If it is none, or infinite there.
+pub fn single(text: &str) -> Result<f64, String> {
+    positive(text).and_then(|value| {
+        let is_single = value <= f64::from(f32::MAX);
+        if is_single { Ok(value) } else { Err(format!("models have numbers up to {:e}, not {text}", f32::MAX)) }
+    })
+}
+
+/// A number as a user would write it: with a power of ten where it would have many zeros.
+pub fn shown(value: f64) -> String {
+    let is_short = value == 0.0 || (1e-5..1e7).contains(&value.abs());
+    if is_short { value.to_string() } else { format!("{value:e}") }
+}
+
 /// A number of at least 0, for clap.
 ///
 /// # Errors
@@ -164,5 +181,7 @@ mod tests {
         assert!(fraction("1").is_err() && fraction("-0.1").is_err() && fraction("NaN").is_err());
         assert!(threads("256") == Ok(256) && threads("257").is_err() && threads("-1").is_err());
         assert!(positive("0").is_err() && positive("inf").is_err() && positive("1e-3").is_ok());
+        assert!(single("1e38") == Ok(1e38) && single("1e39").is_err() && single("0").is_err());
+        assert_eq!([0.0, 0.4, -1.5, 1e300, 2.5e-7].map(shown), ["0", "0.4", "-1.5", "1e300", "2.5e-7"]);
     }
 }

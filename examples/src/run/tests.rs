@@ -193,17 +193,28 @@ proptest! {
         every in 200_u64..600,
         places in prop::collection::vec(any::<prop::sample::Index>(), 2),
     ) {
-        let folder = Folder::new("resume");
-        let whole = run(&folder, &flags, Keep::Nothing);
-        let watched = run(&folder, &flags, Keep::Every(every));
-        prop_assert_eq!(&watched, &whole, "keeping checkpoints changes nothing");
-        let checkpoints = folder.checkpoints();
-        for place in places {
-            let checkpoint = &checkpoints[place.index(checkpoints.len())];
-            let resumed = run(&folder, &flags, Keep::From(checkpoint));
-            prop_assert_eq!(&resumed, &whole, "{}", checkpoint.display());
-        }
+        check_resumed("resume", &flags, every, places)?;
     }
+}
+
+/// Goes on from checkpoints in some places of a run that keeps one every so many milliseconds.
+fn check_resumed(
+    name: &str,
+    flags: &[&str],
+    every: u64,
+    places: Vec<prop::sample::Index>,
+) -> Result<(), TestCaseError> {
+    let folder = Folder::new(name);
+    let whole = run(&folder, flags, Keep::Nothing);
+    let watched = run(&folder, flags, Keep::Every(every));
+    prop_assert_eq!(&watched, &whole, "keeping checkpoints changes nothing");
+    let checkpoints = folder.checkpoints();
+    for place in places {
+        let checkpoint = &checkpoints[place.index(checkpoints.len())];
+        let resumed = run(&folder, flags, Keep::From(checkpoint));
+        prop_assert_eq!(&resumed, &whole, "{}", checkpoint.display());
+    }
+    Ok(())
 }
 
 /// Settings of steps that are shared.
@@ -255,16 +266,7 @@ proptest! {
         every in 100_u64..600,
         places in prop::collection::vec(any::<prop::sample::Index>(), 2),
     ) {
-        let folder = Folder::new("shared");
-        let whole = run(&folder, &flags, Keep::Nothing);
-        let watched = run(&folder, &flags, Keep::Every(every));
-        prop_assert_eq!(&watched, &whole, "keeping checkpoints changes nothing");
-        let checkpoints = folder.checkpoints();
-        for place in places {
-            let checkpoint = &checkpoints[place.index(checkpoints.len())];
-            let resumed = run(&folder, &flags, Keep::From(checkpoint));
-            prop_assert_eq!(&resumed, &whole, "{}", checkpoint.display());
-        }
+        check_resumed("shared", &flags, every, places)?;
     }
 }
 

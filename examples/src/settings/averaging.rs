@@ -12,7 +12,7 @@ use super::weight::{Weight, WeightSettings};
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
-use kronfleet_core::collective::Encoding;
+use kronfleet_core::collective::{BLOCK, Encoding};
 use kronfleet_core::compress::Code;
 use kronfleet_core::gossip::{AdaptivePace, Mixing, Pace, Rule};
 use kronfleet_core::outer::OuterOptimiser;
@@ -196,6 +196,12 @@ fn rejoin(text: &str) -> std::result::Result<Rejoin, String> {
     }
 }
 
+/// The highest rank in which a block of differences takes fewer bytes than its values do.
+fn most_rank() -> u16 {
+    let bytes = |code: Code| *code.compressor::<f32>().sizes(BLOCK).end();
+    (1..u16::MAX).take_while(|&rank| bytes(Code::Rank(rank)) < bytes(Code::All)).last().unwrap_or(0)
+}
+
 impl AveragingSettings {
     /// What all timeouts follow from.
     ///
@@ -223,6 +229,16 @@ impl AveragingSettings {
                  from, so that what is not told would undo its steps; use --outer-optimiser fedavgm or diloco, or leave \
                  --compress out",
                 settings.code
+            );
+        }
+        if let Code::Rank(rank) = settings.code
+            && !self.policy.gossips()
+            && rank > most_rank()
+        {
+            let (side, most) = (BLOCK.isqrt(), most_rank());
+            bail!(
+                "--compress rank:{rank}: rounds tell differences in blocks of {side} by {side} values, which take no fewer bytes \
+                 in a rank above {most}: give at most rank:{most}, or all"
             );
         }
         if settings.code != Code::All && self.weighing.weight == Weight::Samples {
@@ -316,7 +332,8 @@ impl AveragingSettings {
                 let step = match self.gossip.consensus_step {
                     None => 0.4,
                     Some(ConsensusStep::Fixed(step)) if step > 1.0 => bail!(
-                        "--consensus-step {step}: with gossip:choco it is a part of the way to the neighbours: give at most 1"
+                        "--consensus-step {}: with gossip:choco it is a part of the way to the neighbours: give at most 1",
+                        super::shown(step)
                     ),
                     Some(ConsensusStep::Fixed(step)) => step,
                     Some(ConsensusStep::Auto) => self.gossip.tuned(&self.mixing()?)?,
@@ -444,7 +461,7 @@ impl AveragingSettings {
         };
         if cap > 1.0 {
             let flag = if self.policy == Policy::PushAda { "cap" } else { "step" };
-            bail!("--consensus-{flag} {cap} gives away more than there is: use one of at most 1");
+            bail!("--consensus-{flag} {} gives away more than there is: use one of at most 1", super::shown(cap));
         }
         Ok(pace)
     }

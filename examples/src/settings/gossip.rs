@@ -118,7 +118,7 @@ impl GossipSettings {
         let usual = if unit == Unit::Measured { 1.0 } else { 0.4 };
         let cap = self.consensus_cap.unwrap_or(usual);
         if cap > 1.0 {
-            bail!("--consensus-cap {cap} is a part of the way to the neighbours: give at most 1");
+            bail!("--consensus-cap {} is a part of the way to the neighbours: give at most 1", super::shown(cap));
         }
         Ok(AdaGossip {
             decay: self.consensus_decay.unwrap_or(AdaGossip::default().decay),
@@ -158,7 +158,10 @@ const MOST_VALUES: u64 = 3_000_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::AveragingSettings;
     use clap::Parser;
+    use kronfleet_core::cluster::{Incarnation, RunId};
+    use kronfleet_core::transport::NodeId;
 
     #[derive(Debug, Parser)]
     struct Settings {
@@ -191,6 +194,43 @@ mod tests {
         ] {
             assert_eq!(ada(given), Ok(expected), "{given}");
         }
+    }
+
+    /// Why there is no policy, or no cluster, with these flags.
+    fn refused(given: &str) -> String {
+        #[derive(Parser)]
+        struct Program {
+            #[command(flatten)]
+            averaging: AveragingSettings,
+        }
+        let averaging = Program::parse_from(format!("program {given}").split_whitespace()).averaging;
+        let cluster = averaging.cluster(RunId(0), NodeId(0), Incarnation(1)).map(drop);
+        cluster
+            .and_then(|()| averaging.policy(NodeId(0)).map(drop))
+            .err()
+            .map_or_else(String::new, |error| error.to_string())
+    }
+
+    #[test]
+    fn large_numbers_are_shown_in_few_digits() {
+        for given in [
+            "--policy gossip:choco --consensus-step 1e300",
+            "--policy gossip:ada --consensus-cap 1e300",
+            "--policy gossip:push --consensus-step 1e300",
+            "--policy gossip:push-ada --consensus-cap 1e300",
+        ] {
+            let error = refused(given);
+            assert!(error.contains(" 1e300") && error.contains("at most 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn ranks_that_save_nothing_are_refused_with_those_that_do() {
+        for given in ["periodic --compress rank:31", "gossip:choco --compress rank:65"] {
+            assert_eq!(refused(&format!("--policy {given}")), "");
+        }
+        let error = refused("--policy periodic --compress rank:32");
+        assert!(error.contains("64 by 64") && error.contains("at most rank:31"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use kronfleet_core::gossip::{Directed, Topology};
 use kronfleet_core::seed::Seed;
+use std::collections::BTreeSet;
 use std::fs;
 use std::str::FromStr;
 
@@ -69,7 +70,10 @@ impl FromStr for Graph {
                     let unknown = || format!("{text:?} does not say how many others; write it as directed-random:2");
                     let receivers =
                         receivers.parse().ok().filter(|&receivers: &u32| receivers > 0).ok_or_else(unknown)?;
-                    Self::OneWayRandom { receivers, seed: seed.parse().map_err(|_| unknown())? }
+                    let seed = seed.parse().map_err(|_| {
+                        format!("{seed:?} in {text:?} is no seed; write it as directed-random:{receivers}:7")
+                    })?;
+                    Self::OneWayRandom { receivers, seed }
                 }
                 (Some(sides), _) => {
                     let sides = sides.split_once('x').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
@@ -165,8 +169,8 @@ impl Graph {
                 )
             }
         };
-        if !topology.is_connected() {
-            bail!("not every node can be reached from every other along the edges of --topology: add some");
+        if let Some(node) = unreached(nodes, |node| topology.neighbours(node).collect()) {
+            bail!("{}: no way leads from node 0 to node {node} along its edges: add some", self.name());
         }
         Ok(topology)
     }
@@ -197,10 +201,29 @@ impl Graph {
             _ => Directed::from(&self.topology(nodes)?),
         };
         if !graph.is_connected() {
-            bail!("what a node gives does not reach everybody along the ways of --topology in time: add some");
+            let turns = || 0..graph.phases().unwrap_or(1);
+            let ahead = unreached(nodes, |node| turns().flat_map(|turn| graph.receivers(node, turn)).collect());
+            let back = unreached(nodes, |node| turns().flat_map(|turn| graph.senders(node, turn)).collect());
+            let (from, to) = ahead.map_or((back.unwrap_or_default(), 0), |node| (0, node));
+            bail!("{}: what node {from} gives never reaches node {to}: add some ways", self.name());
         }
         Ok(graph)
     }
+
+    /// The file that it is from, if it is from one.
+    fn name(&self) -> &str {
+        if let Self::File(name, _) = self { name } else { "--topology" }
+    }
+}
+
+/// A node to which no way leads from node 0, with the next ones of each.
+fn unreached(nodes: u32, next: impl Fn(u32) -> Vec<u32>) -> Option<u32> {
+    let mut open: Vec<u32> = (0..nodes).take(1).collect();
+    let mut reached: BTreeSet<u32> = open.iter().copied().collect();
+    while let Some(node) = open.pop() {
+        open.extend(next(node).into_iter().filter(|&other| reached.insert(other)));
+    }
+    (0..nodes).find(|node| !reached.contains(node))
 }
 
 /// Whether edges are not all both ways and always.
@@ -236,6 +259,8 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         assert!("torus:0x4".parse::<Graph>().is_err() && "directed-random:0".parse::<Graph>().is_err());
+        let error = "directed-random:2:x".parse::<Graph>().expect_err("no seed");
+        assert!(error.contains("\"x\"") && error.contains("no seed"), "{error}");
         let drawn: Graph = "directed-random:2:7".parse().expect("a graph");
         let (graph, other) = (drawn.directed(8).expect("a graph"), "directed-random:2:8".parse::<Graph>());
         assert!((0..4).all(|exchange| graph.receivers(3, exchange).len() == 2));
@@ -255,7 +280,8 @@ mod tests {
         fs::write(&file, "# three in a row\n0 1\n\n1 2 # the other\n")?;
         let graph: Graph = name.parse().expect("a graph");
         assert_eq!(graph.topology(3)?, Topology::from_edges(3, [(0, 1), (1, 2)]));
-        assert!(graph.topology(4).expect_err("nobody knows 3").to_string().contains("add some"));
+        let error = graph.topology(5).expect_err("nobody knows 3").to_string();
+        assert!(error.contains(name) && error.contains("from node 0 to node 3"), "{error}");
         assert!(graph.topology(2).expect_err("there is no 2").to_string().contains("1 2"));
         fs::write(&file, "0 1\n1\n")?;
         assert!(name.parse::<Graph>().expect_err("half an edge").contains(":2: \"1\""));
@@ -267,7 +293,16 @@ mod tests {
         assert!(graph.directed(2).expect_err("there is no 2").to_string().contains("1 2"));
         fs::write(&file, "0 -> 1\n2 -> 1\n")?;
         let graph: Graph = name.parse().expect("a directed graph");
-        assert!(graph.directed(3).expect_err("nobody gives to 0").to_string().contains("add some"));
+        let error = graph.directed(3).expect_err("0 gives to 1 alone").to_string();
+        assert!(error.contains(name) && error.contains("what node 0 gives never reaches node 2"), "{error}");
+        fs::write(&file, "0 -> 1\n0 -> 2\n---\n1 2\n")?;
+        let graph: Graph = name.parse().expect("a directed graph");
+        let error = graph.directed(3).expect_err("nobody gives to 0").to_string();
+        assert!(error.contains(name) && error.contains("what node 1 gives never reaches node 0"), "{error}");
+        fs::write(&file, "---\n")?;
+        let graph: Graph = name.parse().expect("a graph of nothing");
+        let error = graph.directed(2).expect_err("nobody gives anything").to_string();
+        assert!(error.contains(name) && error.contains("what node 0 gives never reaches node 1"), "{error}");
         assert!("nowhere".parse::<Graph>().expect_err("no file").contains("ring, torus"));
         Ok(())
     }

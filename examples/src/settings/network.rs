@@ -176,6 +176,11 @@ impl NetworkSettings {
         if self.step_duration == Duration::ZERO {
             return Err("--step-duration 0 leaves no time for outages: give some, such as 100ms".to_owned());
         }
+        if let OfflineCap::Nodes(cap) = self.max_offline
+            && cap > nodes
+        {
+            return Err(format!("--max-offline {cap} of --nodes {nodes}: give at most {nodes}, or P/2 or P-1"));
+        }
         self.check_paces(nodes)
     }
 
@@ -227,5 +232,30 @@ fn check(flag: &str, mut named: impl Iterator<Item = NodeId>, nodes: u32) -> Res
     match named.find(|node| node.0 >= nodes) {
         Some(node) => Err(format!("--{flag} names {node}, but the nodes are n0 to n{}", nodes - 1)),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        network: NetworkSettings,
+        #[command(flatten)]
+        averaging: AveragingSettings,
+    }
+
+    #[test]
+    fn no_more_nodes_are_offline_than_there_are() {
+        let checked = |cap: &str| {
+            let program = Program::parse_from(["program", "--nodes", "4", "--max-offline", cap]);
+            program.network.check(&program.averaging)
+        };
+        assert_eq!(["4", "0", "P-9", "P/1"].map(checked), [const { Ok(()) }; 4]);
+        let error = checked("9").expect_err("there are four");
+        assert!(error.contains("--max-offline 9") && error.contains("at most 4"), "{error}");
     }
 }

@@ -13,7 +13,7 @@ pub struct OuterSettings {
     pub outer_optimiser: OuterKind,
     /// The rate of that step: for fedavgm (without this, 0.316) and diloco (0.7) a part of the way that models have gone
     /// in the mean, 1 for all of it; for fedadam (0.1) in the unit of parameters
-    #[arg(long, value_name = "RATE", value_parser = super::positive)]
+    #[arg(long, value_name = "RATE", value_parser = super::single)]
     pub outer_rate: Option<f64>,
     /// Its momentum (without this, 0.9)
     #[arg(long, value_name = "MOMENTUM", value_parser = super::fraction)]
@@ -50,5 +50,28 @@ impl OuterSettings {
             optimiser = optimiser.with_momentum(momentum);
         }
         Some(optimiser)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        outer: OuterSettings,
+    }
+
+    #[test]
+    fn rates_beyond_what_models_can_hold_are_refused_by_name() {
+        let rate = |rate: &str| {
+            let flags = ["program", "--outer-optimiser", "diloco", "--outer-rate", rate];
+            Program::try_parse_from(flags).map(|program| program.outer.outer_rate).map_err(|error| error.to_string())
+        };
+        assert_eq!(rate("0.7"), Ok(Some(0.7)));
+        let error = rate("1e300").expect_err("beyond single precision");
+        assert!(error.contains("--outer-rate") && error.contains("up to 3.4028235e38"), "{error}");
     }
 }
