@@ -331,8 +331,8 @@ impl<S: Scalar> Outbox<S> {
         self.deadline = self.deadline.min(now + self.patience.span(times, queued));
     }
 
-    /// Takes in an acknowledgement.
-    pub(crate) fn acknowledge(&mut self, now: Instant, there: Acknowledged) {
+    /// Takes in an acknowledgement that was sent so long after the last frame had come.
+    pub(crate) fn acknowledge(&mut self, now: Instant, there: Acknowledged, kept: Duration) {
         let flying = self.flights.len() as u32;
         let passed = there.next.wrapping_sub(self.base);
         if there.epoch != self.epoch || passed > flying {
@@ -344,7 +344,7 @@ impl<S: Scalar> Outbox<S> {
             let there = index < passed.max(last)
                 || (index > passed && index - passed <= 64 && there.beyond >> (index - passed - 1) & 1 == 1);
             if there && let Some(flight) = self.flights[index as usize].take() {
-                self.land(now, self.base.wrapping_add(index), flight);
+                self.land(now, self.base.wrapping_add(index), flight, kept);
                 highest = Some(index);
             }
         }
@@ -362,14 +362,14 @@ impl<S: Scalar> Outbox<S> {
         }
     }
 
-    fn land(&mut self, now: Instant, sequence: u32, flight: Flight) {
+    fn land(&mut self, now: Instant, sequence: u32, flight: Flight, kept: Duration) {
         self.lost.remove(&sequence);
         self.under_way -= OVERHEAD + flight.len as usize;
         if flight.times == 1 {
             let round_trip = now.since(flight.at);
             let next = self.base.wrapping_add(self.flights.len() as u32);
             self.patience.measured(round_trip);
-            self.window.measured(now, sequence, next, round_trip);
+            self.window.measured(now, sequence, next, round_trip.saturating_sub(kept));
         }
         if let Some(message) = self.messages.get_mut(&flight.message) {
             message.flying -= 1;

@@ -10,8 +10,9 @@
 //! - shrinks above the target, in proportion to the excess and to half at most.
 //!
 //! Growing by a sum and shrinking by a factor lets senders that share a line and know its length end with equal shares
-//! (Chiu & Jain 1989; LEDBAT++, draft-irtf-iccrg-ledbat-plus-plus); one that has never seen it empty takes more. Of a
-//! round trip's measurements the shortest counts: receivers acknowledge together, and computers are busy at times. Lost
+//! (Chiu & Jain 1989; LEDBAT++, draft-irtf-iccrg-ledbat-plus-plus); one that has never seen it empty takes more. Receivers
+//! acknowledge together and say how long ago they heard the last frame, which is taken off (as in QUIC, RFC 9002). Of a
+//! round trip's measurements the shortest counts, as computers are busy at times. Lost
 //! frames say nothing here, for the links that lose some do so whatever is sent. So that a line that is never empty does
 //! not pass its waiting off as distance, the shortest round trip is forgotten after a while, and the window shrinks to
 //! what the line itself holds, to measure anew (as BBR does, Cardwell et al. 2016).
@@ -93,7 +94,8 @@ impl Window {
         self.full |= under_way + self.frame() > self.bytes();
     }
 
-    /// Takes in how long it took until frame `sequence`, which was sent once, was acknowledged; `next` has not been sent.
+    /// Takes in how long it took until frame `sequence`, which was sent once, was acknowledged, without what the acknowledgement
+    /// waited; `next` has not been sent.
     pub(crate) fn measured(&mut self, now: Instant, sequence: u32, next: u32, round_trip: Duration) {
         let round_trip = u64::try_from(round_trip.as_nanos()).unwrap_or(u64::MAX / 16);
         if self.base.is_none() {

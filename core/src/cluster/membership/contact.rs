@@ -10,7 +10,7 @@ use crate::cluster::record::{Loss, Occurrence};
 use crate::cluster::wire::{self, Body, Frame, Header, Kind};
 use crate::mutant::mutant;
 use crate::scalar::Scalar;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::transport::NodeId;
 use alloc::borrow::Cow;
 
@@ -67,7 +67,7 @@ impl<S: Scalar> Links<S> {
         }
         self.judge_contact(now, from, header.heard);
         let link = self.links.get_mut(from).expect("checked above");
-        link.outbox.acknowledge(now, header.acknowledged);
+        link.outbox.acknowledge(now, header.acknowledged, Duration::from_micros(u64::from(header.heard)));
         let arrival = match body {
             Body::Segment { place, offset, total, data, .. } => link.inbox.segment(now, place, offset, total, data),
             Body::Cancel { place } => link.inbox.cancel(now, place),
@@ -144,7 +144,7 @@ impl<S: Scalar> Links<S> {
     /// Judges by what the peer says it has heard whether frames reach it.
     fn judge_contact(&mut self, now: Instant, from: NodeId, heard: u32) {
         let link = self.links.get_mut(from).expect("the caller has checked it");
-        let silence = core::time::Duration::from_micros(u64::from(heard));
+        let silence = Duration::from_micros(u64::from(heard));
         match link.peer.liveness {
             Liveness::Up | Liveness::Suspect if silence > self.budget.down() => {
                 self.lose(now, from, Loss::Deaf);

@@ -30,6 +30,8 @@ struct Parcel {
     from: usize,
     segment: Option<(Place, u32, u32, usize)>,
     acknowledged: Acknowledged,
+    /// How long ago the last frame had come when this one was sent.
+    kept: Duration,
 }
 
 /// An end of a stream: it sends to one other, and takes in what comes from it.
@@ -37,6 +39,7 @@ struct End {
     peer: usize,
     outbox: Outbox<f32>,
     inbox: Inbox,
+    heard: Instant,
 }
 
 /// Ends, the lines they send on, and what is under way.
@@ -64,7 +67,7 @@ impl Lines {
         let largest = 1 << 20;
         let end = |at: usize| {
             let outbox = Outbox::with_window(budget, window(budget));
-            End { peer: at ^ 1, outbox, inbox: Inbox::new(budget, largest) }
+            End { peer: at ^ 1, outbox, inbox: Inbox::new(budget, largest), heard: Instant::ORIGIN }
         };
         Self {
             now: Instant::ORIGIN,
@@ -121,7 +124,7 @@ impl Lines {
 
     fn send(&mut self, at: usize) {
         loop {
-            let End { peer, outbox, inbox } = &mut self.ends[at];
+            let End { peer, outbox, inbox, heard } = &mut self.ends[at];
             let plan = outbox.plan(MAX_FRAME - HEADER - SEGMENT);
             let segment = plan.map(|plan| {
                 self.sent_again += usize::from(plan.again);
@@ -132,7 +135,8 @@ impl Lines {
                 return;
             }
             inbox.told();
-            let parcel = Parcel { to: *peer, from: at, segment, acknowledged: inbox.acknowledged() };
+            let (acknowledged, kept) = (inbox.acknowledged(), self.now.since(*heard));
+            let parcel = Parcel { to: *peer, from: at, segment, acknowledged, kept };
             let bytes = HEADER + segment.map_or(0, |(.., len)| SEGMENT + len);
             let (Line { rate, distance }, free) = &mut self.lines[self.sends_on[at]];
             let begins = (*free).max(self.now);
@@ -146,7 +150,8 @@ impl Lines {
     fn arrive(&mut self, parcel: Parcel) {
         let end = &mut self.ends[parcel.to];
         assert_eq!(end.peer, parcel.from);
-        end.outbox.acknowledge(self.now, parcel.acknowledged);
+        end.heard = self.now;
+        end.outbox.acknowledge(self.now, parcel.acknowledged, parcel.kept);
         if let Some((place, offset, total, len)) = parcel.segment {
             self.arrived[parcel.to] += len;
             end.inbox.segment(self.now, place, offset, total, &[0; MAX_FRAME][..len]);
@@ -216,7 +221,7 @@ proptest! {
         let mut lines = Lines::new(budget, vec![line; 3], vec![0, 1, 0, 2], Window::new);
         let shares = lines.shares(&[0, 2], line.rate, 60);
         prop_assert!(shares[1] + shares[3] >= 0.8, "{shares:.2?} of the line");
-        prop_assert!(shares[1].min(shares[3]) >= 0.05, "{shares:.2?} of the line");
+        prop_assert!(shares[1].min(shares[3]) >= 0.1, "{shares:.2?} of the line");
         prop_assert!(lines.waited <= lines.bound(line.rate, 2), "{:?} before the line", lines.waited);
         prop_assert_eq!(lines.sent_again, 0);
     }
@@ -232,6 +237,17 @@ proptest! {
         // once, some frame or other is sent again, once in some thousand draws (1 s, 3.2776 MB/s, 17.749 ms: two frames).
         prop_assert!(lines.sent_again <= 4, "{} frames sent again", lines.sent_again);
     }
+}
+
+/// Where an end's acknowledgements had waited for company when the line was empty, its line seemed longer than it is, and it took
+/// all but a twentieth.
+#[test]
+fn what_acknowledgements_wait_for_company_is_no_distance() {
+    let budget = Budget::new(Duration::from_secs(3)).expect("a usual budget");
+    let line = Line { rate: 3.41e6, distance: Duration::from_micros(1066) };
+    let mut lines = Lines::new(budget, vec![line; 3], vec![0, 1, 0, 2], Window::new);
+    let shares = lines.shares(&[0, 2], line.rate, 60);
+    assert!(shares[1].min(shares[3]) >= 0.2, "{shares:.2?} of the line");
 }
 
 /// What the laws are there for: as many bytes as 64 frames hold, whatever the line.
