@@ -188,6 +188,11 @@ pub struct Certificate {
     pub parents: Vec<Parent>,
 }
 
+/// Whether what is called so are differences in code.
+pub(crate) fn is_coded(wire: &str) -> bool {
+    wire.contains(' ')
+}
+
 impl Certificate {
     /// This certificate's name.
     pub fn id(&self) -> CertificateId {
@@ -199,7 +204,7 @@ impl Certificate {
     /// Whether members told each other parameters as compressed differences: the average of these is what the code leaves of
     /// the mean, and what it takes comes later.
     pub fn is_coded(&self) -> bool {
-        self.wire.contains(' ')
+        is_coded(&self.wire)
     }
 
     /// The entry of `node`, if it contributed.

@@ -1,9 +1,12 @@
 //! What nodes say to each other reliably, as bytes.
 
-use crate::cluster::certificate::{Algorithm, Attempt, Certificate, CertificateId, Incarnation, Member, Parent, Round};
+use crate::cluster::certificate::{
+    Algorithm, Attempt, Certificate, CertificateId, Incarnation, Member, Parent, Round, is_coded,
+};
 use crate::cluster::digest::Digest;
 use crate::cluster::record::{AbandonReason, AbortReason};
 use crate::cluster::wire::{Reader, WireError};
+use crate::collective::differences::Lineage;
 use crate::transport::NodeId;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -28,6 +31,8 @@ pub(crate) struct Ready {
     pub(crate) unreachable: Vec<NodeId>,
     /// What it has accepted and not seen decided, in strict mode; the default if nothing.
     pub(crate) accepted: CertificateId,
+    /// What it could tell differences from beside its last average; travels where `wire` names a code.
+    pub(crate) lineage: Lineage,
 }
 
 /// An attempt as proposed: a certificate that lacks its result, and how to cut the values.
@@ -38,6 +43,8 @@ pub(crate) struct Proposal {
     pub(crate) lengths: Vec<u32>,
     /// Values per piece.
     pub(crate) chunk: u32,
+    /// That of each member, where differences are told; else none.
+    pub(crate) lineages: Vec<Lineage>,
 }
 
 /// What a member answers to an inquiry about an attempt.
@@ -215,22 +222,31 @@ impl<'a> Message<'a> {
 
     fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
         Ok(match reader.u8()? {
-            READY => Self::Ready(Ready {
-                member: member(reader)?,
-                lengths: reader.list(4, Reader::u32)?,
-                wire: name(reader)?,
-                heard: reader.attempt()?,
-                released: reader.attempt()?,
-                ancestors: reader.list(16, Reader::certificate_id)?,
-                unreachable: nodes(reader)?,
-                accepted: reader.certificate_id()?,
-            }),
+            READY => {
+                let mut ready = Ready {
+                    member: member(reader)?,
+                    lengths: reader.list(4, Reader::u32)?,
+                    wire: name(reader)?,
+                    heard: reader.attempt()?,
+                    released: reader.attempt()?,
+                    ancestors: reader.list(16, Reader::certificate_id)?,
+                    unreachable: nodes(reader)?,
+                    accepted: reader.certificate_id()?,
+                    lineage: Lineage::default(),
+                };
+                if is_coded(&ready.wire) {
+                    ready.lineage = lineage(reader)?;
+                }
+                Self::Ready(ready)
+            }
             WITHDRAW => Self::Withdraw { turn: reader.u64()? },
-            PROPOSE => Self::Propose(Proposal {
-                certificate: certificate(reader)?,
-                lengths: reader.list(4, Reader::u32)?,
-                chunk: reader.u32()?,
-            }),
+            PROPOSE => {
+                let certificate = certificate(reader)?;
+                let (lengths, chunk) = (reader.list(4, Reader::u32)?, reader.u32()?);
+                let members = if certificate.is_coded() { certificate.members.len() } else { 0 };
+                let lineages = (0..members).map(|_| lineage(reader)).collect::<Result<_, _>>()?;
+                Self::Propose(Proposal { certificate, lengths, chunk, lineages })
+            }
             DECLINE => Self::Decline { attempt: reader.attempt()?, heard: reader.attempt()? },
             PIECE => Self::Piece {
                 attempt: reader.attempt()?,
@@ -314,6 +330,9 @@ impl<'a> Message<'a> {
                 put_list(out, &ready.ancestors, put_id);
                 put_list(out, &ready.unreachable, put_node);
                 put_id(out, &ready.accepted);
+                if is_coded(&ready.wire) {
+                    put_lineage(out, &ready.lineage);
+                }
             }
             Self::Withdraw { turn } => {
                 out.push(WITHDRAW);
@@ -324,6 +343,7 @@ impl<'a> Message<'a> {
                 proposal.certificate.encode(out);
                 put_list(out, &proposal.lengths, |out, len| put(out, &len.to_le_bytes()));
                 put(out, &proposal.chunk.to_le_bytes());
+                proposal.lineages.iter().for_each(|lineage| put_lineage(out, lineage));
             }
             Self::Decline { attempt, heard } => {
                 out.push(DECLINE);
@@ -502,6 +522,15 @@ fn member(reader: &mut Reader<'_>) -> Result<Member, WireError> {
             if weight.is_finite() && weight >= 0.0 { Ok(weight) } else { Err(WireError::Field("weight")) }
         })?,
     })
+}
+
+fn lineage(reader: &mut Reader<'_>) -> Result<Lineage, WireError> {
+    Ok(Lineage { rounds: reader.u64()?, digest: reader.digest()? })
+}
+
+fn put_lineage(out: &mut Vec<u8>, lineage: &Lineage) {
+    put(out, &lineage.rounds.to_le_bytes());
+    put(out, &lineage.digest.0.to_le_bytes());
 }
 
 pub(crate) fn certificate(reader: &mut Reader<'_>) -> Result<Certificate, WireError> {

@@ -317,6 +317,7 @@ impl<S: Scalar> Rounds<S> {
             self.ancestors.pop_first();
         }
         links.last = certificate.id();
+        self.memory.follow(self.last.as_ref(), state);
         let replaced = self.last.replace((Arc::clone(certificate), Arc::clone(state)));
         if let Some((_, state)) = replaced {
             self.recycle(state);

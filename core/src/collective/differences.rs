@@ -7,11 +7,14 @@
 //! arXiv 1905.05957), so that it counts in the next mean: `e' += W/w (m − b − C(m − b))`, with `w` what the owner counts and `W`
 //! what all count.
 //!
+//! A segment that nobody contributed to the last round is told from the average that it was in before, by those members that
+//! have it from the same round, as their [`Lineage`]s say: parts of a model that take turns, layers that nobody had in time.
+//!
 //! So `Σ w (x + e)` is the same as `W` times the average and `Σ w e'`: nothing is lost, it comes later. Each block of
 //! [`BLOCK`] values is compressed by itself.
 
 use super::{Encoding, Piece};
-use crate::cluster::Contribution;
+use crate::cluster::{CertificateId, Contribution, Digest, Digester};
 use crate::compress::{self, Code, CompressError};
 use crate::scalar::Scalar;
 use crate::seed::Seed;
@@ -97,14 +100,69 @@ fn known<S: Scalar>(base: &Contribution<S>, segment: usize, len: usize) -> Optio
     (segment.weight > 0.0 && segment.values.len() == len).then_some(&segment.values)
 }
 
+/// From which rounds a node has the [`Older`] averages that it could tell differences from; the default if there are none.
+///
+/// The greatest is the newest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Lineage {
+    /// The sum of their rounds.
+    pub(crate) rounds: u64,
+    /// Of which segments they are, and the names of their certificates.
+    pub(crate) digest: Digest,
+}
+
+/// Averages of parameters, by segment, that nobody contributed to the rounds since: what they are, and of which round.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Older<S>(BTreeMap<usize, (CertificateId, Vec<S>)>);
+
+impl<S: Scalar> Older<S> {
+    /// Keeps of the `former` state, that of round `id`, what is not in the one that comes after it, and nothing else that is.
+    pub(crate) fn follow(&mut self, id: CertificateId, former: &Contribution<S>, next: &Contribution<S>) {
+        for (number, segment) in next.segments().iter().enumerate() {
+            if !is_of_parameters(&segment.name) {
+                continue;
+            }
+            let len = segment.values.len();
+            if known(next, number, len).is_some() {
+                self.0.remove(&number);
+            } else if let Some(values) = known(former, number, len) {
+                self.0.insert(number, (id, values.to_vec()));
+            }
+        }
+    }
+
+    /// See [`Lineage`].
+    pub(crate) fn lineage(&self) -> Lineage {
+        if self.0.is_empty() {
+            return Lineage::default();
+        }
+        let mut digester = Digester::new();
+        let mut rounds = 0_u64;
+        for (&number, (id, _)) in &self.0 {
+            for word in [number as u64, id.round.0, id.digest.0] {
+                digester.update(&word.to_le_bytes());
+            }
+            rounds = rounds.wrapping_add(id.round.0);
+        }
+        Lineage { rounds, digest: digester.finish() }
+    }
+
+    fn known(&self, segment: usize, len: usize) -> Option<&[S]> {
+        self.0.get(&segment).map(|(_, values)| &values[..]).filter(|values| values.len() == len)
+    }
+}
+
 /// Puts what is told in place of the parameters in `contribution`: `x̂` where there is a state `base` to tell the
-/// difference from, and `x + e` elsewhere. Answers with the code, and with what is left untold.
+/// difference from or an `older` one, and `x + e` elsewhere. Answers with the code, and with what is left untold.
 ///
 /// # Errors
 /// If a value cannot be told; `contribution` then holds nothing of use.
 pub(crate) fn tell<S: Scalar>(
     code: Code,
     base: Option<&Contribution<S>>,
+    older: &Older<S>,
     untold: &Untold<S>,
     contribution: &mut Contribution<S>,
     seed: Seed,
@@ -129,7 +187,8 @@ pub(crate) fn tell<S: Scalar>(
                 *value += untold;
             }
         }
-        let Some(base) = base.and_then(|base| known(base, number, len)) else { continue };
+        let newest = base.and_then(|base| known(base, number, len));
+        let Some(base) = newest.or_else(|| older.known(number, len)) else { continue };
         for (block, values) in segment.values.chunks_mut(BLOCK).enumerate() {
             let range = block * BLOCK..block * BLOCK + values.len();
             let (base, lost) = (&base[range.clone()], &mut lost[..values.len()]);
@@ -155,8 +214,12 @@ pub(crate) struct Differences<S> {
     pub(crate) code: Code,
     /// Who has the state that differences are told from.
     pub(crate) based: Vec<bool>,
+    /// Who of them has older averages of the same rounds, too.
+    pub(crate) akin: Vec<bool>,
     /// That state, if this member has it.
     pub(crate) base: Option<Arc<Contribution<S>>>,
+    /// These averages, if this member has those.
+    pub(crate) older: Option<Arc<Older<S>>>,
     /// This member's differences from it.
     pub(crate) own: Arc<Coded>,
     /// What is drawn at random for results comes from here.
@@ -168,7 +231,7 @@ pub(crate) struct Differences<S> {
 }
 
 impl<S: Scalar> Differences<S> {
-    /// A member that tells `own`; without `base` it tells everything in full.
+    /// A member that tells `own`; without `base` it tells everything in full. All who have that are akin.
     pub(crate) fn new(
         code: Code,
         based: Vec<bool>,
@@ -176,13 +239,28 @@ impl<S: Scalar> Differences<S> {
         own: Arc<Coded>,
         seed: Seed,
     ) -> Self {
-        Self { code, based, base, own, seed, made: BTreeMap::new(), lost: Vec::new() }
+        let akin = based.clone();
+        Self { code, based, akin, base, older: None, own, seed, made: BTreeMap::new(), lost: Vec::new() }
     }
 
-    /// The values that differences of this piece are told from, if it travels so between this member and `other`.
+    /// The same where those who are `akin` have older averages as well, of which these are this member's.
+    pub(crate) fn with_older(self, akin: Vec<bool>, older: Option<Arc<Older<S>>>) -> Self {
+        Self { akin, older, ..self }
+    }
+
+    /// The values that differences of this piece are told from, and whether they are older than the state in common.
+    fn from(&self, piece: &Piece, name: &str, len: usize) -> Option<(&[S], bool)> {
+        let base = self.base.as_ref().filter(|_| is_of_parameters(name))?;
+        let newest = known(base, piece.segment, len).map(|values| (values, false));
+        let older = || self.older.as_ref()?.known(piece.segment, len).map(|values| (values, true));
+        newest.or_else(older).map(|(values, is_older)| (&values[piece.range.clone()], is_older))
+    }
+
+    /// The same, if the piece travels in code between this member and `other`.
     fn base(&self, other: usize, piece: &Piece, name: &str, len: usize) -> Option<&[S]> {
-        let base = self.base.as_ref().filter(|_| self.based[other] && is_of_parameters(name))?;
-        known(base, piece.segment, len).map(|values| &values[piece.range.clone()])
+        let (values, is_older) = self.from(piece, name, len)?;
+        let has = if is_older { &self.akin } else { &self.based };
+        has[other].then_some(values)
     }
 
     /// Whether a piece of a segment called `name`, of `len` values, travels in code between this member and `other`.
@@ -227,10 +305,7 @@ impl<S: Scalar> Differences<S> {
         mean: &mut [S],
         len: usize,
     ) -> bool {
-        let Some(base) = self.base.as_ref().filter(|_| is_of_parameters(name)) else { return true };
-        let Some(base) = known(base, piece.segment, len).map(|values| &values[piece.range.clone()]) else {
-            return true;
-        };
+        let Some((base, _)) = self.from(piece, name, len) else { return true };
         let mut random = self.seed.derive("result", u64::from(index)).random();
         let (mut bytes, mut values) = (Vec::new(), vec![S::zero(); mean.len()]);
         let mut compressor = self.code.compressor::<S>();

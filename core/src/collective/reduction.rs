@@ -212,13 +212,13 @@ impl<S: Scalar> Reduction<S> {
                 let Some(differences) = &differences else { return counting };
                 // Whoever counts little cannot take on what a result loses.
                 let most = weights.iter().map(|weights| weights[segment]).fold(0.0, f64::max);
-                let fit = |member: &usize| differences.based[*member] && 2.0 * weights[*member][segment] >= most;
+                let fit = |member: &usize| differences.akin[*member] && 2.0 * weights[*member][segment] >= most;
                 let fit: Vec<usize> = counting.iter().copied().filter(fit).collect();
                 if !is_of_parameters(&segments[segment].name) {
                     counting
                 } else if fit.is_empty() {
-                    // Somebody counts more than all who are: without what is told from, his results are told in full.
-                    counting.into_iter().filter(|&member| !differences.based[member]).collect()
+                    // Somebody counts more than all who are akin: without what is told from, his results are told in full.
+                    counting.into_iter().filter(|&member| !differences.akin[member]).collect()
                 } else {
                     fit
                 }

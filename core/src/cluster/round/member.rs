@@ -107,6 +107,7 @@ impl<S: Scalar> Rounds<S> {
             ancestors: self.named_ancestors(links),
             unreachable: links.peers().filter(|peer| !peer.is_reachable()).map(|peer| peer.node).collect(),
             accepted: self.votes.open(),
+            lineage: self.memory.lineage(),
         };
         links.send(proposer, Post::urgent(Message::Ready(ready).encode()));
     }
@@ -170,7 +171,7 @@ impl<S: Scalar> Rounds<S> {
 
     /// This node's place among the members, if the proposal is one that it can take part in.
     fn acceptable(&self, links: &Links<S>, proposal: &Proposal) -> Option<usize> {
-        let Proposal { certificate, lengths, chunk } = proposal;
+        let Proposal { certificate, lengths, chunk, lineages } = proposal;
         let entry = self.entry.as_ref()?;
         let me = certificate.members.binary_search_by_key(&links.identity.node, |member| member.node).ok()?;
         // Whoever proposes anew has not committed its earlier attempt. That of another proposer may go on
@@ -188,7 +189,8 @@ impl<S: Scalar> Rounds<S> {
         let fits = certificate.wire
             == certified::<S>(&wire::<S>(self.memory.code), &certificate.members, &certificate.parents)
             && *chunk > 0
-            && (!certificate.is_coded() || *chunk as usize == BLOCK)
+            && (!certificate.is_coded()
+                || (*chunk as usize == BLOCK && lineages.get(me) == Some(&self.memory.lineage())))
             && lengths.len() == segments.len()
             && lengths.iter().zip(segments).all(|(&len, s)| len as usize == s.values.len())
             && certificate.members.iter().all(|member| member.weights.len() == segments.len());

@@ -335,7 +335,8 @@ impl Proposer {
             };
         }
         let chunk = if certificate.is_coded() { BLOCK } else { chunk };
-        let proposal = Proposal { certificate, lengths, chunk: chunk as u32 };
+        let lineages = readies.iter().filter(|_| certificate.is_coded()).map(|ready| ready.lineage).collect();
+        let proposal = Proposal { certificate, lengths, chunk: chunk as u32, lineages };
         links.counters.attempts += 1;
         links.record(now, Occurrence::Proposed { attempt, members: nodes.to_vec() });
         let propose = Message::Propose(proposal.clone()).encode();

@@ -6,7 +6,7 @@ use crate::cluster::digest::Digest;
 use crate::cluster::membership::Links;
 use crate::cluster::message::Proposal;
 use crate::cluster::round::Rounds;
-use crate::collective::differences::{Coded, Differences, Lost, Untold, tell};
+use crate::collective::differences::{Coded, Differences, Lineage, Lost, Older, Untold, tell};
 use crate::compress::Code;
 use crate::scalar::Scalar;
 use crate::seed::Seed;
@@ -52,17 +52,18 @@ impl<S> Telling<S> {
     }
 }
 
-/// What this node has not told of earlier contributions.
+/// What differences are told from beside the last average, and what this node has not told of earlier contributions.
 #[derive(Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Memory<S> {
     pub(super) code: Code,
     untold: Untold<S>,
+    older: Arc<Older<S>>,
 }
 
 impl<S: Scalar> Memory<S> {
     pub(super) fn new(code: Code) -> Self {
-        Self { code, untold: Untold::default() }
+        Self { code, untold: Untold::default(), older: Arc::default() }
     }
 
     /// A contribution of `own` was committed.
@@ -82,6 +83,18 @@ impl<S: Scalar> Memory<S> {
         self.untold = left;
     }
 
+    /// The state `next` takes the place of the `former` one.
+    pub(super) fn follow(&mut self, former: Option<&(Arc<Certificate>, Arc<Contribution<S>>)>, next: &Contribution<S>) {
+        if let Some((certificate, former)) = former.filter(|_| self.code != Code::All) {
+            Arc::make_mut(&mut self.older).follow(certificate.id(), former, next);
+        }
+    }
+
+    /// What differences could be told from beside the last average.
+    pub(super) fn lineage(&self) -> Lineage {
+        self.older.lineage()
+    }
+
     /// This node has taken over what others have.
     pub(super) fn forget(&mut self) {
         self.untold = Untold::default();
@@ -91,14 +104,14 @@ impl<S: Scalar> Memory<S> {
 impl<S: Scalar> Rounds<S> {
     /// Puts what is told in place of what a node has; `None` if everything is told.
     pub(super) fn tell_differences(&self, links: &Links<S>, contribution: &mut Contribution<S>) -> Option<Telling<S>> {
-        let Memory { code, untold } = &self.memory;
+        let Memory { code, untold, older } = &self.memory;
         if *code == Code::All {
             return None;
         }
         let base = self.last.as_ref().map(|(_, state)| &**state);
         let seed = Seed(self.turn).derive("node", u64::from(links.identity.node.0));
         // What cannot be told is noticed when it is to be summed.
-        let (coded, left) = tell(*code, base, untold, contribution, seed).unwrap_or_default();
+        let (coded, left) = tell(*code, base, older, untold, contribution, seed).unwrap_or_default();
         Some(Telling { coded: Arc::new(coded), left, lost: None })
     }
 
@@ -110,7 +123,10 @@ impl<S: Scalar> Rounds<S> {
         let based = members.iter().map(|member| member.parent == common).collect::<Vec<_>>();
         let base = self.last.as_ref().filter(|_| based[me]).map(|(_, state)| Arc::clone(state));
         let seed = Seed(proposal.certificate.attempt.sequence).derive("owner", u64::from(members[me].node.0));
-        Some(Differences::new(self.memory.code, based, base, Arc::clone(&telling.coded), seed))
+        let akin = akin(&based, &proposal.lineages);
+        let older = akin[me].then(|| Arc::clone(&self.memory.older));
+        let differences = Differences::new(self.memory.code, based, base, Arc::clone(&telling.coded), seed);
+        Some(differences.with_older(akin, older))
     }
 }
 
@@ -125,6 +141,16 @@ fn common(members: &[Member], parents: &[Parent]) -> Option<CertificateId> {
     }
     let most = counts.into_iter().max_by_key(|&(certificate, count)| (count, certificate));
     most.filter(|&(_, count)| count > 1).map(|(certificate, _)| certificate)
+}
+
+/// Who of those that are `based` has the newest older averages that two of them have: from others results would go back, too.
+fn akin(based: &[bool], lineages: &[Lineage]) -> Vec<bool> {
+    let mut counts = BTreeMap::<Lineage, usize>::new();
+    for (lineage, _) in lineages.iter().zip(based).filter(|(_, based)| **based) {
+        *counts.entry(*lineage).or_default() += 1;
+    }
+    let newest = counts.into_iter().rev().find(|&(_, count)| count > 1).map(|(lineage, _)| lineage);
+    based.iter().zip(lineages).map(|(based, lineage)| *based && Some(*lineage) == newest).collect()
 }
 
 #[cfg(test)]
@@ -150,5 +176,16 @@ mod tests {
         assert_eq!(of(&[1, 1, 1, 4], &[parent(1, true), parent(4, false)]), None, "one alone has nobody to tell");
         assert_eq!(of(&[3, 3, 4, 4], &[parent(3, false), parent(4, false)]), Some(id(4)), "of a fork the newer");
         assert_eq!(of(&[0, 0, 0], &[]), None, "the start of the run");
+    }
+
+    #[test]
+    fn older_averages_are_those_that_two_have_the_newest_of() {
+        let of = |based: [bool; 5], rounds: [u64; 5]| {
+            akin(&based, &rounds.map(|rounds| Lineage { rounds, digest: Digest(rounds) }))
+        };
+        assert_eq!(of([true; 5], [0; 5]), [true; 5]);
+        assert_eq!(of([true; 5], [3, 3, 3, 7, 7]), [false, false, false, true, true]);
+        assert_eq!(of([true, true, true, true, false], [3, 3, 3, 7, 7]), [true, true, true, false, false]);
+        assert_eq!(of([true; 5], [1, 2, 3, 4, 5]), [false; 5], "nobody has what another has");
     }
 }

@@ -3,6 +3,7 @@
 use crate::cluster::message::{Message, Proposal, Ready, Verdict};
 use crate::cluster::wire::{self, *};
 use crate::cluster::*;
+use crate::collective::differences::Lineage;
 use crate::process::Process;
 use crate::time::Instant;
 use crate::transport::{Event, NodeId};
@@ -152,6 +153,7 @@ pub(super) fn ready(node: u32, turn: u64) -> Ready {
         ancestors: Vec::new(),
         unreachable: Vec::new(),
         accepted: CertificateId::default(),
+        lineage: Lineage::default(),
     }
 }
 
@@ -170,7 +172,7 @@ pub(super) fn proposal(attempt: Attempt, members: &[Member]) -> Proposal {
         result: Digest::default(),
         parents,
     };
-    Proposal { certificate, lengths: vec![2], chunk: 1 }
+    Proposal { certificate, lengths: vec![2], chunk: 1, lineages: Vec::new() }
 }
 
 pub(super) fn bytes(value: f32) -> [u8; 4] {

@@ -353,7 +353,7 @@ fn frames_say_what_is_wrong_with_them() {
     assert_eq!(says(&[&[0], &whole[1..]].concat()), "the frame is not of this protocol");
     let mut other = whole.clone();
     other[8] = 9;
-    assert_eq!(says(&other), "the frame is of version 9; this node speaks version 2 only");
+    assert_eq!(says(&other), "the frame is of version 9; this node speaks version 3 only");
     let mut flipped = whole;
     flipped[40] ^= 1;
     assert_eq!(says(&flipped), "the frame was damaged on the way");

@@ -1,6 +1,9 @@
 use super::*;
+use crate::cluster::Round;
 use crate::collective::{Fault, Load, Parcel, Plan, Reduction};
 use crate::seed::Random;
+use alloc::format;
+use alloc::string::String;
 
 const LEN: usize = BLOCK + 900;
 const CODES: [&str; 7] = ["top:0.1", "random:0.2", "sign", "bf16", "8bit", "levels:16", "rank:8"];
@@ -11,14 +14,23 @@ struct Node {
     values: Vec<f32>,
     weight: f64,
     untold: Untold<f32>,
-    /// The last average that it knows.
+    /// The last average that it knows, of which round it is, and older ones.
     base: Option<Arc<Contribution<f32>>>,
+    at: CertificateId,
+    older: Older<f32>,
+    /// The part that it contributes, of how many; 0 of 0: all at once.
+    turn: (usize, usize),
 }
 
 impl Node {
     fn contribution(&self) -> Contribution<f32> {
         let mut contribution = Contribution::default();
-        contribution.segment("parameters", self.values.len(), self.weight).copy_from_slice(&self.values);
+        let (turn, parts) = self.turn;
+        for (number, values) in self.values.chunks(self.values.len().div_ceil(parts.max(1))).enumerate() {
+            let name = if parts == 0 { String::from("parameters") } else { format!("parameters/{number}") };
+            let weight = if number == turn { self.weight } else { 0.0 };
+            contribution.segment(&name, values.len(), weight).copy_from_slice(values);
+        }
         contribution.segment("running", 1, self.weight).fill(0.1);
         contribution
     }
@@ -40,16 +52,24 @@ fn round(code: Code, nodes: &mut [Node], random: &mut Random) -> Result<Vec<usiz
     let common = nodes[0].base.clone();
     let same = |base: &Option<Arc<_>>| base.as_ref().zip(common.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
     let based: Vec<bool> = nodes.iter().map(|node| same(&node.base)).collect();
-    let weights: Vec<Vec<f64>> = nodes.iter().map(|node| vec![node.weight; 2]).collect();
+    let lineage = nodes[0].older.lineage();
+    let akin: Vec<bool> =
+        nodes.iter().zip(&based).map(|(node, based)| *based && node.older.lineage() == lineage).collect();
+    let weights =
+        nodes.iter().map(|node| node.contribution().segments().iter().map(|segment| segment.weight).collect());
+    let weights: Vec<Vec<f64>> = weights.collect();
     let mut left = Vec::new();
     let mut members = Vec::new();
     for (me, node) in nodes.iter().enumerate() {
         let mut own = node.contribution();
         let seed = Seed(random.bits());
-        let (coded, untold) = tell(code, node.base.as_deref(), &node.untold, &mut own, seed).unwrap_or_default();
+        let (coded, untold) =
+            tell(code, node.base.as_deref(), &node.older, &node.untold, &mut own, seed).unwrap_or_default();
         left.push(untold);
         let base = node.base.clone().filter(|_| based[me]);
-        let differences = Differences::new(code, based.clone(), base, Arc::new(coded), seed);
+        let older = akin[me].then(|| Arc::new(node.older.clone()));
+        let differences =
+            Differences::new(code, based.clone(), base, Arc::new(coded), seed).with_older(akin.clone(), older);
         let active = based.iter().filter(|based| **based).count() > 1;
         let own = (Arc::new(own), Contribution::default());
         let plan = Plan::direct(BLOCK);
@@ -91,10 +111,23 @@ fn round(code: Code, nodes: &mut [Node], random: &mut Random) -> Result<Vec<usiz
         assert_eq!(average.digest(), averages[0].0.digest(), "{code}: one average for all");
         untold.take_on(lost);
         node.untold = untold;
-        node.values = average.segments()[0].values.clone();
+        let mut start = 0;
+        for segment in average.segments().iter().filter(|segment| is_of_parameters(&segment.name)) {
+            let range = start..start + segment.values.len();
+            start = range.end;
+            if segment.weight > 0.0 {
+                node.values[range].copy_from_slice(&segment.values);
+            }
+        }
     }
     let average = Arc::new(averages[0].0.clone());
-    nodes.iter_mut().for_each(|node| node.base = Some(Arc::clone(&average)));
+    let id = CertificateId { round: Round(nodes[0].at.round.0 + 1), digest: Digest(7) };
+    for node in nodes {
+        if let Some(base) = &node.base {
+            node.older.follow(node.at, base, &average);
+        }
+        (node.base, node.at) = (Some(Arc::clone(&average)), id);
+    }
     Ok(sizes)
 }
 
@@ -205,7 +238,8 @@ fn bytes_that_are_no_code_are_refused() {
     let nodes = begun(code, 2, 600, &mut random);
     let base = nodes[0].base.clone();
     let mut own = nodes[0].contribution();
-    let (coded, _) = tell(code, base.as_deref(), &nodes[0].untold, &mut own, Seed(1)).expect("finite values");
+    let (coded, _) =
+        tell(code, base.as_deref(), &Older::default(), &nodes[0].untold, &mut own, Seed(1)).expect("finite values");
     let right = coded.0[0][0].to_vec();
     let differences = Differences::new(code, vec![true; 2], base, Arc::new(coded), Seed(1));
     let weights = vec![vec![1.0; 2]; 2];
@@ -241,4 +275,63 @@ fn where_others_count_more_than_all_who_have_the_state_results_are_told_in_full(
     let same = (0..LEN).filter(|&at| (f64::from(nodes[0].values[at]) - fresh[at] - old[at]).abs() < 1e-5).count();
     // Nine tenths of what each of three tells is what it had.
     assert!(same as f64 > 0.6 * LEN as f64, "{same} of {LEN}");
+}
+
+/// Rounds of nodes that contribute parts in turn, of which some miss some rounds; answers how many of the parcels of the last
+/// rounds, in which nobody was missing, were as short as the code makes them.
+fn turns(code: Code, case: u64, forgets: bool) -> f64 {
+    let (count, parts, len) = (3 + case as usize % 3, 3, 900);
+    let mut random = Seed(case).random();
+    let start = drawn(&mut random, 3 * len);
+    let mut nodes = vec![Node { values: start, weight: 1.0, turn: (0, parts), ..Node::default() }; count];
+    let sizes = code.compressor::<f32>().sizes(len);
+    let (mut short, mut all) = (0, 0);
+    for turn in 0..21 {
+        let away = (turn > 5 && turn < 12 && random.chance(0.5)).then(|| nodes.pop()).flatten();
+        for node in &mut nodes {
+            let moved = drawn(&mut random, 3 * len);
+            node.values.iter_mut().zip(moved).for_each(|(value, moved)| *value += 0.1 * moved);
+            node.turn.0 = turn % parts;
+            if forgets {
+                node.older = Older::default();
+            }
+        }
+        if turn > 5 && turn < 15 && random.chance(0.3) {
+            // Out of step with the others.
+            nodes[1].turn.0 = (turn + 1) % parts;
+        }
+        let untold = |nodes: &[Node], at: usize| -> f64 {
+            let (part, place) = (at / len, at % len);
+            let of = |node: &Node| node.untold.of(part, len).map_or(0.0, |untold| f64::from(untold[place]));
+            nodes.iter().map(of).sum()
+        };
+        let brought = |node: &Node, at: usize| node.turn.0 == at / len;
+        let sums: Vec<(f64, usize)> = (0..3 * len)
+            .map(|at| {
+                let values = nodes.iter().filter(|node| brought(node, at)).map(|node| f64::from(node.values[at]));
+                let (values, number) = values.fold((0.0, 0), |(sum, number), value| (sum + value, number + 1));
+                (values + untold(&nodes, at), number)
+            })
+            .collect();
+        let parcels = round(code, &mut nodes, &mut random).expect("finite values");
+        for (at, (before, number)) in sums.into_iter().enumerate().filter(|(_, (_, number))| *number > 0) {
+            let after = number as f64 * f64::from(nodes[0].values[at]) + untold(&nodes, at);
+            assert!((before - after).abs() < 1e-4, "{code}, {case}, round {turn}: {before} became {after}");
+        }
+        if turn > 17 {
+            all += parcels.len();
+            short += parcels.iter().filter(|size| sizes.contains(size)).count();
+        }
+        nodes.extend(away);
+    }
+    short as f64 / all as f64
+}
+
+#[test]
+fn parts_that_take_turns_are_told_from_when_they_had_theirs() {
+    for case in 0..30 {
+        let code: Code = CODES[case as usize % CODES.len()].parse().expect("a code");
+        assert_eq!(turns(code, case, false), 1.0, "{code}, {case}");
+        assert_eq!(turns(code, case, true), 0.0, "{code}, {case}: without older averages all is told in full");
+    }
 }
