@@ -94,6 +94,17 @@ fn differences_are_told_in_fewer_bytes_and_one_seed_is_one_run() {
         assert_eq!(told["rounds_committed"], whole["rounds_committed"]);
         assert_eq!(told["trace_hash"], run(&[&format!("--compress={code}")])["trace_hash"]);
     }
+    // Other bytes of these are velocities, moments, and what is alive.
+    for (extra, most) in [
+        (&["--policy=streaming", "--interval=4", "--fragments=2"][..], 0.75),
+        (&["--outer-optimiser=fedadam", "--outer-rate=0.01"], 0.85),
+        (&["--weight=samples", "--partition=dirichlet:0.5"], 0.4),
+    ] {
+        let whole = run(extra);
+        let told = run(&[extra, &["--compress=8bit"]].concat());
+        assert!(bytes(&told) < most * bytes(&whole), "{extra:?}: {} of {} bytes", bytes(&told), bytes(&whole));
+        assert_eq!(told["rounds_committed"], whole["rounds_committed"], "{extra:?}");
+    }
     let refused = lossy(&folder, &["--policy=daso", "--compress=sign"]);
     let says = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && says.contains("use bf16 or all"), "{says}");

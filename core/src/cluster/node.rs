@@ -51,6 +51,9 @@ pub struct Settings {
     pub quarantine: Option<Quarantine>,
     /// What parameters are told in, as differences from the last average; the same on all nodes of a run. All in full unless set.
     pub code: Code,
+    /// Whether these are differences from what is made of averages, see [`Node::remade`]; the same on all nodes of a run. False
+    /// unless set.
+    pub remade: bool,
     /// Values in one piece of a reduction at most; where differences are told it is [`BLOCK`](crate::collective::BLOCK).
     pub chunk: usize,
     /// Bytes of the longest message accepted.
@@ -77,6 +80,7 @@ impl Settings {
             rejoin: Rejoin::FullWeight,
             quarantine: None,
             code: Code::All,
+            remade: false,
             // With their heads they fit into a frame of 64 KiB.
             chunk: 16_000,
             largest_message: 1 << 20,
@@ -284,6 +288,12 @@ impl<S: Scalar> Node<S> {
     /// A contribution to be filled in, if possible with memory of an earlier one.
     pub fn spare(&mut self) -> Contribution<S> {
         self.rounds.spare()
+    }
+
+    /// Takes in what all who have the average of `certificate` make of its first segment, before anything else is contributed:
+    /// where [`Settings::remade`] says so, differences are told from that. Elsewhere it changes nothing.
+    pub fn remade(&mut self, certificate: &Certificate, values: &[S]) {
+        self.rounds.remade(&self.links, certificate, values);
     }
 
     /// Takes part in the next round with `contribution`; an earlier one without outcome is withdrawn.

@@ -111,7 +111,7 @@ impl<S: Scalar> Rounds<S> {
             votes: Votes::new(settings, persisted),
             healing: Healing::new(settings.budget),
             outcomes: VecDeque::new(),
-            memory: Memory::new(settings.code),
+            memory: Memory::new(settings.code, settings.remade),
             spare: Vec::new(),
         }
     }

@@ -5,7 +5,7 @@
 //! each other `C(…)` alone; all others tell and are told `x̂` in full. The owner of a piece does the same with the mean `m`
 //! of the `x̂`: everybody keeps `b + C(m − b)`, and the owner takes on what that loses (Tang et al. 2019, *DoubleSqueeze*,
 //! arXiv 1905.05957), so that it counts in the next mean: `e' += W/w (m − b − C(m − b))`, with `w` what the owner counts and `W`
-//! what all count.
+//! what all count. Where a node counts more than when `e` was left, `e` is made smaller by as much.
 //!
 //! A segment that nobody contributed to the last round is told from the average that it was in before, by those members that
 //! have it from the same round, as their [`Lineage`]s say: parts of a model that take turns, layers that nobody had in time.
@@ -32,49 +32,50 @@ pub(crate) fn is_of_parameters(name: &str) -> bool {
     name == "parameters" || name.starts_with("parameters/")
 }
 
-/// What a node has not told yet, `e`: for each segment as many values as it has, or none where nothing is left.
-#[derive(Clone, Debug, PartialEq)]
+/// What a node has not told yet of a segment.
+#[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Untold<S>(Vec<Vec<S>>);
-
-impl<S> Default for Untold<S> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
+struct Left<S> {
+    /// As many values as the segment has, or none where nothing is left.
+    values: Vec<S>,
+    /// What the values of which it is left counted.
+    weight: f64,
 }
 
+/// What a node has not told yet, `e`, by segments.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Untold<S>(Vec<Left<S>>);
+
 impl<S: Scalar> Untold<S> {
-    fn of(&self, segment: usize, len: usize) -> Option<&[S]> {
-        self.0.get(segment).filter(|values| values.len() == len).map(Vec::as_slice)
+    fn of(&self, segment: usize, len: usize) -> Option<&Left<S>> {
+        self.0.get(segment).filter(|left| left.values.len() == len)
     }
 
-    /// Adds what was lost of some values of a segment of `len`.
-    fn add(&mut self, segment: usize, len: usize, range: Range<usize>, lost: &[S]) {
+    /// What is left of a segment, to be added to; as many zeros if nothing was.
+    fn left(&mut self, segment: usize, len: usize) -> &mut Left<S> {
         if self.0.len() <= segment {
-            self.0.resize(segment + 1, Vec::new());
+            self.0.resize_with(segment + 1, || Left { values: Vec::new(), weight: 0.0 });
         }
-        let values = &mut self.0[segment];
-        if values.len() != len {
-            *values = vec![S::zero(); len];
+        let left = &mut self.0[segment];
+        if left.values.len() != len {
+            left.values = vec![S::zero(); len];
         }
-        for (value, &lost) in values[range].iter_mut().zip(lost) {
-            *value += lost;
-        }
+        left
     }
 
     /// Takes on what an owner's results have lost.
     pub(crate) fn take_on(&mut self, lost: &[Lost<S>]) {
         for Lost { segment, len, range, values } in lost {
-            self.add(*segment, *len, range.clone(), values);
+            let left = &mut self.left(*segment, *len).values[range.clone()];
+            left.iter_mut().zip(values).for_each(|(left, &lost)| *left += lost);
         }
     }
 
-    /// Forgets what is left of segments in which `keeps` is false.
-    pub(crate) fn retain(&mut self, keeps: impl Fn(usize) -> bool) {
-        for (segment, values) in self.0.iter_mut().enumerate() {
-            if !keeps(segment) {
-                values.clear();
-            }
+    /// Takes in what this node has counted in each segment of the round in which all this was left.
+    pub(crate) fn count(&mut self, weights: &[f64]) {
+        for (left, &weight) in self.0.iter_mut().zip(weights).filter(|(_, weight)| **weight > 0.0) {
+            left.weight = weight;
         }
     }
 }
@@ -100,7 +101,7 @@ fn known<S: Scalar>(base: &Contribution<S>, segment: usize, len: usize) -> Optio
     (segment.weight > 0.0 && segment.values.len() == len).then_some(&segment.values)
 }
 
-/// From which rounds a node has the [`Older`] averages that it could tell differences from; the default if there are none.
+/// Of which rounds a node's [`Bases`] are; the default if there are none.
 ///
 /// The greatest is the newest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,12 +113,31 @@ pub(crate) struct Lineage {
     pub(crate) digest: Digest,
 }
 
-/// Averages of parameters, by segment, that nobody contributed to the rounds since: what they are, and of which round.
+/// What differences are told from where it is not the last average: averages of parameters, by segment, that nobody
+/// contributed to the rounds since, and of which round they are; or what all have made of an average.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Older<S>(BTreeMap<usize, (CertificateId, Vec<S>)>);
+pub(crate) struct Bases<S> {
+    made: bool,
+    of: BTreeMap<usize, (CertificateId, Vec<S>)>,
+}
 
-impl<S: Scalar> Older<S> {
+impl<S: Scalar> Bases<S> {
+    /// None yet; `made` if differences are told from what all make of averages, and never from these.
+    pub(crate) fn new(made: bool) -> Self {
+        Self { made, of: BTreeMap::new() }
+    }
+
+    /// Whether differences are told from what all make of averages.
+    pub(crate) fn is_made(&self) -> bool {
+        self.made
+    }
+
+    /// Takes in what all who have the average of round `id` have made of its first segment.
+    pub(crate) fn make(&mut self, id: CertificateId, values: &[S]) {
+        self.of.insert(0, (id, values.to_vec()));
+    }
+
     /// Keeps of the `former` state, that of round `id`, what is not in the one that comes after it, and nothing else that is.
     pub(crate) fn follow(&mut self, id: CertificateId, former: &Contribution<S>, next: &Contribution<S>) {
         for (number, segment) in next.segments().iter().enumerate() {
@@ -126,21 +146,21 @@ impl<S: Scalar> Older<S> {
             }
             let len = segment.values.len();
             if known(next, number, len).is_some() {
-                self.0.remove(&number);
-            } else if let Some(values) = known(former, number, len) {
-                self.0.insert(number, (id, values.to_vec()));
+                self.of.remove(&number);
+            } else if let Some(values) = known(former, number, len).filter(|_| !self.made) {
+                self.of.insert(number, (id, values.to_vec()));
             }
         }
     }
 
     /// See [`Lineage`].
     pub(crate) fn lineage(&self) -> Lineage {
-        if self.0.is_empty() {
+        if self.of.is_empty() {
             return Lineage::default();
         }
         let mut digester = Digester::new();
         let mut rounds = 0_u64;
-        for (&number, (id, _)) in &self.0 {
+        for (&number, (id, _)) in &self.of {
             for word in [number as u64, id.round.0, id.digest.0] {
                 digester.update(&word.to_le_bytes());
             }
@@ -150,19 +170,19 @@ impl<S: Scalar> Older<S> {
     }
 
     fn known(&self, segment: usize, len: usize) -> Option<&[S]> {
-        self.0.get(&segment).map(|(_, values)| &values[..]).filter(|values| values.len() == len)
+        self.of.get(&segment).map(|(_, values)| &values[..]).filter(|values| values.len() == len)
     }
 }
 
 /// Puts what is told in place of the parameters in `contribution`: `x̂` where there is a state `base` to tell the
-/// difference from or an `older` one, and `x + e` elsewhere. Answers with the code, and with what is left untold.
+/// difference from or from one of the `bases`, and `x + e` elsewhere. Answers with the code, and with what is left untold.
 ///
 /// # Errors
 /// If a value cannot be told; `contribution` then holds nothing of use.
 pub(crate) fn tell<S: Scalar>(
     code: Code,
     base: Option<&Contribution<S>>,
-    older: &Older<S>,
+    bases: &Bases<S>,
     untold: &Untold<S>,
     contribution: &mut Contribution<S>,
     seed: Seed,
@@ -178,17 +198,19 @@ pub(crate) fn tell<S: Scalar>(
         }
         if segment.weight == 0.0 {
             if let Some(untold) = untold.of(number, len) {
-                left.add(number, len, 0..len, untold);
+                left.left(number, len).clone_from(untold);
             }
             continue;
         }
         if let Some(untold) = untold.of(number, len) {
-            for (value, &untold) in segment.values.iter_mut().zip(untold) {
-                *value += untold;
+            // What counted little is not to count more because it comes late.
+            let share = S::of((untold.weight / segment.weight).min(1.0));
+            for (value, &untold) in segment.values.iter_mut().zip(&untold.values) {
+                *value += share * untold;
             }
         }
-        let newest = base.and_then(|base| known(base, number, len));
-        let Some(base) = newest.or_else(|| older.known(number, len)) else { continue };
+        let newest = base.filter(|_| !bases.made).and_then(|base| known(base, number, len));
+        let Some(base) = newest.or_else(|| bases.known(number, len)) else { continue };
         for (block, values) in segment.values.chunks_mut(BLOCK).enumerate() {
             let range = block * BLOCK..block * BLOCK + values.len();
             let (base, lost) = (&base[range.clone()], &mut lost[..values.len()]);
@@ -200,7 +222,7 @@ pub(crate) fn tell<S: Scalar>(
                 return Err(error);
             }
             coded.0[number].push(Arc::new(bytes));
-            left.add(number, len, range, lost);
+            left.left(number, len).values[range].copy_from_slice(lost);
         }
     }
     Ok((coded, left))
@@ -218,8 +240,8 @@ pub(crate) struct Differences<S> {
     pub(crate) akin: Vec<bool>,
     /// That state, if this member has it.
     pub(crate) base: Option<Arc<Contribution<S>>>,
-    /// These averages, if this member has those.
-    pub(crate) older: Option<Arc<Older<S>>>,
+    /// This member's, and whether it is akin.
+    pub(crate) bases: (Arc<Bases<S>>, bool),
     /// This member's differences from it.
     pub(crate) own: Arc<Coded>,
     /// What is drawn at random for results comes from here.
@@ -239,27 +261,28 @@ impl<S: Scalar> Differences<S> {
         own: Arc<Coded>,
         seed: Seed,
     ) -> Self {
-        let akin = based.clone();
-        Self { code, based, akin, base, older: None, own, seed, made: BTreeMap::new(), lost: Vec::new() }
+        let (akin, bases) = (based.clone(), (Arc::new(Bases::default()), false));
+        Self { code, based, akin, base, bases, own, seed, made: BTreeMap::new(), lost: Vec::new() }
     }
 
-    /// The same where those who are `akin` have older averages as well, of which these are this member's.
-    pub(crate) fn with_older(self, akin: Vec<bool>, older: Option<Arc<Older<S>>>) -> Self {
-        Self { akin, older, ..self }
+    /// The same where those who are `akin` have the same older averages, too; these are those of member `me`.
+    pub(crate) fn with_bases(self, me: usize, akin: Vec<bool>, bases: Arc<Bases<S>>) -> Self {
+        Self { bases: (bases, akin[me]), akin, ..self }
     }
 
-    /// The values that differences of this piece are told from, and whether they are older than the state in common.
+    /// The values that differences of this piece are told from, and whether they are other than those of the state in common.
     fn from(&self, piece: &Piece, name: &str, len: usize) -> Option<(&[S], bool)> {
         let base = self.base.as_ref().filter(|_| is_of_parameters(name))?;
-        let newest = known(base, piece.segment, len).map(|values| (values, false));
-        let older = || self.older.as_ref()?.known(piece.segment, len).map(|values| (values, true));
-        newest.or_else(older).map(|(values, is_older)| (&values[piece.range.clone()], is_older))
+        let (bases, is_akin) = &self.bases;
+        let newest = known(base, piece.segment, len).filter(|_| !bases.made).map(|values| (values, false));
+        let bases = || bases.known(piece.segment, len).filter(|_| *is_akin).map(|values| (values, true));
+        newest.or_else(bases).map(|(values, is_other)| (&values[piece.range.clone()], is_other))
     }
 
     /// The same, if the piece travels in code between this member and `other`.
     fn base(&self, other: usize, piece: &Piece, name: &str, len: usize) -> Option<&[S]> {
-        let (values, is_older) = self.from(piece, name, len)?;
-        let has = if is_older { &self.akin } else { &self.based };
+        let (values, is_other) = self.from(piece, name, len)?;
+        let has = if is_other { &self.akin } else { &self.based };
         has[other].then_some(values)
     }
 

@@ -1,7 +1,7 @@
 //! What a participant does about each event: its policy acts, and outcomes are taken in.
 
 use super::{Participant, State, Training};
-use crate::cluster::{AbandonReason, Contribution, Outcome};
+use crate::cluster::{AbandonReason, Certificate, Contribution, Node, Outcome};
 use crate::policy::{AveragingPolicy, PolicyAction, PolicyInput, Request};
 use crate::scalar::Scalar;
 use crate::time::Instant;
@@ -148,7 +148,9 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
                     Some(flight) => self.land(&average, &flight, false),
                     None if self.policy.deadline().is_some() => self.adopt_layers(&average, false),
                     None => {
-                        training.adopt(self.outer.as_mut().map_or(&*average, |outer| outer.conclude(&average)), false)
+                        let made = self.outer.as_mut().map_or(&*average, |outer| outer.conclude(&average));
+                        remake(&mut self.node, &certificate, made);
+                        training.adopt(made, false);
                     }
                 }
                 self.begin_epoch(&certificate);
@@ -159,7 +161,11 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
                 match flight {
                     Some(flight) => self.land(&state, &flight, true),
                     None if self.policy.deadline().is_some() => self.adopt_layers(&state, true),
-                    None => training.adopt(self.outer.as_mut().map_or(&*state, |outer| outer.conclude(&state)), true),
+                    None => {
+                        let made = self.outer.as_mut().map_or(&*state, |outer| outer.conclude(&state));
+                        remake(&mut self.node, &certificate, made);
+                        training.adopt(made, true);
+                    }
                 }
                 self.healed();
                 self.give_numbers(now, &state);
@@ -175,6 +181,13 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             }
         }
         self.iteration = self.training.as_ref().map_or(self.iteration, T::iteration);
+    }
+}
+
+/// Says what differences are told from, as far as that is what has been made of an average.
+fn remake<S: Scalar>(node: &mut Node<S>, certificate: &Certificate, made: &Contribution<S>) {
+    if let Some(parameters) = made.segments().first().filter(|segment| segment.weight > 0.0) {
+        node.remade(certificate, &parameters.values);
     }
 }
 

@@ -10,7 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The format written here; a checkpoint of another is refused.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 
 /// What `format` says in every manifest.
 const FORMAT: &str = "kronfleet-checkpoint";

@@ -8,7 +8,7 @@ use super::outer::OuterSettings;
 use super::sharing::{Outer, SharingSettings, sites};
 use super::sketch::SketchSettings;
 use super::streaming::StreamingSettings;
-use super::weight::{Weight, WeightSettings};
+use super::weight::WeightSettings;
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Settings, Shortage};
@@ -223,14 +223,7 @@ impl AveragingSettings {
         settings.mode = self.mode;
         settings.quarantine = self.quarantine.map(Quarantine::after);
         settings.code = self.round_code();
-        if settings.code != Code::All && matches!(self.outer.optimiser(), Some(OuterOptimiser::Adam { .. })) {
-            bail!(
-                "--outer-optimiser fedadam with --compress {}: its model is made after the average that differences are told \
-                 from, so that what is not told would undo its steps; use --outer-optimiser fedavgm or diloco, or leave \
-                 --compress out",
-                settings.code
-            );
-        }
+        settings.remade = matches!(self.outer.optimiser(), Some(OuterOptimiser::Adam { .. }));
         if let Code::Rank(rank) = settings.code
             && !self.policy.gossips()
             && rank > most_rank()
@@ -239,13 +232,6 @@ impl AveragingSettings {
             bail!(
                 "--compress rank:{rank}: rounds tell differences in blocks of {side} by {side} values, which take no fewer bytes \
                  in a rank above {most}: give at most rank:{most}, or all"
-            );
-        }
-        if settings.code != Code::All && self.weighing.weight == Weight::Samples {
-            bail!(
-                "--weight samples with --compress {}: what a node that counts little leaves untold would be given up in every \
-                 round; leave one of them out",
-                settings.code
             );
         }
         if let Some(minimum) = self.min_members {

@@ -391,7 +391,7 @@ const RULES: &[Rule] = &[
     Rule {
         flags: &["compress"],
         idle: |matches| {
-            let whole = ["gossip:dpsgd", "gossip:sgp", "local", "zeros", "streaming"];
+            let whole = ["gossip:dpsgd", "gossip:sgp", "local", "zeros"];
             match value(matches, "inner") {
                 None => whole.iter().any(|policy| is(matches, "policy", policy)),
                 Some(_) => value(matches, "outer").is_none_or(|outer| outer != "daso"),

@@ -6,7 +6,7 @@ use crate::cluster::digest::Digest;
 use crate::cluster::membership::Links;
 use crate::cluster::message::Proposal;
 use crate::cluster::round::Rounds;
-use crate::collective::differences::{Coded, Differences, Lineage, Lost, Older, Untold, tell};
+use crate::collective::differences::{Bases, Coded, Differences, Lineage, Lost, Untold, tell};
 use crate::compress::Code;
 use crate::scalar::Scalar;
 use crate::seed::Seed;
@@ -58,12 +58,12 @@ impl<S> Telling<S> {
 pub(super) struct Memory<S> {
     pub(super) code: Code,
     untold: Untold<S>,
-    older: Arc<Older<S>>,
+    bases: Arc<Bases<S>>,
 }
 
 impl<S: Scalar> Memory<S> {
-    pub(super) fn new(code: Code) -> Self {
-        Self { code, untold: Untold::default(), older: Arc::default() }
+    pub(super) fn new(code: Code, made: bool) -> Self {
+        Self { code, untold: Untold::default(), bases: Arc::new(Bases::new(made)) }
     }
 
     /// A contribution of `own` was committed.
@@ -73,26 +73,27 @@ impl<S: Scalar> Memory<S> {
         if let Some((_, lost)) = lost.filter(|(of, _)| of == result) {
             left.take_on(&lost);
         }
-        // What counted little is not to count in full because it comes late.
-        left.retain(|segment| {
-            let weight = |member: &Member| member.weights.get(segment).copied().unwrap_or(0.0);
-            let most = members.iter().map(weight).fold(0.0, f64::max);
-            let counted = members.iter().find(|member| member.node == own).map_or(0.0, weight);
-            counted == 0.0 || 2.0 * counted >= most
-        });
+        if let Some(member) = members.iter().find(|member| member.node == own) {
+            left.count(&member.weights);
+        }
         self.untold = left;
     }
 
     /// The state `next` takes the place of the `former` one.
     pub(super) fn follow(&mut self, former: Option<&(Arc<Certificate>, Arc<Contribution<S>>)>, next: &Contribution<S>) {
         if let Some((certificate, former)) = former.filter(|_| self.code != Code::All) {
-            Arc::make_mut(&mut self.older).follow(certificate.id(), former, next);
+            Arc::make_mut(&mut self.bases).follow(certificate.id(), former, next);
         }
+    }
+
+    /// Takes in what all who have the average of round `id` make of its first segment.
+    pub(super) fn make(&mut self, id: CertificateId, values: &[S]) {
+        Arc::make_mut(&mut self.bases).make(id, values);
     }
 
     /// What differences could be told from beside the last average.
     pub(super) fn lineage(&self) -> Lineage {
-        self.older.lineage()
+        self.bases.lineage()
     }
 
     /// This node has taken over what others have.
@@ -102,16 +103,23 @@ impl<S: Scalar> Memory<S> {
 }
 
 impl<S: Scalar> Rounds<S> {
+    /// See [`Node::remade`](crate::cluster::Node::remade).
+    pub(crate) fn remade(&mut self, links: &Links<S>, certificate: &Certificate, values: &[S]) {
+        if self.memory.bases.is_made() && certificate.id() == links.last {
+            self.memory.make(links.last, values);
+        }
+    }
+
     /// Puts what is told in place of what a node has; `None` if everything is told.
     pub(super) fn tell_differences(&self, links: &Links<S>, contribution: &mut Contribution<S>) -> Option<Telling<S>> {
-        let Memory { code, untold, older } = &self.memory;
+        let Memory { code, untold, bases } = &self.memory;
         if *code == Code::All {
             return None;
         }
         let base = self.last.as_ref().map(|(_, state)| &**state);
         let seed = Seed(self.turn).derive("node", u64::from(links.identity.node.0));
         // What cannot be told is noticed when it is to be summed.
-        let (coded, left) = tell(*code, base, older, untold, contribution, seed).unwrap_or_default();
+        let (coded, left) = tell(*code, base, bases, untold, contribution, seed).unwrap_or_default();
         Some(Telling { coded: Arc::new(coded), left, lost: None })
     }
 
@@ -124,9 +132,8 @@ impl<S: Scalar> Rounds<S> {
         let base = self.last.as_ref().filter(|_| based[me]).map(|(_, state)| Arc::clone(state));
         let seed = Seed(proposal.certificate.attempt.sequence).derive("owner", u64::from(members[me].node.0));
         let akin = akin(&based, &proposal.lineages);
-        let older = akin[me].then(|| Arc::clone(&self.memory.older));
         let differences = Differences::new(self.memory.code, based, base, Arc::clone(&telling.coded), seed);
-        Some(differences.with_older(akin, older))
+        Some(differences.with_bases(me, akin, Arc::clone(&self.memory.bases)))
     }
 }
 
