@@ -106,6 +106,7 @@ mod catalogue {
         OwnerForged: "A member sends on what a piece's owner sent it, as if the piece were its own.",
         AcknowledgedKept: "A message that was acknowledged is kept in memory.",
         CheckpointForgets: "Whoever waits for a round is read back from a checkpoint as one that trains.",
+        LineageIgnored: "Differences are told from older averages whether or not others have the same.",
         SamplesTwice: "Samples that were counted are counted again.",
         LossHidden: "Samples that healing loses are not reported.",
         ReducedTwice: "A member's own statistics are added to the mean that already has them.",

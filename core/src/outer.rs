@@ -80,6 +80,11 @@ impl OuterOptimiser {
         }
     }
 
+    /// Whether the model is not the average but made of it: what is left untold of differences from averages would undo the steps.
+    pub(crate) fn remakes(self) -> bool {
+        matches!(self, Self::Adam { .. })
+    }
+
     /// How many vectors as long as the model are kept beside `w`.
     fn moments(self) -> usize {
         match self {

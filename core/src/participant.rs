@@ -33,7 +33,7 @@ use self::layers::Absence;
 use self::overlap::Overlapping;
 use self::sharing::Sharing;
 use crate::cluster::{Contribution, Node, Persisted, Settings, Status};
-use crate::outer::Outer;
+use crate::outer::{Outer, OuterOptimiser};
 use crate::policy::{AveragingPolicy, PolicyInput};
 use crate::process::Process;
 use crate::scalar::Scalar;
@@ -117,6 +117,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         schedule: Schedule,
     ) -> Self {
         settings.rejoin = policy.rejoin();
+        settings.remade = policy.outer().is_some_and(OuterOptimiser::remakes);
         let mut node = Node::recover(settings, now, persisted);
         node.set_status(if policy.averages() { Status::Training } else { Status::Observing });
         let iteration = training.iteration();

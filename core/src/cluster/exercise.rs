@@ -4,6 +4,7 @@ use crate::cluster::certificate::{Attempt, CertificateId, Incarnation};
 use crate::cluster::node::{Node, Settings};
 use crate::cluster::wire::{self, Acknowledged, Body, Frame, Header, Kind, Place, Reader, RunId, Status, WireError};
 use crate::cluster::{Budget, Digest, Mode};
+use crate::compress::Code;
 use crate::process::Process;
 use crate::time::{Duration, Instant};
 use crate::transport::{Event, NodeId};
@@ -14,18 +15,19 @@ use alloc::vec::Vec;
 const FRAMES: usize = 10_000;
 
 /// Runs a node through the events that `script` describes: frames good and bad, messages of the round
-/// protocol, peers coming and going, time passing, contributions and withdrawals. It does so in available mode, and then
-/// in strict mode with a disk of which every fourth write fails.
+/// protocol, peers coming and going, time passing, contributions and withdrawals. It does so in available mode, then
+/// telling differences, and then in strict mode with a disk of which every fourth write fails.
 ///
 /// Every sequence of bytes is a script; none makes it panic.
 ///
 /// # Panics
 /// If the node does, or sends what cannot be read.
 pub fn exercise(script: &[u8]) {
-    for mode in [Mode::Available, Mode::Strict] {
+    for (mode, code) in [(Mode::Available, Code::All), (Mode::Available, Code::Sign), (Mode::Strict, Code::All)] {
         let peers = (0..4).map(NodeId).collect();
         let mut settings = Settings::new(RunId(1), NodeId(0), Incarnation(1), peers, Budget::default());
         settings.mode = mode;
+        settings.code = code;
         let node = Node::<f32>::new(settings, Instant::ORIGIN);
         let mut exercise = Exercise { node, now: Instant::ORIGIN, sequences: [0; 4] };
         exercise.node.set_status(Status::Training);

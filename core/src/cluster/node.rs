@@ -49,11 +49,11 @@ pub struct Settings {
     /// Which peers sit out because they come and go all the time; none unless set, as coming and going is what this
     /// protocol is for.
     pub quarantine: Option<Quarantine>,
-    /// What parameters are told in, as differences from the last average; the same on all nodes of a run. All in full unless set.
+    /// What parameters are told in, as differences from an average in common; the same on all nodes of a run. All in full unless
+    /// set.
     pub code: Code,
-    /// Whether these are differences from what is made of averages, see [`Node::remade`]; the same on all nodes of a run. False
-    /// unless set.
-    pub remade: bool,
+    /// Whether these are differences from what is made of averages, see [`Node::remake`]; set by the policy.
+    pub(crate) remade: bool,
     /// Values in one piece of a reduction at most; where differences are told it is [`BLOCK`](crate::collective::BLOCK).
     pub chunk: usize,
     /// Bytes of the longest message accepted.
@@ -291,9 +291,9 @@ impl<S: Scalar> Node<S> {
     }
 
     /// Takes in what all who have the average of `certificate` make of its first segment, before anything else is contributed:
-    /// where [`Settings::remade`] says so, differences are told from that. Elsewhere it changes nothing.
-    pub fn remade(&mut self, certificate: &Certificate, values: &[S]) {
-        self.rounds.remade(&self.links, certificate, values);
+    /// where the policy makes something of averages, differences are told from that.
+    pub(crate) fn remake(&mut self, certificate: &Certificate, values: &[S]) {
+        self.rounds.remake(&self.links, certificate, values);
     }
 
     /// Takes part in the next round with `contribution`; an earlier one without outcome is withdrawn.

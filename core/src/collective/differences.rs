@@ -5,12 +5,13 @@
 //! each other `C(…)` alone; all others tell and are told `x̂` in full. The owner of a piece does the same with the mean `m`
 //! of the `x̂`: everybody keeps `b + C(m − b)`, and the owner takes on what that loses (Tang et al. 2019, *DoubleSqueeze*,
 //! arXiv 1905.05957), so that it counts in the next mean: `e' += W/w (m − b − C(m − b))`, with `w` what the owner counts and `W`
-//! what all count. Where a node counts more than when `e` was left, `e` is made smaller by as much.
+//! what all count. Where a node counts more than when `e` was left, `e` is made smaller by as much; where it counts less, as much
+//! of `e` is lost.
 //!
 //! A segment that nobody contributed to the last round is told from the average that it was in before, by those members that
 //! have it from the same round, as their [`Lineage`]s say: parts of a model that take turns, layers that nobody had in time.
 //!
-//! So `Σ w (x + e)` is the same as `W` times the average and `Σ w e'`: nothing is lost, it comes later. Each block of
+//! So while nobody counts less than before, `Σ w (x + e)` is the same as `W` times the average and `Σ w e'`: nothing is lost, it comes later. Each block of
 //! [`BLOCK`] values is compressed by itself.
 
 use super::{Encoding, Piece};
@@ -95,15 +96,19 @@ pub(crate) struct Lost<S> {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Coded(Vec<Vec<Arc<Vec<u8>>>>);
 
-/// The values of a segment in a state that a node has, if they are those of a mean and as many.
+/// What values of a mean have counted together, at least, to be told from. Whoever is behind counts next to nothing: what only such
+/// nodes had is nobody else's model, and results would go back to it wherever little is told.
+pub(crate) const CERTAIN: f64 = 1e-3;
+
+/// The values of a segment in a state that a node has, if they are those of a [certain](CERTAIN) mean and as many.
 fn known<S: Scalar>(base: &Contribution<S>, segment: usize, len: usize) -> Option<&[S]> {
     let segment = base.segments().get(segment)?;
-    (segment.weight > 0.0 && segment.values.len() == len).then_some(&segment.values)
+    (segment.weight >= CERTAIN && segment.values.len() == len).then_some(&segment.values)
 }
 
 /// Of which rounds a node's [`Bases`] are; the default if there are none.
 ///
-/// The greatest is the newest.
+/// The greatest is taken for the newest: it is, of nodes that have been in the same rounds but for those that one of them has missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Lineage {

@@ -210,18 +210,16 @@ impl<S: Scalar> Reduction<S> {
                 let counting: Vec<usize> =
                     (0..weights.len()).filter(|&member| weights[member][segment] > 0.0).collect();
                 let Some(differences) = &differences else { return counting };
+                if !is_of_parameters(&segments[segment].name) {
+                    return counting;
+                }
                 // Whoever counts little cannot take on what a result loses.
                 let most = weights.iter().map(|weights| weights[segment]).fold(0.0, f64::max);
-                let fit = |member: &usize| differences.akin[*member] && 2.0 * weights[*member][segment] >= most;
-                let fit: Vec<usize> = counting.iter().copied().filter(fit).collect();
-                if !is_of_parameters(&segments[segment].name) {
-                    counting
-                } else if fit.is_empty() {
-                    // Somebody counts more than all who are akin: without what is told from, his results are told in full.
-                    counting.into_iter().filter(|&member| !differences.akin[member]).collect()
-                } else {
-                    fit
-                }
+                let heavy = |member: &usize| 2.0 * weights[*member][segment] >= most;
+                let (akin, others): (Vec<usize>, Vec<usize>) =
+                    counting.into_iter().filter(heavy).partition(|&member| differences.akin[member]);
+                // Whoever counts most is one of these; where none of them is akin, what only those have is told in full.
+                if akin.is_empty() { others } else { akin }
             })
             .collect();
         memory.clear();

@@ -9,6 +9,7 @@
 use super::overlap::DOUBTED;
 use super::{Participant, Summary, Training, TrainingError};
 use crate::cluster::Contribution;
+use crate::collective::differences::CERTAIN;
 use crate::policy::words::{Saved, Words};
 use crate::policy::{Deadline, Late, Request};
 use crate::scalar::Scalar;
@@ -21,9 +22,6 @@ use core::ops::Range;
 
 /// The segment of how many layers are missing, which counts whatever is: a round in which nobody has anything is a round.
 const MISSING: &str = "missing";
-
-/// Who weighs more is not behind: more than all who are weigh together, each of them [`DOUBTED`].
-const CERTAIN: f64 = 1e-3;
 
 /// What time it is, asked by whoever makes a step.
 pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;

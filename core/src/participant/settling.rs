@@ -187,7 +187,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
 /// Says what differences are told from, as far as that is what has been made of an average.
 fn remake<S: Scalar>(node: &mut Node<S>, certificate: &Certificate, made: &Contribution<S>) {
     if let Some(parameters) = made.segments().first().filter(|segment| segment.weight > 0.0) {
-        node.remade(certificate, &parameters.values);
+        node.remake(certificate, &parameters.values);
     }
 }
 

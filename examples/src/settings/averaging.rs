@@ -223,7 +223,6 @@ impl AveragingSettings {
         settings.mode = self.mode;
         settings.quarantine = self.quarantine.map(Quarantine::after);
         settings.code = self.round_code();
-        settings.remade = matches!(self.outer.optimiser(), Some(OuterOptimiser::Adam { .. }));
         if let Code::Rank(rank) = settings.code
             && !self.policy.gossips()
             && rank > most_rank()

@@ -18,7 +18,7 @@ pub struct GossipSettings {
     /// `0 -> 1`, and `---` between what takes turns
     #[arg(long, default_value = "ring", value_name = "GRAPH|FILE")]
     pub topology: Graph,
-    /// What is told of a difference, between neighbours or, in rounds, from the last average: all (everything), top:SHARE
+    /// What is told of a difference, between neighbours or, in rounds, from an average in common: all (everything), top:SHARE
     /// (the largest values), random:SHARE (some values), sign, bf16, 8bit, levels:N (N levels above 0, at random), or rank:R
     /// (of the values as a matrix). What is not told comes later. Without this, top:0.1 between neighbours and all in rounds
     #[arg(long, value_name = "CODE")]

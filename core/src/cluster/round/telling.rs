@@ -1,4 +1,4 @@
-//! Contributions told as compressed differences from the last average that members have in common.
+//! Contributions told as compressed differences from averages that members have in common.
 
 use crate::cluster::certificate::{Certificate, CertificateId, Member, Parent};
 use crate::cluster::contribution::Contribution;
@@ -8,6 +8,7 @@ use crate::cluster::message::Proposal;
 use crate::cluster::round::Rounds;
 use crate::collective::differences::{Bases, Coded, Differences, Lineage, Lost, Untold, tell};
 use crate::compress::Code;
+use crate::mutant::mutant;
 use crate::scalar::Scalar;
 use crate::seed::Seed;
 use crate::transport::NodeId;
@@ -103,9 +104,11 @@ impl<S: Scalar> Memory<S> {
 }
 
 impl<S: Scalar> Rounds<S> {
-    /// See [`Node::remade`](crate::cluster::Node::remade).
-    pub(crate) fn remade(&mut self, links: &Links<S>, certificate: &Certificate, values: &[S]) {
-        if self.memory.bases.is_made() && certificate.id() == links.last {
+    /// See [`Node::remake`](crate::cluster::Node::remake).
+    pub(crate) fn remake(&mut self, links: &Links<S>, certificate: &Certificate, values: &[S]) {
+        let Memory { code, bases, .. } = &self.memory;
+        // What is contributed already was told from something else.
+        if *code != Code::All && bases.is_made() && self.entry.is_none() && certificate.id() == links.last {
             self.memory.make(links.last, values);
         }
     }
@@ -150,13 +153,16 @@ fn common(members: &[Member], parents: &[Parent]) -> Option<CertificateId> {
     most.filter(|&(_, count)| count > 1).map(|(certificate, _)| certificate)
 }
 
-/// Who of those that are `based` has the newest older averages that two of them have: from others results would go back, too.
+/// Who of those that are `based` has the newest older averages, if two of them have: from others results would go back, too.
 fn akin(based: &[bool], lineages: &[Lineage]) -> Vec<bool> {
+    if mutant!(LineageIgnored) {
+        return based.to_vec();
+    }
     let mut counts = BTreeMap::<Lineage, usize>::new();
     for (lineage, _) in lineages.iter().zip(based).filter(|(_, based)| **based) {
         *counts.entry(*lineage).or_default() += 1;
     }
-    let newest = counts.into_iter().rev().find(|&(_, count)| count > 1).map(|(lineage, _)| lineage);
+    let newest = counts.pop_last().filter(|&(_, count)| count > 1).map(|(lineage, _)| lineage);
     based.iter().zip(lineages).map(|(based, lineage)| *based && Some(*lineage) == newest).collect()
 }
 
@@ -186,13 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn older_averages_are_those_that_two_have_the_newest_of() {
+    fn older_averages_are_the_newest_if_two_have_them() {
         let of = |based: [bool; 5], rounds: [u64; 5]| {
             akin(&based, &rounds.map(|rounds| Lineage { rounds, digest: Digest(rounds) }))
         };
         assert_eq!(of([true; 5], [0; 5]), [true; 5]);
         assert_eq!(of([true; 5], [3, 3, 3, 7, 7]), [false, false, false, true, true]);
-        assert_eq!(of([true, true, true, true, false], [3, 3, 3, 7, 7]), [true, true, true, false, false]);
+        assert_eq!(of([true, true, true, true, false], [3, 3, 3, 7, 7]), [false; 5], "one alone has nobody to tell");
         assert_eq!(of([true; 5], [1, 2, 3, 4, 5]), [false; 5], "nobody has what another has");
     }
 }

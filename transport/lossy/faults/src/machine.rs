@@ -215,8 +215,7 @@ impl Machine {
         settings.chunk = self.run.chunk as usize;
         settings.code = self.run.told;
         settings.shortage = if self.run.wait { Shortage::Wait } else { Shortage::GoOn };
-        let training =
-            Quadratic::new(self.run.seed, self.node, self.run.values, Arc::clone(&self.mood), self.witness.clone());
+        let training = Quadratic::new(&self.run, self.node, Arc::clone(&self.mood), self.witness.clone());
         settings.mode = match self.run.mode {
             schedule::Mode::Available => Mode::Available,
             schedule::Mode::Strict => Mode::Strict,

@@ -10,6 +10,7 @@ use std::fmt;
 pub fn bound(mutant: Mutant) -> u64 {
     match mutant {
         Mutant::PromiseBroken | Mutant::FormerInherits => 10_000,
+        Mutant::LineageIgnored => 2_000,
         Mutant::TieGuessed => 1_000,
         Mutant::DepartureUntold => 600,
         Mutant::LateAlone | Mutant::QuarantineIgnored => 500,

@@ -9,8 +9,8 @@
 
 use crate::farewell::Farewells;
 use crate::machine::{Fleet, Machine, is_progress};
-use crate::schedule::{Fault, Mode, Rejoin, Schedule};
-use crate::training::Witness;
+use crate::schedule::{Fault, Mode, Rejoin, Run, Schedule};
+use crate::training::{self, Witness};
 use kronfleet_conformance::invariants::memory::Memory;
 use kronfleet_conformance::invariants::{Checker, Summary};
 use kronfleet_core::cluster::CertificateId;
@@ -272,7 +272,7 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
     }
     // What nodes with a wrong shape have agreed on nobody else can take over. If they are too few for a round, those that
     // have to take it over before they count have none either.
-    let fits = |node: NodeId| simulation.processes().any(|(id, machine)| id == node && fits(machine, run.values));
+    let fits = |node: NodeId| simulation.processes().any(|(id, machine)| id == node && fits(machine, run));
     let misfits = live.iter().filter(|node| !fits(**node)).count();
     let misled = run.rejoin == Rejoin::HealFirst && (1..needed).contains(&misfits);
     // Who sits out may do so for longer.
@@ -299,7 +299,7 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
         }
     }
     if run.quarantine == 0
-        && let Some(what) = left_with_nothing(simulation.processes(), trains, run.values)
+        && let Some(what) = left_with_nothing(simulation.processes(), trains, run)
     {
         return Err(liveness(what));
     }
@@ -316,18 +316,17 @@ fn once(schedule: &Schedule, verbose: bool, restores: bool) -> Result<Outcome, F
     Ok(Outcome { summary, hash, recovered, ended: now, held: most })
 }
 
-/// Whether what a node holds of others, if anything, has the shape of what a model with so many values contributes.
-fn fits(machine: &Machine, values: u32) -> bool {
+/// Whether what a node holds of others, if anything, has the shape of what a model of such a run contributes.
+fn fits(machine: &Machine, run: &Run) -> bool {
     let state = machine.participant().and_then(|participant| participant.node().last_state());
-    let segment = state.and_then(|state| state.find("parameters"));
-    segment.is_none_or(|segment| segment.values.len() == values as usize)
+    state.is_none_or(|state| training::fits(run, state))
 }
 
 /// A node that has neither been part of an average nor been healed, although others stopped training with one.
 fn left_with_nothing<'a>(
     machines: impl Iterator<Item = (NodeId, &'a Machine)>,
     trains: impl Fn(NodeId) -> bool,
-    values: u32,
+    run: &Run,
 ) -> Option<String> {
     let (mut nothing, mut holder) = (None, None);
     for (node, machine) in machines.filter(|(_, machine)| machine.is_live()) {
@@ -335,7 +334,7 @@ fn left_with_nothing<'a>(
         let last = participant.node().last();
         match (trains(node), last == CertificateId::default()) {
             (true, true) => nothing = nothing.or(Some(node)),
-            (false, false) if fits(machine, values) => holder = holder.or(Some((node, last))),
+            (false, false) if fits(machine, run) => holder = holder.or(Some((node, last))),
             _ => {}
         }
     }

@@ -1,16 +1,44 @@
 //! A model so small that a whole fleet of them costs next to nothing, and what it contributes.
 
-use crate::schedule::Sickness;
+use crate::schedule::{Run, Sickness};
 use kronfleet_core::cluster::wire::reduced_piece;
 use kronfleet_core::cluster::{Attempt, Contribution};
+use kronfleet_core::compress::Code;
 use kronfleet_core::participant::{Summary, Training, TrainingError};
 use kronfleet_core::policy::Request;
 use kronfleet_core::seed::Seed;
 use kronfleet_core::transport::NodeId;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Iterations after which training is over; no run makes as many, but every run is told to be over.
 pub(crate) const ITERATIONS: u64 = 1 << 40;
+
+/// Iterations from one part's turn to the next one's.
+const TURN: u64 = 8;
+
+/// Of how many parts of the model nodes contribute one at a time: one or, in every second run that tells differences, two.
+fn parts(run: &Run) -> usize {
+    let turns = run.told != Code::All && run.values > 1 && Seed(run.seed).derive("turns", 0).random().below(2) == 0;
+    1 + usize::from(turns)
+}
+
+/// What the segment of a part is called.
+fn name(number: usize, parts: usize) -> String {
+    if parts == 1 { String::from("parameters") } else { format!("parameters/{number}") }
+}
+
+/// The parts of so many values.
+fn ranges(len: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..parts).map(move |number| number * len / parts..(number + 1) * len / parts)
+}
+
+/// Whether what is contributed has the shape of what a model of such a run contributes.
+pub(crate) fn fits(run: &Run, contribution: &Contribution<f32>) -> bool {
+    ranges(run.values as usize, parts(run)).enumerate().all(|(number, range)| {
+        contribution.find(&name(number, parts(run))).is_none_or(|segment| segment.values.len() == range.len())
+    })
+}
 
 /// What nodes did since it was last asked.
 #[derive(Clone, Default)]
@@ -59,16 +87,18 @@ pub(crate) struct Quadratic {
     node: NodeId,
     x: Vec<f32>,
     target: Vec<f32>,
+    /// Parts that take turns.
+    parts: usize,
     iteration: u64,
     mood: Arc<Mutex<Mood>>,
     witness: Witness,
 }
 
 impl Quadratic {
-    pub(crate) fn new(seed: u64, node: NodeId, values: u32, mood: Arc<Mutex<Mood>>, witness: Witness) -> Self {
-        let mut random = Seed(seed).derive("target", node.0.into()).random();
-        let target: Vec<f32> = (0..values).map(|_| random.normal() as f32).collect();
-        Self { node, x: vec![0.0; target.len()], target, iteration: 0, mood, witness }
+    pub(crate) fn new(run: &Run, node: NodeId, mood: Arc<Mutex<Mood>>, witness: Witness) -> Self {
+        let mut random = Seed(run.seed).derive("target", node.0.into()).random();
+        let target: Vec<f32> = (0..run.values).map(|_| random.normal() as f32).collect();
+        Self { node, x: vec![0.0; target.len()], target, parts: parts(run), iteration: 0, mood, witness }
     }
 
     fn mood(&self) -> Mood {
@@ -94,13 +124,18 @@ impl Training<f32> for Quadratic {
         let sickness = self.mood().sickness;
         let len = self.x.len() + usize::from(sickness == Some(Sickness::Shape));
         let weight = 1.0 + f64::from(self.node.0 % 3);
-        let values = contribution.segment("parameters", len, request.weight * weight);
-        values.fill(0.0);
-        values[..self.x.len()].copy_from_slice(&self.x);
-        match sickness {
-            Some(Sickness::Nan) => values[0] = f32::NAN,
-            Some(Sickness::Infinite) => values[0] = f32::INFINITY,
-            Some(Sickness::Shape) | None => {}
+        let turn = (self.iteration / TURN) as usize % self.parts;
+        for (number, range) in ranges(len, self.parts).enumerate() {
+            let weight = if number == turn { request.weight * weight } else { 0.0 };
+            let values = contribution.segment(&name(number, self.parts), range.len(), weight);
+            values.fill(0.0);
+            let there = range.start..range.end.min(self.x.len());
+            values[..there.len()].copy_from_slice(&self.x[there]);
+            match sickness {
+                Some(Sickness::Nan) => values[0] = f32::NAN,
+                Some(Sickness::Infinite) => values[0] = f32::INFINITY,
+                Some(Sickness::Shape) | None => {}
+            }
         }
         // A segment that only nodes of even names know anything about.
         let knows = self.node.0.is_multiple_of(2);
@@ -109,9 +144,12 @@ impl Training<f32> for Quadratic {
     }
 
     fn adopt(&mut self, average: &Contribution<f32>, healed: bool) {
-        if let Some(segment) = average.find("parameters") {
-            let len = self.x.len();
-            self.x.copy_from_slice(&segment.values[..len]);
+        for (number, range) in ranges(self.x.len(), self.parts).enumerate() {
+            let segment = average.find(&name(number, self.parts));
+            if let Some(segment) = segment.filter(|segment| segment.weight > 0.0) {
+                let len = range.len();
+                self.x[range].copy_from_slice(&segment.values[..len]);
+            }
         }
         if healed {
             self.iteration = average.iteration;
