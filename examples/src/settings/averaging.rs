@@ -15,7 +15,6 @@ use kronfleet_core::cluster::{Budget, Incarnation, Mode, Quarantine, RunId, Sett
 use kronfleet_core::collective::{BLOCK, Encoding};
 use kronfleet_core::compress::Code;
 use kronfleet_core::gossip::{AdaptivePace, Mixing, Pace, Rule};
-use kronfleet_core::outer::OuterOptimiser;
 use kronfleet_core::participant::{Participant, Training};
 use kronfleet_core::policy::{
     Asynchronous, AveragingPolicy, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Hierarchical,
