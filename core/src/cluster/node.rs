@@ -52,8 +52,8 @@ pub struct Settings {
     /// What parameters are told in, as differences from an average in common; the same on all nodes of a run. All in full unless
     /// set.
     pub code: Code,
-    /// Whether these are differences from what is made of averages, see [`Node::remake`]; set by the policy.
-    pub(crate) remade: bool,
+    /// Whether these are differences from what all make of averages; set by the policy.
+    pub remade: bool,
     /// Values in one piece of a reduction at most; where differences are told it is [`BLOCK`](crate::collective::BLOCK).
     pub chunk: usize,
     /// Bytes of the longest message accepted.
