@@ -11,8 +11,8 @@
 //! A segment that nobody contributed to the last round is told from the average that it was in before, by those members that
 //! have it from the same round, as their [`Lineage`]s say: parts of a model that take turns, layers that nobody had in time.
 //!
-//! So while nobody counts less than before, `Σ w (x + e)` is the same as `W` times the average and `Σ w e'`: nothing is lost, it comes later. Each block of
-//! [`BLOCK`] values is compressed by itself.
+//! So while nobody counts less than before, `Σ w (x + e)` is the same as `W` times the average and `Σ w e'`: nothing is lost, it
+//! comes later. Each block of [`BLOCK`] values is compressed by itself.
 
 use super::{Encoding, Piece};
 use crate::cluster::{CertificateId, Contribution, Digest, Digester};
@@ -96,8 +96,8 @@ pub(crate) struct Lost<S> {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Coded(Vec<Vec<Arc<Vec<u8>>>>);
 
-/// What values of a mean have counted together, at least, to be told from. Whoever is behind counts next to nothing: what only such
-/// nodes had is nobody else's model, and results would go back to it wherever little is told.
+/// What values of a mean have counted together, at least, to be told from. Whoever is behind counts next to nothing: what only
+/// such nodes had is nobody else's model, and results would go back to it wherever little is told.
 pub(crate) const CERTAIN: f64 = 1e-3;
 
 /// The values of a segment in a state that a node has, if they are those of a [certain](CERTAIN) mean and as many.
@@ -108,7 +108,8 @@ fn known<S: Scalar>(base: &Contribution<S>, segment: usize, len: usize) -> Optio
 
 /// Of which rounds a node's [`Bases`] are; the default if there are none.
 ///
-/// The greatest is taken for the newest: it is, of nodes that have been in the same rounds but for those that one of them has missed.
+/// The greatest is taken for the newest: it is, of nodes that have been in the same rounds but for those that one of them has
+/// missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Lineage {
