@@ -66,8 +66,9 @@ pub enum Unit {
     ///
     /// Nothing is left to be chosen: with `γ = 1` models that nobody trains agreed on every graph and with every compressor
     /// that was tried. Two neighbours whom all others have left can go apart: that there are no others they cannot see, and
-    /// with `γ = 0.5` they did not. Where models are trained and little is told, it is no good choice: with a hundredth of the values told, CHOCO with a chosen step is far better
-    /// (`docs/reproduce/gossip.md`). Steps follow `ω`, which falls as what is easily told has been told.
+    /// with `γ = 0.5` they did not. Where models are trained and little is told, it is no good choice: with a hundredth of
+    /// the values told, CHOCO with a chosen step is far better (`docs/reproduce/gossip.md`). Steps follow `ω`, which falls
+    /// as what is easily told has been told.
     Measured,
 }
 
