@@ -197,21 +197,26 @@ fn nothing_is_spread_over_more_columns_than_there_are_values() {
 
 #[test]
 fn sketches_are_linear() {
-    let cases = (1_usize..200, any::<u64>(), -3.0..3.0, -3.0..3.0);
-    let law = |(len, seed, a, b): (usize, u64, f64, f64)| {
-        let sketcher = Sketcher::new(3, 17, len, Seed(seed));
-        let mut random = Seed(seed).random();
-        let [x, y]: [Vec<f64>; 2] = std::array::from_fn(|_| (0..len).map(|_| random.normal()).collect());
-        let sum: Vec<f64> = x.iter().zip(&y).map(|(x, y)| a * x + b * y).collect();
-        let parts = sketcher.sketch(&x).into_iter().zip(sketcher.sketch(&y)).map(|(x, y)| a * x + b * y);
-        for (place, (whole, parts)) in sketcher.sketch(&sum).into_iter().zip(parts).enumerate() {
-            if (whole - parts).abs() > 1e-14 * len as f64 * 20.0 {
-                return Err(format!("{place}: {whole} of the sum, {parts} of its parts"));
+    // Sketches of what `seen` makes of values.
+    let linear = |seen: fn(f64) -> f64| {
+        let cases = (1_usize..200, any::<u64>(), -3.0..3.0, -3.0..3.0);
+        Check::default().hold(cases, |(len, seed, a, b): (usize, u64, f64, f64)| {
+            let sketcher = Sketcher::new(3, 17, len, Seed(seed));
+            let sketch = |values: &[f64]| sketcher.sketch(&values.iter().copied().map(seen).collect::<Vec<f64>>());
+            let mut random = Seed(seed).random();
+            let [x, y]: [Vec<f64>; 2] = std::array::from_fn(|_| (0..len).map(|_| random.normal()).collect());
+            let sum: Vec<f64> = x.iter().zip(&y).map(|(x, y)| a * x + b * y).collect();
+            let parts = sketch(&x).into_iter().zip(sketch(&y)).map(|(x, y)| a * x + b * y);
+            for (place, (whole, parts)) in sketch(&sum).into_iter().zip(parts).enumerate() {
+                if (whole - parts).abs() > 1e-14 * len as f64 * 20.0 {
+                    return Err(format!("{place}: {whole} of the sum, {parts} of its parts"));
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     };
-    assert_eq!(Check::default().hold(cases, law), Ok(()));
+    assert_eq!(linear(|value| value), Ok(()));
+    assert!(linear(f64::abs).is_err(), "sketches of magnitudes are noticed");
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn as_a_server(mistaken: impl Fn(OuterOptimiser) -> OuterOptimiser) -> Result<()
 #[test]
 fn nodes_do_without_a_server_what_one_would_do() {
     assert_eq!(as_a_server(|optimiser| optimiser), Ok(()));
-    // The other kind of momentum is noticed.
+    // The other kind of momentum is noticed, and one mean's decay in place of the other's.
     let other = |optimiser| match optimiser {
         OuterOptimiser::Momentum { rate, momentum, nesterov } => {
             OuterOptimiser::Momentum { rate, momentum, nesterov: !nesterov }
@@ -161,6 +161,13 @@ fn nodes_do_without_a_server_what_one_would_do() {
         OuterOptimiser::Adam { .. } => optimiser,
     };
     assert!(as_a_server(other).is_err());
+    let swapped = |optimiser| match optimiser {
+        OuterOptimiser::Adam { rate, momentum, decay, adaptivity } => {
+            OuterOptimiser::Adam { rate, momentum: decay, decay: momentum, adaptivity }
+        }
+        OuterOptimiser::Momentum { .. } => optimiser,
+    };
+    assert!(as_a_server(swapped).is_err());
 }
 
 #[test]
