@@ -284,7 +284,7 @@ fn what_policies_keep_is_in_a_checkpoint() {
         &["--policy=salf", "--unbiased", "--stall-budget=400ms", "--slow-nodes=3x:1", "--slow-nodes=1.8x:0,2"],
         &["--outer-optimiser=diloco"],
         &["--outer-optimiser=fedadam"],
-        &["--outer-optimiser=fedadam", "--compress=sign"],
+        &["--outer-optimiser=fedadam", "--compress=8bit"],
         &["--compress=top:0.1", "--outages=bernoulli"],
         &["--policy=streaming", "--interval=6", "--fragments=3", "--iterations=16", "--jitter=4ms", "--compress=8bit"],
         &["--policy=gossip:push", "--topology=one-peer", "--local-statistics"],
