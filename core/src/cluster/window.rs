@@ -12,7 +12,8 @@
 //! Growing by a sum and shrinking by a factor lets senders that share a line and know its length end with equal shares
 //! (Chiu & Jain 1989; LEDBAT++, draft-irtf-iccrg-ledbat-plus-plus); one that has never seen it empty takes more. Receivers
 //! acknowledge together and say how long ago they heard the last frame, which is taken off (QUIC does so for the mean,
-//! RFC 9002). Of a round trip's measurements the shortest counts, as computers are busy at times. Lost frames say nothing here, for the links that lose some do so whatever is sent. So that a line that is never empty does
+//! RFC 9002). Of a round trip's measurements the shortest counts, as computers are busy at times. Lost frames say
+//! nothing here, for the links that lose some do so whatever is sent. So that a line that is never empty does
 //! not pass its waiting off as distance, the shortest round trip is forgotten after a while, and the window shrinks to
 //! what the line itself holds, to measure anew (as BBR does, Cardwell et al. 2016).
 
