@@ -4,6 +4,8 @@
 //! unless a region says otherwise: an activation tensor is `channels × (samples · height · width)`, channels
 //! fastest, so that a dense layer sees the same memory as `(channels · height · width) × samples`.
 
+use alloc::vec::Vec;
+
 /// A matrix inside a buffer: element `(r, c)` lies at `offset + r · row_step + c · column_step`.
 ///
 /// A step of 0 repeats one element, which is how vectors and scalars are broadcast; swapped steps are a
@@ -152,6 +154,21 @@ impl Region {
     pub const fn check(self, len: usize) {
         assert!(self.end() <= len, "the region reaches outside its buffer");
     }
+}
+
+/// Regions of a flat buffer of `len` scalars that none of `taken` covers, in ascending order.
+pub(crate) fn gaps(len: usize, taken: &[Region]) -> Vec<Region> {
+    let mut taken: Vec<_> = taken.iter().map(|region| (region.offset, region.end())).collect();
+    taken.sort_unstable();
+    let mut free = Vec::new();
+    let mut next = 0;
+    for (first, end) in taken.into_iter().chain([(len, len)]) {
+        if first > next {
+            free.push(Region::vector(next, first - next));
+        }
+        next = next.max(end);
+    }
+    free
 }
 
 /// Rounds a length in scalars up so that what follows starts on a 256-byte boundary, which GPU bindings ask for.

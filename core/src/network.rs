@@ -67,6 +67,8 @@ pub struct Network<B: Backend> {
     drawn_loss: B::Buffer,
     scratch: B::Buffer,
     spare: Vec<B::Buffer>,
+    /// What no tensor covers of the parameters.
+    gaps: Vec<Region>,
     /// Host memory in which a batch is put together, labels as scalars behind the samples.
     staging: Vec<B::Scalar>,
 }
@@ -126,6 +128,16 @@ impl<B: Backend> Network<B> {
     /// `[mean loss; number of correct answers]` of the last [`loss`](Self::loss).
     pub fn loss_value(&self) -> &B::Buffer {
         &self.loss
+    }
+
+    /// Fills the gaps between the parameters' tensors with zeros again, for whoever writes all of the parameters: a lossy
+    /// code that leaves no zeros gives gaps values, which are in no checkpoint.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn clear_gaps(&mut self, backend: &mut B) -> Result<(), B::Error> {
+        let Self { parameters, gaps, .. } = self;
+        gaps.iter().try_for_each(|gap| backend.fill(B::Scalar::of(0.0), *gap, parameters))
     }
 
     /// Turns the statistics of one block on or off, for blocks opted out and for blocks that another node owns.

@@ -55,10 +55,9 @@ pub use state::{BlockState, SharedPart, State};
 use crate::backend::Backend;
 use crate::factor::KroneckerFactors;
 use crate::layer::{Block, Capture, Observer};
-use crate::matrix::Region;
+use crate::matrix::{Region, gaps};
 use crate::placement::Letters;
 use crate::transport::TransportError;
-use alloc::vec::Vec;
 
 /// What the passes over one batch left behind, for who applies inverses in low rank.
 pub trait Captures<B: Backend> {
@@ -311,19 +310,4 @@ pub trait Preconditioner<B: Backend>: Send {
     /// If the number of blocks or a length does not fit.
     #[track_caller]
     fn restore(&mut self, backend: &mut B, state: &State<B::Scalar>) -> Result<(), B::Error>;
-}
-
-/// Regions of a flat buffer of `len` scalars that none of `taken` covers, in ascending order.
-fn gaps(len: usize, taken: &[Region]) -> Vec<Region> {
-    let mut taken: Vec<_> = taken.iter().map(|region| (region.offset, region.end())).collect();
-    taken.sort_unstable();
-    let mut free = Vec::new();
-    let mut next = 0;
-    for (first, end) in taken.into_iter().chain([(len, len)]) {
-        if first > next {
-            free.push(Region::vector(next, first - next));
-        }
-        next = next.max(end);
-    }
-    free
 }

@@ -5,7 +5,9 @@
 
 mod averaging;
 mod checkpoint;
+mod division;
 mod drift;
+mod dynamic;
 mod faults;
 mod file;
 mod gossip;
@@ -33,7 +35,9 @@ mod weight;
 
 pub use averaging::{AveragingSettings, Policy};
 pub use checkpoint::CheckpointSettings;
+pub use division::Division;
 pub use drift::DriftSettings;
+pub use dynamic::{CheckEvery, DynamicSettings};
 pub use faults::{LinkCut, LinkPartition};
 pub use file::{arguments, describe, flags};
 pub use gossip::{ConsensusStep, GossipSettings};
@@ -51,7 +55,6 @@ pub use outer::{OuterKind, OuterSettings};
 pub use output::OutputSettings;
 pub use processes::ProcessSettings;
 pub use requirement::Requirement;
-pub(crate) use sharing::sites;
 pub use sharing::{Balance, Inner, Outer, SharingSettings};
 pub use sketch::SketchSettings;
 pub use streaming::StreamingSettings;

@@ -30,6 +30,12 @@ pub enum Code {
     Sign,
     /// Fewer bits: `bf16`.
     Bf16,
+    /// The same, rounded at random: `bf16:stochastic`.
+    Bf16Stochastic,
+    /// Fewer bits of numbers up to 65504: `fp16`.
+    Fp16,
+    /// The same, rounded at random: `fp16:stochastic`.
+    Fp16Stochastic,
     /// One of 255 levels: `8bit`.
     Blockwise,
     /// One of some levels above 0, at random: `levels:N`, of 1 to 16384.
@@ -47,6 +53,9 @@ impl Code {
             Self::Random(kept) => Box::new(RandomK::contracting(kept)),
             Self::Sign => Box::new(Sign),
             Self::Bf16 => Box::new(Short::bf16(Rounding::Nearest)),
+            Self::Bf16Stochastic => Box::new(Short::bf16(Rounding::Stochastic)),
+            Self::Fp16 => Box::new(Short::f16(Rounding::Nearest)),
+            Self::Fp16Stochastic => Box::new(Short::f16(Rounding::Stochastic)),
             Self::Blockwise => Box::new(Blockwise),
             Self::Levels(levels) => Box::new(Quantised::contracting(levels)),
             Self::Rank(rank) => Box::new(LowRank::new(rank)),
@@ -62,6 +71,9 @@ impl fmt::Display for Code {
             Self::Random(kept) => write!(f, "random:{kept}"),
             Self::Sign => f.write_str("sign"),
             Self::Bf16 => f.write_str("bf16"),
+            Self::Bf16Stochastic => f.write_str("bf16:stochastic"),
+            Self::Fp16 => f.write_str("fp16"),
+            Self::Fp16Stochastic => f.write_str("fp16:stochastic"),
             Self::Blockwise => f.write_str("8bit"),
             Self::Levels(levels) => write!(f, "levels:{levels}"),
             Self::Rank(rank) => write!(f, "rank:{rank}"),
@@ -75,7 +87,8 @@ impl FromStr for Code {
     fn from_str(text: &str) -> Result<Self, String> {
         let unknown = || {
             format!(
-                "{text:?} is no code; use all, top:0.1, random:0.1, sign, bf16, 8bit, levels:7 or rank:2, for example"
+                "{text:?} is no code; use all, top:0.1, random:0.1, sign, bf16, fp16, bf16:stochastic, 8bit, levels:7 or rank:2, \
+                 for example"
             )
         };
         let kept = |share: &str| share.parse::<Kept>().map_err(|error| format!("{share:?} is {error}"));
@@ -84,9 +97,12 @@ impl FromStr for Code {
                 "all" => Ok(Self::All),
                 "sign" => Ok(Self::Sign),
                 "bf16" => Ok(Self::Bf16),
+                "fp16" => Ok(Self::Fp16),
                 "8bit" => Ok(Self::Blockwise),
                 _ => Err(unknown()),
             },
+            Some(("bf16", "stochastic")) => Ok(Self::Bf16Stochastic),
+            Some(("fp16", "stochastic")) => Ok(Self::Fp16Stochastic),
             Some(("top", share)) => kept(share).map(Self::Top),
             Some(("random", share)) => kept(share).map(Self::Random),
             Some((kind @ ("levels" | "rank"), number)) => {
@@ -106,10 +122,28 @@ mod tests {
 
     #[test]
     fn codes_are_read_and_written() {
-        for text in ["all", "top:0.1", "random:0.000000001", "sign", "bf16", "8bit", "levels:7", "rank:2", "top:1"] {
-            assert_eq!(text.parse::<Code>().expect("a code").to_string(), text);
+        let known =
+            "all top:0.1 random:0.000000001 sign bf16 fp16 bf16:stochastic fp16:stochastic 8bit levels:7 rank:2 top:1";
+        for text in known.split(' ') {
+            let code = text.parse::<Code>().expect("a code");
+            assert_eq!(code.to_string(), text);
+            let rounds = code.compressor::<f32>().name().starts_with("stochastic");
+            assert_eq!(rounds, text.ends_with(":stochastic"), "{text}");
         }
-        for text in ["top", "top:2", "levels:0", "levels:16385", "rank:0", "rank:x", "zip", "zip:3", "all:1", ""] {
+        for text in [
+            "bf16:",
+            "fp16:nearest",
+            "top",
+            "top:2",
+            "levels:0",
+            "levels:16385",
+            "rank:0",
+            "rank:x",
+            "zip",
+            "zip:3",
+            "all:1",
+            "",
+        ] {
             assert!(text.parse::<Code>().is_err(), "{text}");
         }
     }

@@ -7,7 +7,7 @@ use crate::layer::{
     BatchNormLayer, Block, ConvolutionLayer, Dense, EvoNormLayer, Layer, Parameter, ParameterKind, PoolingLayer, Relu,
     Residual, Sequence, Shortcut, Tanh, subsample_fits,
 };
-use crate::matrix::{Region, aligned};
+use crate::matrix::{Region, aligned, gaps};
 use crate::scalar::Scalar;
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -490,7 +490,9 @@ impl<B: Backend> Builder<B> {
         let (parameters, gradient, running, input_buffer, [labels, uniform, drawn], [logits, cotangent], losses) =
             network_memory;
         let [loss, drawn_loss] = losses;
+        let taken: Vec<_> = self.table.iter().map(|parameter| parameter.region).collect();
         let mut network = Network {
+            gaps: gaps(self.parameters, &taken),
             parameters,
             gradient,
             running,

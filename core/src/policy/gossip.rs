@@ -1,7 +1,7 @@
 //! Gossip: after every so many iterations, models move towards those of their neighbours.
 //!
-//! D-PSGD (Lian et al. 2017), CHOCO-SGD (Koloskova, Stich & Jaggi 2019, arXiv 1902.00340) and AdaGossip (Aketi et al.
-//! 2024), carried by notes: no rounds, no agreement, nobody waits for anybody but its neighbours.
+//! D-PSGD (Lian et al. 2017), CHOCO-SGD (Koloskova, Stich & Jaggi 2019, arXiv 1902.00340), AdaGossip (Aketi et al.
+//! 2024) and gossip of what was just told, carried by notes: no rounds, no agreement, nobody waits for anybody but its neighbours.
 //!
 //! # For users
 //! [`Gossip`] with a [`Row`] of a mixing matrix, a [`Rule`] and any [`Compressor`]. With [`Identity`],
@@ -20,6 +20,8 @@
 //! - Who cannot be reached when an exchange begins is no neighbour: what was given to it each gives to itself
 //!   ([`Mixing::without`](crate::gossip::Mixing::without)), so that the mean over nodes stays where it is once both ends know. Whoever returns is sent a
 //!   whole copy, and sends one.
+//! - With [`Rule::Partial`] a node that nobody follows, as in the first exchange, begins its copy with the model as it is, which
+//!   costs nothing, as copies are sent whole then.
 //! - A copy is sent whole once between two exchanges at most, however often it is asked for.
 
 mod neighbour;
@@ -70,7 +72,8 @@ struct Open<S> {
     live: Vec<NodeId>,
 }
 
-/// Moves models towards those of neighbours: D-PSGD, CHOCO-SGD or AdaGossip, by its [`rule`](GossipOptions::rule).
+/// Moves models towards those of neighbours: D-PSGD, CHOCO-SGD, AdaGossip or partial gossip, by its
+/// [`rule`](GossipOptions::rule).
 ///
 /// After every [`interval`](GossipOptions::interval) iterations a node tells each neighbour that can be reached what has
 /// changed in its model, waits for one message of each, and moves. Who has missed something asks for it whole.
@@ -220,8 +223,12 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
         }
         let mut bytes = alloc::vec![0; MATE];
         let mut random = self.turns.random(self.state.sequence);
-        if consensus.send(&model, &mut *self.turns.compressor, &mut random, &mut bytes).is_err() {
-            // No numbers; training ends soon.
+        // Copies are sent whole to all who have none.
+        let is_new = |(node, neighbour): (&NodeId, &Neighbour)| !neighbour.follows || !peers.contains(node);
+        let is_free = matches!(self.rule, Rule::Partial { .. }) && self.state.neighbours.iter().all(is_new);
+        let compressor: &mut dyn Compressor<S> = if is_free { &mut Identity } else { &mut *self.turns.compressor };
+        if consensus.send(&model, compressor, &mut random, &mut bytes).is_err() {
+            // No numbers, or more than the code can say; training ends soon.
             return;
         }
         self.state.sequence = self.state.sequence.wrapping_add(1);
@@ -313,6 +320,7 @@ impl<S: Scalar> AveragingPolicy for Gossip<S> {
         match self.rule {
             Rule::Choco { .. } => "CHOCO-SGD",
             Rule::Ada(_) => "AdaGossip",
+            Rule::Partial { .. } => "partial gossip",
         }
     }
 

@@ -131,7 +131,10 @@ impl<B: Backend> Trainer<B> {
         for segment in average.segments().iter().filter(|segment| segment.weight > 0.0) {
             let values = &segment.values[..];
             match segment.name.as_str() {
-                "parameters" => backend.upload(values, &mut network.parameters, 0)?,
+                "parameters" => {
+                    backend.upload(values, &mut network.parameters, 0)?;
+                    network.clear_gaps(backend)?;
+                }
                 "running" => backend.upload(values, &mut network.running, 0)?,
                 "factors" => {
                     let Some(factors) = preconditioner.factors() else { continue };

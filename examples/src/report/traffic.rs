@@ -13,14 +13,16 @@ type Drawn = Result<(), Box<dyn std::error::Error>>;
 ///
 /// # Errors
 /// If the plot cannot be drawn.
-pub fn accuracy_over_bytes(title: &str, whose: &str, curves: &[Curve]) -> Result<String> {
+pub fn accuracy_over_bytes(title: &str, [sent, whose]: [&str; 2], curves: &[Curve]) -> Result<String> {
     let mut svg = String::new();
-    draw(&mut svg, title, whose, curves).map_err(|error| anyhow!("cannot draw: {error}"))?;
+    draw(&mut svg, title, [sent, whose], curves).map_err(|error| anyhow!("cannot draw: {error}"))?;
     Ok(svg)
 }
 
-fn draw(svg: &mut String, title: &str, whose: &str, curves: &[Curve]) -> Drawn {
-    let root = SVGBackend::with_string(svg, (900, 480)).into_drawing_area();
+fn draw(svg: &mut String, title: &str, [sent, whose]: [&str; 2], curves: &[Curve]) -> Drawn {
+    // The legend has a line for each curve.
+    let height = (60 + 22 * curves.len() as u32).max(480);
+    let root = SVGBackend::with_string(svg, (900, height)).into_drawing_area();
     root.fill(&WHITE)?;
     let points = || curves.iter().flat_map(|curve| &curve.points);
     let least = points().map(|point| point.0).fold(f64::INFINITY, f64::min).clamp(1e-3, 1e9);
@@ -35,8 +37,8 @@ fn draw(svg: &mut String, title: &str, whose: &str, curves: &[Curve]) -> Drawn {
         .build_cartesian_2d((least / 1.2..most * 1.2).log_scale(), low - 0.01..high + 0.01)?;
     chart
         .configure_mesh()
-        .x_desc("MB sent by all nodes")
-        .y_desc(format!("test accuracy, {whose}"))
+        .x_desc(sent)
+        .y_desc(whose)
         .x_label_formatter(&|value| format!("{value:.0}"))
         .y_label_formatter(&|value| format!("{value:.2}"))
         .light_line_style(WHITE)
@@ -66,12 +68,12 @@ mod tests {
     fn every_point_is_drawn_and_none_is_no_error() {
         let curve = |name: &str, points: &[(f64, f64)]| Curve { name: name.into(), points: points.to_vec() };
         let curves = [curve("average", &[(468.0, 0.87), (342.0, 0.86)]), curve("alone", &[(161.0, 0.73)])];
-        let svg = accuracy_over_bytes("policies", "own models", &curves).expect("drawn");
+        let svg = accuracy_over_bytes("policies", ["MB sent", "own models"], &curves).expect("drawn");
         for name in ["policies", "average", "alone"] {
             assert!(svg.contains(name), "{name} in {svg}");
         }
         // Three points and two legends.
         assert_eq!(svg.matches("<circle").count(), 5, "{svg}");
-        assert!(accuracy_over_bytes("nothing", "own models", &[]).expect("drawn").contains("nothing"));
+        assert!(accuracy_over_bytes("nothing", ["MB sent", "own models"], &[]).expect("drawn").contains("nothing"));
     }
 }

@@ -166,7 +166,7 @@ impl Fleet<'_> {
             .stopping(self.output.stop_at_accuracy);
         let options = NetworkOptions {
             link: self.network.link(),
-            sites: self.network.sites(self.averaging.nodes, self.averaging.sharing.sites),
+            sites: self.network.sites(self.averaging.nodes, &self.averaging.sharing.sites),
             reports: self.network.reports,
             faults,
             ..NetworkOptions::new(self.averaging.nodes, Seed(self.task.seed).derive("network", 0))

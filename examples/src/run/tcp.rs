@@ -3,7 +3,7 @@
 
 use super::timeouts::Timeouts;
 use crate::run::processes::{Connection, Launcher, Place, Preparation, Run};
-use crate::settings::{Line, TcpSettings, sites};
+use crate::settings::{Line, TcpSettings};
 use crate::trial::Network;
 use anyhow::{Context, Error, Result, bail};
 use kronfleet_core::cluster::RunId;
@@ -45,10 +45,10 @@ pub fn prepare(settings: &TcpSettings, run: Run) -> Result<Preparation> {
 }
 
 fn place(settings: &TcpSettings, run: Run) -> Result<Preparation> {
-    let Run { id, nodes, sites, .. } = run;
+    let Run { id, nodes, .. } = run;
     if let (Some(slow), Some(fast)) = (settings.slow_link, settings.fast_link) {
-        return scatter(settings, Run { nodes: settings.spawn.unwrap_or(nodes), ..run }, [slow, fast])
-            .with_context(|| format!("no {sites} sites with lines of their own on this machine"));
+        return scatter(settings, &Run { nodes: settings.spawn.unwrap_or(nodes), ..run }, [slow, fast])
+            .context("no sites with lines of their own on this machine");
     }
     if let Some(nodes) = settings.spawn {
         return meet(settings, id, nodes);
@@ -99,18 +99,16 @@ fn meet(settings: &TcpSettings, run: RunId, nodes: u32) -> Result<Preparation> {
 }
 
 /// All nodes on this machine, each as if it had one of its own, behind lines that are as slow as these.
-fn scatter(settings: &TcpSettings, run: Run, lines: [Line; 2]) -> Result<Preparation> {
-    let Run { id, nodes, sites: count, .. } = run;
+fn scatter(settings: &TcpSettings, run: &Run, lines: [Line; 2]) -> Result<Preparation> {
+    let &Run { id, nodes, .. } = run;
     if settings.listen.is_some() || !settings.join.is_empty() || !settings.advertise.is_empty() {
         bail!("--slow-link gives nodes addresses of their own: leave out --listen, --join and --advertise");
     }
-    if count > nodes {
-        bail!("--sites {count} of {nodes} nodes would have empty ones: ask for fewer");
-    }
+    run.sites.check(nodes).map_err(Error::msg)?;
     let [slow, fast] = lines.map(Line::rate);
     let (slow, fast) = (slow.map_err(Error::msg)?, fast.map_err(Error::msg)?);
-    let sites: Vec<Vec<u32>> =
-        sites(nodes, count).iter().map(|site| site.iter().map(|node| node.0).collect()).collect();
+    let groups = run.sites.groups(nodes);
+    let sites: Vec<Vec<u32>> = groups.iter().map(|site| site.iter().map(|node| node.0).collect()).collect();
     let network = Rc::new(Network::of_sites(&sites)?);
     for (site, nodes) in (0..).zip(&sites) {
         network.slow_down_site(site, &slow)?;

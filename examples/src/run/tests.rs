@@ -160,7 +160,7 @@ fn any_flags() -> impl Strategy<Value = Vec<&'static str>> {
         vec!["--policy=fda:linear", "--theta=0.03"],
         vec!["--policy=fda:naive", "--theta=0.03", "--outer-optimiser=fedadam", "--outer-rate=0.01"],
         vec!["--interval=3", "--outer-optimiser=diloco", "--compress=top:0.1"],
-        vec!["--interval=3", "--outages=bernoulli"],
+        vec!["--interval=3", "--outages=bernoulli", "--compress=sign"],
         vec!["--policy=lasgd", "--interval=3"],
         vec!["--policy=streaming", "--interval=4", "--fragments=2"],
         vec!["--policy=streaming", "--interval=4", "--fragments=2", "--compress=8bit"],
@@ -168,6 +168,7 @@ fn any_flags() -> impl Strategy<Value = Vec<&'static str>> {
         vec!["--policy=fda:sketch", "--columns=20"],
         vec!["--policy=gossip:choco", "--interval=2", "--local-statistics"],
         vec!["--policy=gossip:ada", "--compress=random:0.2", "--topology=complete", "--local-statistics"],
+        vec!["--policy=gossip:partial", "--compress=sign", "--local-statistics"],
         vec!["--policy=gossip:sgp", "--topology=one-peer", "--local-statistics"],
         vec!["--policy=gossip:push", "--topology=directed-ring", "--local-statistics"],
         vec!["--policy=gossip:push-ada", "--topology=one-peer", "--local-statistics", "--outages=bernoulli"],
@@ -240,6 +241,7 @@ fn any_shared_flags() -> impl Strategy<Value = Vec<&'static str>> {
         vec!["--nodes=3"],
         vec!["--nodes=4", "--sites=2", "--outer=periodic:3"],
         vec!["--nodes=4", "--sites=2", "--outer=daso", "--daso-epoch=5", "--daso-skip=2"],
+        vec!["--nodes=5", "--sites=1+3+1", "--outer=daso", "--daso-epoch=4", "--daso-skip=2", "--daso-bad=1"],
         vec!["--nodes=8", "--sites=4", "--outer=daso", "--daso-epoch=6", "--daso-skip=2", "--daso-merge=progress"],
     ]);
     let link = prop::sample::select(vec![
@@ -286,13 +288,17 @@ fn what_policies_keep_is_in_a_checkpoint() {
         &["--outer-optimiser=fedadam"],
         &["--outer-optimiser=fedadam", "--compress=8bit"],
         &["--compress=top:0.1", "--outages=bernoulli"],
+        &["--compress=sign"],
+        &["--compress=rank:1"],
+        &["--compress=sign", "--outer-optimiser=diloco"],
         &["--policy=streaming", "--interval=6", "--fragments=3", "--iterations=16", "--jitter=4ms", "--compress=8bit"],
         &["--policy=gossip:push", "--topology=one-peer", "--local-statistics"],
         &["--policy=daso", "--daso-epoch=5", "--daso-warm-up=0", "--daso-cool-down=0", "--daso-skip=2"],
-        &["--policy=fda:naive", "--theta=auto", "--jitter=4ms"],
+        &["--policy=fda:naive", "--theta=auto", "--check-every=1", "--jitter=4ms"],
         &["--policy=fda:linear", "--theta=0.03", "--jitter=4ms"],
         &["--policy=fda:sketch", "--theta=0.03", "--jitter=4ms"],
         &["--policy=gossip:choco", "--local-statistics", "--jitter=4ms"],
+        &["--policy=gossip:partial", "--local-statistics", "--jitter=4ms"],
         &["--policy=gossip:ada", "--compress=top:0.1", "--topology=complete", "--local-statistics"],
     ] {
         let folder = Folder::new("kept");

@@ -167,6 +167,9 @@ impl Workshop {
             averaging.gossip.learn(self.tensors()?);
         }
         averaging.weighing.learn(self.shares.iter().map(Vec::len).collect());
+        let TaskSettings { batch, micro_batches, .. } = self.task;
+        let step = self.shares.len() as u64 * u64::from(batch) * u64::from(micro_batches);
+        averaging.dynamic.learn(self.train.len() as u64 / step.max(1));
         Ok(())
     }
 

@@ -1,11 +1,13 @@
 //! Who trains, and how nodes stay together.
 
+use super::division::Division;
 use super::drift::DriftSettings;
+use super::dynamic::DynamicSettings;
 use super::gossip::{ConsensusStep, GossipSettings};
 use super::hierarchical::HierarchicalSettings;
 use super::layerwise::LayerwiseSettings;
 use super::outer::OuterSettings;
-use super::sharing::{Outer, SharingSettings, sites};
+use super::sharing::{Outer, SharingSettings};
 use super::sketch::SketchSettings;
 use super::streaming::StreamingSettings;
 use super::weight::WeightSettings;
@@ -19,7 +21,7 @@ use kronfleet_core::participant::{Participant, Training};
 use kronfleet_core::policy::{
     Asynchronous, AveragingPolicy, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions, Hierarchical,
     HierarchicalOptions, Local, Missed, Periodic, PushSum, PushSumOptions, Rejoin, Request, Streaming,
-    StreamingOptions, Threshold,
+    StreamingOptions,
 };
 use kronfleet_core::scalar::Scalar;
 use kronfleet_core::seed::Seed;
@@ -65,6 +67,10 @@ pub enum Policy {
     /// The same, each parameter with a step of its own (AdaGossip).
     #[value(name = "gossip:ada")]
     Ada,
+    /// The same as gossip:choco for what was told in an exchange, all the way, and nothing for the rest: no step has to be
+    /// searched for.
+    #[value(name = "gossip:partial")]
+    Partial,
     /// No averages: parts of models are given away along directed ways, and others' taken (stochastic gradient push).
     #[value(name = "gossip:sgp")]
     Sgp,
@@ -95,13 +101,6 @@ pub struct AveragingSettings {
     /// After an averaging that a node missed: wait (for its next one) or retry (after every iteration)
     #[arg(long, default_value = "retry", value_name = "wait|retry", value_parser = missed)]
     pub missed: Missed,
-    /// How far apart models may be before they are averaged, as the variance over nodes of all parameters together; auto
-    /// chooses it for five checks from one average to the next. Without this, 3.89e-5 for each parameter
-    #[arg(long, value_name = "VARIANCE|auto", value_parser = theta)]
-    pub theta: Option<Threshold>,
-    /// Iterations between two checks of how far apart models are
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub check_every: u64,
     /// Average the Kronecker factors too
     #[arg(long)]
     pub average_factors: bool,
@@ -146,6 +145,9 @@ pub struct AveragingSettings {
     /// What keeps nodes together while they train apart.
     #[command(flatten)]
     pub drift: DriftSettings,
+    /// How far models may drift apart before they are averaged.
+    #[command(flatten)]
+    pub dynamic: DynamicSettings,
     /// How sure sketches of drifts are.
     #[command(flatten)]
     pub sketch: SketchSettings,
@@ -165,16 +167,6 @@ fn mode(text: &str) -> std::result::Result<Mode, String> {
         "available" => Ok(Mode::Available),
         "strict" => Ok(Mode::Strict),
         _ => Err(format!("{text:?} is no mode; use available or strict")),
-    }
-}
-
-fn theta(text: &str) -> std::result::Result<Threshold, String> {
-    match text {
-        "auto" => Ok(Threshold::Tuned { most: 10 }),
-        _ => match super::not_negative(text) {
-            Ok(value) => Ok(Threshold::Fixed(value)),
-            Err(error) => Err(format!("{error}, nor auto")),
-        },
     }
 }
 
@@ -270,7 +262,7 @@ impl AveragingSettings {
             (None, _) => {}
             (Some(_), None) => return Ok(Box::new(Local)),
             (Some(_), Some(Outer::Periodic(interval))) => return Ok(Box::new(Periodic::new(interval))),
-            (Some(_), Some(Outer::Daso)) => return self.in_sites(node, self.sharing.sites),
+            (Some(_), Some(Outer::Daso)) => return self.in_sites(node, &self.sharing.sites),
         }
         let gauge = match self.policy {
             Policy::Local | Policy::Zeros => return Ok(Box::new(Local)),
@@ -282,7 +274,7 @@ impl AveragingSettings {
                 policy.outer = self.outer.optimiser();
                 return Ok(Box::new(policy));
             }
-            Policy::Daso => return self.in_sites(node, self.nodes),
+            Policy::Daso => return self.in_sites(node, &Division::Count(self.nodes)),
             Policy::Lasgd => {
                 let mut policy = Asynchronous::new(self.interval);
                 (policy.request, policy.rejoin) = (self.request(node), self.rejoin);
@@ -332,22 +324,34 @@ impl AveragingSettings {
                 let rule = self.gossip.ada(|| self.gossip.tuned(&self.mixing()?))?;
                 return self.neighbourly(node, Rule::Ada(rule), self.gossip.code());
             }
+            Policy::Partial => {
+                let code = self.gossip.code();
+                let step = match self.gossip.consensus_step {
+                    // Values drawn at random can be too much for who is silent.
+                    None if matches!(code, Code::Random(_)) => 0.5,
+                    None => 1.0,
+                    Some(ConsensusStep::Fixed(step)) if step <= 1.0 => step,
+                    Some(_) => {
+                        bail!("--consensus-step with gossip:partial is a part of the way: give a number of at most 1")
+                    }
+                };
+                return self.neighbourly(node, Rule::Partial { step }, code);
+            }
             Policy::Sgp => return self.giving(node, Pace::Fixed(1.0), Code::All),
             Policy::Push | Policy::PushAda => return self.giving(node, self.pace()?, self.gossip.code()),
             Policy::Naive => Gauge::Naive,
             Policy::Linear => Gauge::Linear,
             Policy::Sketch => self.sketch.gauge()?,
         };
-        let threshold = self.theta.unwrap_or(Threshold::PerParameter(3.89e-5));
         Ok(Box::new(Dynamic::new(DynamicOptions {
-            check_every: self.check_every,
+            check_every: self.dynamic.check_every(),
             patience: self.patience(),
             ready: self.budget()?.ready(),
             request: self.request(node),
             rejoin: self.rejoin,
             seed: Seed(0).derive("drift", 0),
             outer: self.outer.optimiser(),
-            ..DynamicOptions::new(gauge, threshold)
+            ..DynamicOptions::new(gauge, self.dynamic.theta)
         })))
     }
 
@@ -385,12 +389,12 @@ impl AveragingSettings {
         Ok(Mixing::metropolis(&self.gossip.topology.topology(self.nodes)?))
     }
 
-    /// A policy of so many sites.
+    /// A policy of these sites.
     ///
     /// # Errors
     /// If snapshots of models cannot be told as asked for.
-    fn in_sites(&self, node: NodeId, count: u32) -> Result<Box<dyn AveragingPolicy>> {
-        let options = self.hierarchical.options(sites(self.nodes, count));
+    fn in_sites(&self, node: NodeId, division: &Division) -> Result<Box<dyn AveragingPolicy>> {
+        let options = self.hierarchical.options(division.groups(self.nodes));
         let encoding = match self.gossip.compress {
             None | Some(Code::All) => Encoding::Full,
             Some(Code::Bf16) => Encoding::Bf16,
@@ -493,7 +497,7 @@ impl Policy {
 
     /// Whether models move towards those of neighbours.
     pub fn gossips(self) -> bool {
-        matches!(self, Self::Dpsgd | Self::Choco | Self::Ada | Self::Sgp | Self::Push | Self::PushAda)
+        matches!(self, Self::Dpsgd | Self::Choco | Self::Ada | Self::Partial | Self::Sgp | Self::Push | Self::PushAda)
     }
 
     /// Whether nodes average when they have drifted apart.

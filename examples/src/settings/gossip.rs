@@ -19,11 +19,12 @@ pub struct GossipSettings {
     #[arg(long, default_value = "ring", value_name = "GRAPH|FILE")]
     pub topology: Graph,
     /// What is told of a difference, between neighbours or, in rounds, from an average in common: all (everything), top:SHARE
-    /// (the largest values), random:SHARE (some values), sign, bf16, 8bit, levels:N (N levels above 0, at random), or rank:R
-    /// (of the values as a matrix). What is not told comes later. Without this, top:0.1 between neighbours and all in rounds
+    /// (the largest values), random:SHARE (some values), sign, bf16 or fp16 (with :stochastic rounded at random), 8bit,
+    /// levels:N (N levels above 0, at random), or rank:R (of the values as a matrix). What is not told comes later. Without this, top:0.1 between neighbours and all in rounds
     #[arg(long, value_name = "CODE")]
     pub compress: Option<Code>,
-    /// How far a model moves towards its neighbours: CHOCO's γ, a part of the way (without this, 0.4); AdaGossip's γ, in
+    /// How far a model moves towards its neighbours: CHOCO's γ, a part of the way (without this, 0.4; with
+    /// gossip:partial 1, and 0.5 with random:SHARE); AdaGossip's γ, in
     /// the unit of parameters (without this, 0.01; of gossip:push-ada, 0.001); the part of its weight that a node of
     /// gossip:push gives (0.1);
     /// auto tries steps on the graph with the compressor before the run, and counts AdaGossip's in errors as observed;

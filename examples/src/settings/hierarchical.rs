@@ -17,9 +17,18 @@ pub struct HierarchicalSettings {
     /// Epochs at the end in which they do (published: 4)
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(..1_000_000))]
     pub daso_cool_down: u64,
-    /// Iterations from one exchange of models to the next, to begin with; with the loss it becomes 2, 1, 8, 4 and so on
+    /// Iterations from one exchange of models to the next, to begin with; with the loss it becomes 2, 1, --daso-most, 4 and so on
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub daso_skip: u64,
+    /// The same where the loss has not fallen even so and exchanges become rare again
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub daso_most: u64,
+    /// Epochs in a row without progress after which exchanges become more frequent
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub daso_bad: u64,
+    /// The share of the best loss that an epoch's has to be below to be progress
+    #[arg(long, default_value_t = 0.95, value_name = "SHARE", value_parser = super::fraction_or_one)]
+    pub daso_progress: f64,
     /// What becomes of a model that has gone on while models were under way
     #[arg(long, value_enum, default_value_t = MergeKind::Stale)]
     pub daso_merge: MergeKind,
@@ -42,6 +51,9 @@ impl HierarchicalSettings {
             warm_up: self.daso_warm_up,
             cool_down: self.daso_cool_down,
             skip: self.daso_skip,
+            most: self.daso_most,
+            bad: self.daso_bad,
+            progress: self.daso_progress,
             ..options.cycle
         };
         options.merge = match self.daso_merge {

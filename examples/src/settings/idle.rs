@@ -314,7 +314,16 @@ const RULES: &[Rule] = &[
         remedy: ", or choose --policy streaming",
     },
     Rule {
-        flags: &["daso-epoch", "daso-warm-up", "daso-cool-down", "daso-skip", "daso-merge"],
+        flags: &[
+            "daso-epoch",
+            "daso-warm-up",
+            "daso-cool-down",
+            "daso-skip",
+            "daso-most",
+            "daso-bad",
+            "daso-progress",
+            "daso-merge",
+        ],
         idle: |matches| match value(matches, "inner") {
             None => !is(matches, "policy", "daso"),
             Some(_) => !is(matches, "outer", "daso"),
@@ -572,6 +581,9 @@ mod tests {
             ("--policy fda:naive --interval 3", "--policy fda:naive --interval 3 --outages bernoulli"),
             ("--policy fda:naive --missed wait", "--missed wait"),
             ("--theta 3", "--policy fda:linear --theta auto --check-every 9"),
+            ("--check-every epoch", "--policy fda:linear --theta slow --check-every epoch"),
+            ("--policy daso --sites 2+1", "--inner dp-kfac --outer daso --sites 3+2+3 --daso-most 4"),
+            ("--daso-bad 2", "--policy daso --daso-bad 2 --daso-progress 0.9"),
             ("--policy fda:linear --columns 99", "--policy fda:sketch --columns 9 --drifts any --confidence 0.99"),
             ("--drifts any", "--policy fda:sketch --drifts any"),
             ("--policy local --outer-optimiser diloco", "--policy fda:linear --outer-optimiser diloco"),
@@ -598,6 +610,10 @@ mod tests {
             ("--policy daso --interval 3", "--policy daso --daso-skip 2 --rejoin heal"),
             ("--daso-epoch 9", "--inner dp-kfac --outer daso --sites 4 --daso-epoch 9"),
             ("--policy gossip:choco --missed wait", "--policy gossip:choco --interval 3"),
+            (
+                "--policy gossip:partial --consensus-cap .1",
+                "--policy gossip:partial --consensus-step .5 --compress sign",
+            ),
             ("--policy gossip:ada --average-factors", "--policy gossip:ada --preconditioner ekfac"),
             ("--topology torus", "--policy gossip:dpsgd --topology torus"),
             ("--policy gossip:dpsgd --compress sign", "--policy gossip:choco --compress sign"),

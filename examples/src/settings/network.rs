@@ -1,10 +1,10 @@
 //! The simulated network: links, outages, traces.
 
 use super::averaging::AveragingSettings;
+use super::division::Division;
 use super::faults::{LinkCut, LinkPartition, NodeCrash};
 use super::line::Line;
 use super::pace::SlowNodes;
-use super::sharing::sites;
 use clap::{Args, ValueEnum};
 use kronfleet_core::time::Duration;
 use kronfleet_core::transport::NodeId;
@@ -124,9 +124,9 @@ impl NetworkSettings {
     }
 
     /// The sites that so many nodes are divided into, and their links, if these are faster.
-    pub fn sites(&self, nodes: u32, count: u32) -> Option<Sites> {
+    pub fn sites(&self, nodes: u32, division: &Division) -> Option<Sites> {
         let inside = self.fast_link?.link(self.link());
-        Some(Sites { groups: sites(nodes, count), inside })
+        Some(Sites { groups: division.groups(nodes), inside })
     }
 
     /// How long a step of `node` takes in virtual time.
@@ -169,9 +169,9 @@ impl NetworkSettings {
                  less --latency and --jitter"
             ));
         }
-        let (nodes, sites) = (averaging.nodes, averaging.sharing.sites);
-        if self.fast_link.is_some() && sites > nodes {
-            return Err(format!("--sites {sites} of --nodes {nodes} would have empty ones: ask for fewer"));
+        let nodes = averaging.nodes;
+        if self.fast_link.is_some() {
+            averaging.sharing.sites.check(nodes)?;
         }
         if self.step_duration == Duration::ZERO {
             return Err("--step-duration 0 leaves no time for outages: give some, such as 100ms".to_owned());

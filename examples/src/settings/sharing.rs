@@ -1,6 +1,7 @@
 //! Who shares every step, and how its work is divided.
 
-use anyhow::{Result, bail};
+use super::division::Division;
+use anyhow::{Error, Result, bail};
 use clap::{Args, ValueEnum};
 use kronfleet_core::placement::{self, Decomposers, Placement, Statistics};
 use kronfleet_core::transport::NodeId;
@@ -166,9 +167,10 @@ pub struct SharingSettings {
     /// on). Without this, all nodes are one site. No --outer-optimiser: averages are taken as models
     #[arg(long, value_name = "periodic:N|daso", requires = "inner")]
     pub outer: Option<Outer>,
-    /// With --outer or --fast-link: into how many sites the nodes are divided, neighbours together
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
-    pub sites: u32,
+    /// With --outer or --fast-link: into how many sites the nodes are divided, neighbours together; or how many nodes each
+    /// has, such as 3+2+1
+    #[arg(long, value_name = "N|N+N+N", default_value_t = Division::default())]
+    pub sites: Division,
     /// With --inner: how layers are dealt out to owners
     #[arg(long, value_enum, default_value_t = Balance::Largest)]
     pub balance: Balance,
@@ -182,8 +184,9 @@ impl SharingSettings {
     /// The nodes that share steps with `node`, if steps are shared.
     pub fn site(&self, node: NodeId, nodes: u32) -> Option<Vec<NodeId>> {
         self.inner?;
-        let count = if self.outer.is_some() { self.sites } else { 1 };
-        sites(nodes, count).into_iter().find(|site| site.contains(&node))
+        let one = Division::Count(1);
+        let division = if self.outer.is_some() { &self.sites } else { &one };
+        division.groups(nodes).into_iter().find(|site| site.contains(&node))
     }
 
     /// `placement` with owners chosen as these settings say.
@@ -198,7 +201,7 @@ impl SharingSettings {
     /// Whether the settings fit each other.
     ///
     /// # Errors
-    /// If there are fewer nodes than sites, or factors cannot have different owners; with the remedy.
+    /// If nodes cannot be divided into these sites, or factors cannot have different owners; with the remedy.
     pub fn check(&self, nodes: u32) -> Result<()> {
         if let (true, Some(inner)) = (self.apart, self.inner)
             && inner.placement(false).statistics != Statistics::Everywhere
@@ -208,21 +211,11 @@ impl SharingSettings {
                  both; leave out --apart, or choose --inner mpd"
             );
         }
-        if self.outer.is_some() && self.sites > nodes {
-            bail!("--sites {} of --nodes {nodes} would have empty ones: ask for fewer", self.sites);
+        if self.outer.is_some() {
+            self.sites.check(nodes).map_err(Error::msg)?;
         }
         Ok(())
     }
-}
-
-/// So many nodes in so many sites, neighbours together.
-pub(crate) fn sites(nodes: u32, count: u32) -> Vec<Vec<NodeId>> {
-    let mut sites = vec![Vec::new(); count as usize];
-    for node in 0..nodes {
-        let site = u64::from(node) * u64::from(count) / u64::from(nodes);
-        sites[usize::try_from(site).expect("there are so many")].push(NodeId(node));
-    }
-    sites
 }
 
 #[cfg(test)]
@@ -244,7 +237,7 @@ mod tests {
         let sharing = SharingSettings {
             inner: Some(Inner::DpKfac),
             outer: Some(Outer::Periodic(5)),
-            sites: 2,
+            sites: Division::Count(2),
             ..SharingSettings::default()
         };
         let site = |node| sharing.site(NodeId(node), 5).expect("steps are shared");

@@ -11,8 +11,8 @@ use crate::run::watch::blank;
 use crate::run::workshop::Workshop;
 use crate::run::{conclude, prepare as begin, set_threads, stop_on_signal};
 use crate::settings::{
-    AveragingSettings, KfacSettings, OptimiserSettings, OutputSettings, Policy, ProcessSettings, TaskSettings,
-    arguments, describe, refuse_idle,
+    AveragingSettings, Division, KfacSettings, OptimiserSettings, OutputSettings, Policy, ProcessSettings,
+    TaskSettings, arguments, describe, refuse_idle,
 };
 use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
@@ -63,14 +63,14 @@ struct Common {
 }
 
 /// A run, before anything of it is started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     /// Its name.
     pub id: RunId,
     /// How many nodes it has.
     pub nodes: u32,
-    /// Into how many sites they are divided, if they are.
-    pub sites: u32,
+    /// Into which sites they are divided, if they are.
+    pub sites: Division,
     /// What its timeouts follow from.
     pub budget: Budget,
 }
@@ -188,7 +188,7 @@ fn fleet(
         (Mode::Available, None) => {}
     }
     let (id, nodes, budget) = (RunId(settings.task.seed), settings.averaging.nodes, settings.averaging.budget()?);
-    let prepare = || prepare(Run { id, nodes, sites: settings.averaging.sharing.sites, budget });
+    let prepare = || prepare(Run { id, nodes, sites: settings.averaging.sharing.sites.clone(), budget });
     train(kind, settings, text, given, &prepare, &Backends::open(&settings.task)?)
 }
 
