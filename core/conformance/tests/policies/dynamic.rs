@@ -217,17 +217,29 @@ fn sketches_are_linear() {
     };
     assert_eq!(linear(|value| value), Ok(()));
     assert!(linear(f64::abs).is_err(), "sketches of magnitudes are noticed");
+    assert!(linear(bounded).is_err(), "sketches of values that are cut off are noticed");
+}
+
+/// No larger than 1.
+fn bounded(value: f64) -> f64 {
+    value.clamp(-1.0, 1.0)
+}
+
+/// What states say is enough: the mean of sketches of what `seen` makes of values is the sketch of the mean drift, and as long.
+fn tells_the_length_of_a_mean(seen: fn(f64) -> f64) -> Result<(), Broken> {
+    Check::default().hold((drifts(), any::<u64>()), |(drifts, seed): (Vec<Vec<f64>>, u64)| {
+        let sketcher = Sketcher::new(5, 64, drifts[0].len(), Seed(seed));
+        let sketch = |values: &[f64]| sketcher.sketch(&values.iter().copied().map(seen).collect::<Vec<f64>>());
+        let sketches: Vec<Vec<f64>> = drifts.iter().map(|drift| sketch(drift)).collect();
+        let (of_mean, mean) = (sketcher.norm(&sketch(&mean(&drifts))), sketcher.norm(&mean(&sketches)));
+        let scale = drifts.iter().map(|u| squares(u)).fold(0.0, f64::max);
+        if (of_mean - mean).abs() <= 1e-11 * scale { Ok(()) } else { Err(format!("{of_mean} is not {mean}")) }
+    })
 }
 
 #[test]
 fn a_sketch_tells_the_length_of_a_mean() {
-    // What states say is enough: the mean of sketches is the sketch of the mean drift.
-    let law = |(drifts, seed): (Vec<Vec<f64>>, u64)| {
-        let sketcher = Sketcher::new(5, 64, drifts[0].len(), Seed(seed));
-        let sketches: Vec<Vec<f64>> = drifts.iter().map(|drift| sketcher.sketch(drift)).collect();
-        let (of_mean, mean) = (sketcher.norm(&sketcher.sketch(&mean(&drifts))), sketcher.norm(&mean(&sketches)));
-        let scale = drifts.iter().map(|u| squares(u)).fold(0.0, f64::max);
-        if (of_mean - mean).abs() <= 1e-11 * scale { Ok(()) } else { Err(format!("{of_mean} is not {mean}")) }
-    };
-    assert_eq!(Check::default().hold((drifts(), any::<u64>()), law), Ok(()));
+    assert_eq!(tells_the_length_of_a_mean(|value| value), Ok(()));
+    assert!(tells_the_length_of_a_mean(f64::abs).is_err(), "sketches of magnitudes are noticed");
+    assert!(tells_the_length_of_a_mean(bounded).is_err(), "sketches of values that are cut off are noticed");
 }

@@ -1,4 +1,4 @@
-//! Mixing matrices, and what gossip keeps.
+//! What gossip keeps.
 
 use crate::plain::{Plain, Slip};
 use kronfleet_conformance::check::{Broken, Check};
@@ -28,85 +28,6 @@ pub(crate) fn topologies() -> impl Strategy<Value = Topology> {
         1 => Just(Topology::social()),
         4 => any_edges,
     ]
-}
-
-/// Whether all rows and columns add up to 1, and what is given is given back.
-fn check_stochastic(mixing: &Mixing) -> Result<(), String> {
-    for node in (0..mixing.nodes()).map(NodeId) {
-        let Row { own, others } = mixing.row(node);
-        let sum = own + others.values().sum::<f64>();
-        if (sum - 1.0).abs() > 1e-12 || *own < -1e-15 || others.values().any(|&weight| weight <= 0.0) {
-            return Err(format!("{node} gives {own} to itself and {others:?}"));
-        }
-        if let Some((other, _)) =
-            others.iter().find(|(other, weight)| mixing.row(**other).others.get(&node) != Some(weight))
-        {
-            return Err(format!("{node} and {other} give each other different weights"));
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn mixing_matrices_are_symmetric_and_doubly_stochastic() {
-    let cases = (topologies(), proptest::collection::vec(any::<(u32, u32)>(), 0..6));
-    let law = |(topology, lost): (Topology, Vec<(u32, u32)>)| {
-        let mut mixing = Mixing::metropolis(&topology);
-        for node in 0..topology.nodes() {
-            let others: Vec<NodeId> = topology.neighbours(node).map(NodeId).collect();
-            if !mixing.row(NodeId(node)).others.keys().copied().eq(others) {
-                return Err(format!("{node} gives to others than its neighbours"));
-            }
-        }
-        check_stochastic(&mixing)?;
-        if (mixing.spectral_gap() > 1e-9) != topology.is_connected() {
-            return Err(format!("a gap of {}, connected: {}", mixing.spectral_gap(), topology.is_connected()));
-        }
-        for (a, b) in lost {
-            mixing = mixing.without(NodeId(a % topology.nodes()), NodeId(b % topology.nodes()));
-            check_stochastic(&mixing)?;
-        }
-        Ok(())
-    };
-    assert_eq!(Check::default().hold(cases, law), Ok(()));
-}
-
-#[test]
-fn spectral_gaps_are_those_of_the_literature() {
-    let cube = |dimensions: u32| (Topology::hypercube(dimensions), 2.0 / f64::from(dimensions + 1));
-    for (topology, expected) in [
-        (Topology::ring(1), 1.0),
-        (Topology::ring(2), 1.0),
-        (Topology::ring(8), 0.19526),
-        (Topology::ring(16), 0.05075),
-        (Topology::ring(32), 0.01281),
-        (Topology::torus(4, 4), 0.4),
-        (Topology::torus(4, 8), 0.11716),
-        (Topology::complete(9), 1.0),
-        (Topology::dyck(), 0.19098),
-        cube(3),
-        cube(4),
-        cube(5),
-    ] {
-        let gap = Mixing::metropolis(&topology).spectral_gap();
-        assert!((gap - expected).abs() < 6e-6, "{topology:?}: {gap}, not {expected}");
-    }
-}
-
-#[test]
-fn named_graphs_are_what_they_are_called() {
-    let dyck = Topology::dyck();
-    assert!((0..32).all(|node| dyck.neighbours(node).len() == 3) && dyck.is_connected());
-    // Bipartite without circles of four: no two nodes have two neighbours in common.
-    for (a, b) in (0..32).flat_map(|a| (0..a).map(move |b| (a, b))) {
-        let common = dyck.neighbours(a).filter(|&other| dyck.neighbours(b).any(|of_b| of_b == other)).count();
-        assert!(common <= 1 && (common == 0 || (a + b) % 2 == 0), "{a} and {b}");
-    }
-    let social = Topology::social();
-    let edges: usize = (0..18).map(|woman| social.neighbours(woman).len()).sum();
-    assert!(
-        edges == 89 && social.is_connected() && (0..18).all(|woman| social.neighbours(woman).all(|event| event >= 18))
-    );
 }
 
 /// Compressors, by number.
@@ -158,6 +79,8 @@ pub(crate) struct Fleet<N = Consensus<f64>> {
     nodes: Vec<N>,
     compressor: Box<dyn Compressor<f64>>,
     random: Random,
+    /// Whether everything is told in the next exchange.
+    whole: bool,
 }
 
 impl Fleet {
@@ -174,15 +97,20 @@ impl Fleet<Plain<f64>> {
 }
 
 impl<N: Node<f64>> Fleet<N> {
-    fn of(mixing: &Mixing, which: usize, seed: u64, make: impl Fn(&Row) -> N) -> Self {
+    pub(crate) fn of(mixing: &Mixing, which: usize, seed: u64, make: impl Fn(&Row) -> N) -> Self {
         let mut random = Seed(seed).random();
         let models: Vec<Vec<f64>> = (0..mixing.nodes()).map(|_| (0..12).map(|_| random.normal()).collect()).collect();
         let nodes = (0..mixing.nodes()).map(|node| make(mixing.row(NodeId(node)))).collect();
-        Self { models, nodes, compressor: compressor(which), random }
+        Self { models, nodes, compressor: compressor(which), random, whole: false }
+    }
+
+    /// The same, as policies begin that gossip by this rule.
+    pub(crate) fn beginning(self, rule: Rule) -> Self {
+        Self { whole: matches!(rule, Rule::Partial { .. }), ..self }
     }
 
     /// Every node makes a step of its own; the sum of all.
-    fn step(&mut self) -> Vec<f64> {
+    pub(crate) fn step(&mut self) -> Vec<f64> {
         let mut sums = vec![0.0; 12];
         for model in &mut self.models {
             for (value, sum) in model.iter_mut().zip(&mut sums) {
@@ -195,7 +123,9 @@ impl<N: Node<f64>> Fleet<N> {
     }
 
     pub(crate) fn gossip(&mut self) {
-        let Self { models, nodes, compressor, random } = self;
+        let Self { models, nodes, compressor, random, whole } = self;
+        let mut identity: Box<dyn Compressor<f64>> = Box::new(Identity);
+        let compressor = if core::mem::take(whole) { &mut identity } else { compressor };
         let messages: Vec<Vec<u8>> = nodes
             .iter_mut()
             .zip(models.iter())
@@ -213,19 +143,19 @@ impl<N: Node<f64>> Fleet<N> {
         }
     }
 
-    fn sums(&self) -> Vec<f64> {
+    pub(crate) fn sums(&self) -> Vec<f64> {
         (0..12).map(|place| self.models.iter().map(|model| model[place]).sum()).collect()
     }
 
     /// `Σ‖x − x̄‖²`.
-    fn disagreement(&self) -> f64 {
+    pub(crate) fn disagreement(&self) -> f64 {
         let count = self.models.len() as f64;
         let sums = self.sums();
         self.models.iter().flat_map(|model| model.iter().zip(&sums).map(|(x, sum)| (x - sum / count).powi(2))).sum()
     }
 }
 
-fn near(a: &[f64], b: &[f64]) -> bool {
+pub(crate) fn near(a: &[f64], b: &[f64]) -> bool {
     a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-10)
 }
 
@@ -306,7 +236,10 @@ fn rows_that_are_scaled_after_a_loss_lose_the_sum() {
 }
 
 /// Whether nodes move to `Wx`, steps first; or mix first.
-fn is_d_psgd<N: Node<f64>>(make: impl Fn(&Mixing, u64) -> Fleet<N>, steps_first: bool) -> Result<(), Broken> {
+pub(crate) fn is_d_psgd<N: Node<f64>>(
+    make: impl Fn(&Mixing, u64) -> Fleet<N>,
+    steps_first: bool,
+) -> Result<(), Broken> {
     Check::default().hold((topologies(), any::<u64>()), |(topology, seed)| {
         let mixing = Mixing::metropolis(&topology);
         let mut fleet = make(&mixing, seed);

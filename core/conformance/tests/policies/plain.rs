@@ -147,6 +147,7 @@ impl<S: Scalar> Plain<S> {
                 return vec![step; errors.len()];
             }
             Rule::Ada(ada) => ada,
+            Rule::Partial { .. } => unreachable!("it has a plain form of its own"),
         };
         self.exchanges += 1;
         let before = self.moment.clone();

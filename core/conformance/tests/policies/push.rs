@@ -307,15 +307,25 @@ fn tensors_that_are_far_from_their_copies_give_less() {
     }
 }
 
-#[test]
-fn models_stay_between_those_that_they_were_made_of() {
-    let law = |(graph, seed): (Directed, u64)| {
+/// What is taken for the model of a node, of its mass before the exchange.
+type Seen = fn(&mut Push<f64>, &Mass) -> Vec<f64>;
+
+/// `x/w`.
+fn ratio(values: &[f64], weights: &[f64]) -> Vec<f64> {
+    let weights = TENSORS.iter().zip(weights).flat_map(|(&len, weight)| std::iter::repeat_n(weight, len));
+    values.iter().zip(weights).map(|(value, weight)| value / weight).collect()
+}
+
+/// Whether models of nodes that learn nothing and tell everything lie between those that they began with.
+fn stay_between(seen: Seen) -> Result<(), Broken> {
+    Check::default().hold((graphs(), any::<u64>()), |(graph, seed): (Directed, u64)| {
         let mut circle = Circle::new(graph, pace(0, false), 0, seed);
         let models = circle.models();
         for exchange in 0..40 {
+            let before: Vec<Mass> = circle.nodes.iter().map(|node| node.mass().clone()).collect();
             circle.exchange(0.3, true);
-            for model in circle.models() {
-                for (place, value) in model.into_iter().enumerate() {
+            for (node, before) in circle.nodes.iter_mut().zip(&before) {
+                for (place, value) in seen(node, before).into_iter().enumerate() {
                     let values = || models.iter().map(|model| model[place]);
                     let [least, most] = [values().fold(f64::MAX, f64::min), values().fold(f64::MIN, f64::max)];
                     // Weights may become small, and what is left of them has the rounding of all that went through.
@@ -326,8 +336,19 @@ fn models_stay_between_those_that_they_were_made_of() {
             }
         }
         Ok(())
-    };
-    assert_eq!(Check::default().hold((graphs(), any::<u64>()), law), Ok(()));
+    })
+}
+
+#[test]
+fn models_stay_between_those_that_they_were_made_of() {
+    assert_eq!(stay_between(|node, _| node.model().to_vec()), Ok(()));
+    assert_eq!(stay_between(|node, _| ratio(&node.mass().values, &node.mass().weights)), Ok(()));
+    // Sums that nothing divides, as if no weights were given away; and weights of the exchange before.
+    let wrong: [Seen; 2] =
+        [|node, _| node.mass().values.clone(), |node, before| ratio(&node.mass().values, &before.weights)];
+    for wrong in wrong {
+        assert!(stay_between(wrong).is_err());
+    }
 }
 
 #[test]

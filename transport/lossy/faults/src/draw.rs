@@ -1,6 +1,6 @@
 //! Schedules drawn from a seed: a little of everything that can go wrong.
 
-use crate::schedule::{Damage, Decay, Fault, Mode, POINTS, Rejoin, Run, Schedule, Sickness};
+use crate::schedule::{Damage, Decay, Fault, Mode, POINTS, Policy, Rejoin, Run, Schedule, Sickness};
 use kronfleet_core::compress::Code;
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_core::time::{Duration, Instant};
@@ -78,6 +78,7 @@ fn run(seed: u64, random: &mut Random) -> Run {
         nodes,
         minimum,
         quarantine: if random.chance(0.1) { 2 + random.below(3) as u32 } else { 0 },
+        policy: policy(Seed(seed).derive("policy", 0)),
         interval: 2 + random.below(5),
         rejoin: [Rejoin::FullWeight, Rejoin::ByProgress, Rejoin::HealFirst][random.below(3) as usize],
         wait: random.chance(0.15),
@@ -95,8 +96,17 @@ fn run(seed: u64, random: &mut Random) -> Run {
 /// Every third run tells differences.
 fn told(seed: Seed) -> Code {
     let mut random = seed.random();
-    let codes = ["top:0.2", "random:0.3", "sign", "bf16", "8bit", "levels:8", "rank:1"];
-    if random.below(3) > 0 { Code::All } else { codes[random.below(7) as usize].parse().expect("a code") }
+    let codes = ["top:0.2", "random:0.3", "sign", "bf16", "fp16:stochastic", "8bit", "levels:8", "rank:1"];
+    if random.below(3) > 0 { Code::All } else { codes[random.below(8) as usize].parse().expect("a code") }
+}
+
+/// Every third run averages by another policy than most do.
+fn policy(seed: Seed) -> Policy {
+    match seed.random().below(6) {
+        0 => Policy::Fda,
+        1 => Policy::Lasgd,
+        _ => Policy::Periodic,
+    }
 }
 
 struct Dice {

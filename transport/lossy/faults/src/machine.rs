@@ -8,7 +8,7 @@ mod clock;
 mod damage;
 mod disk;
 
-use crate::schedule::{self, Damage, Decay, Fault, Run, Sickness};
+use crate::schedule::{self, Damage, Decay, Fault, Policy, Run, Sickness};
 use crate::training::{ITERATIONS, Mood, Quadratic, Witness};
 use clock::Clock;
 use disk::Disk;
@@ -16,7 +16,9 @@ use kronfleet_core::cluster::{
     Budget, Incarnation, Mode, Node, Occurrence, Persisted, Quarantine, Record, RunId, Settings, Shortage,
 };
 use kronfleet_core::participant::{Participant, Schedule, Step};
-use kronfleet_core::policy::{AveragingPolicy, Periodic, Rejoin};
+use kronfleet_core::policy::{
+    Asynchronous, AveragingPolicy, Dynamic, DynamicOptions, Gauge, Periodic, Rejoin, Threshold,
+};
 use kronfleet_core::process::{Process, Task, Work};
 use kronfleet_core::seed::{Random, Seed};
 use kronfleet_core::time::{Duration, Instant};
@@ -589,13 +591,37 @@ impl Work for Machine {
 
 /// When to average.
 fn policy(run: &Run) -> Box<dyn AveragingPolicy> {
-    let mut policy = Periodic::new(run.interval);
-    policy.rejoin = match run.rejoin {
+    let rejoin = match run.rejoin {
         schedule::Rejoin::FullWeight => Rejoin::FullWeight,
         schedule::Rejoin::ByProgress => Rejoin::ByProgress,
         schedule::Rejoin::HealFirst => Rejoin::HealFirst,
     };
-    Box::new(policy)
+    match run.policy {
+        Policy::Periodic => {
+            let mut policy = Periodic::new(run.interval);
+            policy.rejoin = rejoin;
+            Box::new(policy)
+        }
+        Policy::Fda => {
+            let gauge = if run.seed.is_multiple_of(3) { Gauge::Naive } else { Gauge::Linear };
+            // Nodes with targets of their own are always further apart.
+            let mut options = DynamicOptions::new(gauge, Threshold::Fixed(1e-9));
+            let budget = Budget::new(run.budget).expect("a schedule's budget is checked when it is read");
+            (options.check_every, options.rejoin) = (run.interval, rejoin);
+            (options.patience, options.ready) = (patience(run), budget.ready());
+            Box::new(Dynamic::new(options))
+        }
+        Policy::Lasgd => {
+            let mut policy = Asynchronous::new(run.interval);
+            policy.rejoin = rejoin;
+            Box::new(policy)
+        }
+    }
+}
+
+/// How long a check waits for the states of others.
+pub(crate) fn patience(run: &Run) -> Duration {
+    run.budget / 8
 }
 
 /// For how long to train.

@@ -8,8 +8,8 @@
 //! - With [`Options::twice`], the same run again: the same.
 
 use crate::farewell::Farewells;
-use crate::machine::{Fleet, Machine, is_progress};
-use crate::schedule::{Fault, Mode, Rejoin, Run, Schedule};
+use crate::machine::{Fleet, Machine, is_progress, patience};
+use crate::schedule::{Fault, Mode, Policy, Rejoin, Run, Schedule};
 use crate::training::{self, Witness};
 use kronfleet_conformance::invariants::memory::Memory;
 use kronfleet_conformance::invariants::{Checker, Summary};
@@ -115,7 +115,12 @@ pub fn bound(schedule: &Schedule) -> Duration {
     let run = &schedule.run;
     // One reduction of a few values with retransmissions, and the steps until the next averaging point.
     let reduction = run.step * (run.interval as u32 + 1) + Duration::from_millis(500);
-    3 * run.budget + reduction
+    3 * run.budget + reduction + yielded(run)
+}
+
+/// For how long a node may leave decisions to others: eight checks in a row.
+fn yielded(run: &Run) -> Duration {
+    if run.policy == Policy::Fda { 8 * (run.step * run.interval as u32 + patience(run)) } else { Duration::ZERO }
 }
 
 /// Bytes that a node may hold for others.

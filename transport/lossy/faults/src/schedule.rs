@@ -59,7 +59,9 @@ pub struct Run {
     pub nodes: u32,
     /// How many nodes a round needs.
     pub minimum: u32,
-    /// Iterations between averages.
+    /// When to average.
+    pub policy: Policy,
+    /// Iterations between averages, or from one check to the next.
     pub interval: u64,
     /// How a node that was away comes back.
     pub rejoin: Rejoin,
@@ -97,6 +99,18 @@ pub enum Mode {
     Strict,
 }
 
+/// When to average.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// Every so many iterations.
+    Periodic,
+    /// When models have drifted apart at all, as notes about them say.
+    Fda,
+    /// Every so many iterations, and training goes on meanwhile.
+    Lasgd,
+}
+
 /// How a node that was away comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -116,6 +130,7 @@ impl Default for Run {
             mode: Mode::Available,
             nodes: 3,
             minimum: 2,
+            policy: Policy::Periodic,
             interval: 4,
             rejoin: Rejoin::FullWeight,
             wait: false,

@@ -90,7 +90,7 @@ impl<J: FnMut(&Schedule) -> Option<Failure>> Shrinker<J> {
     /// Everything that is not a fault takes its plainest form.
     fn surroundings(&mut self) {
         let plain = Run::default();
-        let simpler: [fn(&mut Run, &Run); 10] = [
+        let simpler: [fn(&mut Run, &Run); 11] = [
             |run, plain| run.link = plain.link.clone(),
             |run, _| run.link.loss = 0.0,
             |run, _| run.link.duplicate = 0.0,
@@ -98,6 +98,7 @@ impl<J: FnMut(&Schedule) -> Option<Failure>> Shrinker<J> {
             |run, _| run.link.bandwidth = None,
             |run, plain| (run.values, run.chunk) = (plain.values, plain.chunk),
             |run, plain| run.told = plain.told,
+            |run, plain| run.policy = plain.policy,
             |run, plain| run.minimum = plain.minimum.min(run.nodes),
             |run, plain| (run.interval, run.step, run.budget) = (plain.interval, plain.step, plain.budget),
             |run, plain| {

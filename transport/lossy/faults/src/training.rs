@@ -1,6 +1,6 @@
 //! A model so small that a whole fleet of them costs next to nothing, and what it contributes.
 
-use crate::schedule::{Run, Sickness};
+use crate::schedule::{Policy, Run, Sickness};
 use kronfleet_core::cluster::wire::reduced_piece;
 use kronfleet_core::cluster::{Attempt, Contribution};
 use kronfleet_core::compress::Code;
@@ -17,10 +17,11 @@ pub(crate) const ITERATIONS: u64 = 1 << 40;
 /// Iterations from one part's turn to the next one's.
 const TURN: u64 = 8;
 
-/// Of how many parts of the model nodes contribute one at a time: one or, in every second run that tells differences, two.
+/// Of how many parts of the model nodes contribute one at a time: one or, in every second run that tells differences at
+/// intervals, two.
 fn parts(run: &Run) -> usize {
-    let turns = run.told != Code::All && run.values > 1 && Seed(run.seed).derive("turns", 0).random().below(2) == 0;
-    1 + usize::from(turns)
+    let tells = run.told != Code::All && run.policy == Policy::Periodic && run.values > 1;
+    1 + usize::from(tells && Seed(run.seed).derive("turns", 0).random().below(2) == 0)
 }
 
 /// What the segment of a part is called.
@@ -140,6 +141,14 @@ impl Training<f32> for Quadratic {
         // A segment that only nodes of even names know anything about.
         let knows = self.node.0.is_multiple_of(2);
         contribution.segment("extra", 2, f64::from(u8::from(knows))).fill(self.node.0 as f32);
+    }
+
+    /// What is wrong with contributions is not wrong with the model.
+    fn show(&mut self, contribution: &mut Contribution<f32>) {
+        contribution.segment(&name(0, 1), self.x.len(), 1.0).copy_from_slice(&self.x);
+    }
+
+    fn contributed(&mut self, contribution: &Contribution<f32>) {
         self.witness.saw(self.node, contribution);
     }
 
