@@ -8,6 +8,7 @@
 //! A further study is a function and a line of [`STUDIES`]. Most are grids of runs, for which there is [`Call::sweep`].
 
 mod call;
+mod choosing;
 mod command;
 mod consensus;
 mod daso;
@@ -59,7 +60,7 @@ pub const STUDIES: [Study; 8] = [
         about: "Neighbours instead of averages: the whole of Fashion-MNIST",
         needs_data: false,
         has_full: true,
-        data: gossip::DATA,
+        data: CIFAR,
         is_grid: true,
         run: gossip::run,
     },
@@ -67,8 +68,8 @@ pub const STUDIES: [Study; 8] = [
         name: "daso",
         about: "Sites and slow lines between them: time to an accuracy in virtual time",
         needs_data: false,
-        has_full: false,
-        data: "",
+        has_full: true,
+        data: CIFAR,
         is_grid: true,
         run: daso::run,
     },
@@ -91,9 +92,12 @@ pub const STUDIES: [Study; 8] = [
         run: scale::run,
     },
     tables("outer", "Outer optimisers beside plain averages"),
-    tables("unstable", "Nodes that come and go"),
-    tables("choosing", "Every policy at every share of the time offline"),
+    Study { has_full: true, data: CIFAR, ..tables("unstable", "Nodes that come and go") },
+    Study { run: choosing::run, ..tables("choosing", "Every policy at every share of the time offline") },
 ];
+
+/// What studies of neighbours, sites and outages train on with `--full`.
+const CIFAR: &str = "CIFAR-10 with --full: give the folder of its binary version with --data DIR";
 
 /// A study that is a grid of the same name, shown as it is.
 const fn tables(name: &'static str, about: &'static str) -> Study {

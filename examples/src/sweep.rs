@@ -12,6 +12,7 @@
 //! # For implementers
 //! Runs are independent and single-threaded; as many go on at once as there are cores.
 
+mod build;
 mod cell;
 mod claim;
 mod conduct;

@@ -273,10 +273,6 @@ fn a_sweep_goes_on_where_it_was() {
     fs::write(folder.path("grid.toml"), GRID).expect("a writable folder");
     let runs = folder.0.join("sweep").join("runs.csv");
     let read = || fs::read_to_string(&runs).expect("the runs");
-    /// Where the wall-clock seconds of a line are, by the heading.
-    fn seconds(heading: &str) -> usize {
-        heading.split(',').position(|column| column == "seconds").expect("a column")
-    }
 
     let first = sweep(&folder, &["--quiet"]);
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
@@ -285,10 +281,12 @@ fn a_sweep_goes_on_where_it_was() {
     assert_eq!(lines.len(), 1 + 2);
 
     // One run is missing; the other is marked, so that a rerun would show.
-    let at = seconds(lines[0]);
+    let column = |name: &str| lines[0].split(',').position(|column| column == name).expect("a column");
+    // What a clock says differs between two runs of one seed: of the wall, and of the processor.
+    let clocks = [column("seconds"), column("processor_seconds")];
     let with = |line: &str, seconds: &'static str| {
         let mut cells: Vec<String> = line.split(',').map(String::from).collect();
-        cells[at] = seconds.into();
+        clocks.into_iter().for_each(|at| cells[at] = seconds.into());
         cells.join(",")
     };
     let marked = with(lines[1], "12345.0");

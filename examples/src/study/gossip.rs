@@ -4,31 +4,25 @@ use super::call::{Call, effort};
 use super::page::Figures;
 use crate::report::{Align, Curve, Table, accuracy_over_bytes};
 use crate::sweep::{Cell, Spread};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use std::fmt::Write as _;
 
-/// Who is compared with whom: what AdaGossip gains over CHOCO-SGD with as much told.
-const COMPARED: [(&str, &str); 4] = [
+/// Who is compared with whom: what others gain over CHOCO-SGD with as much told.
+const COMPARED: [(&str, &str); 6] = [
     ("ada-tenth", "choco-tenth"),
     ("ada-hundredth", "choco-hundredth"),
     ("measured-tenth", "choco-tenth"),
     ("measured-hundredth", "choco-hundredth"),
+    ("partial-tenth", "choco-tenth"),
+    ("partial-hundredth", "choco-hundredth"),
 ];
-
-/// What it trains on with `--full`.
-pub(super) const DATA: &str = "CIFAR-10: give the folder of its binary version with --data DIR";
 
 /// Runs it.
 ///
 /// # Errors
-/// As [`Call::sweep`]; with `--full`, if CIFAR-10 is not at hand.
+/// As [`Call::sweep`].
 pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
-    let (grid, data) = match (call.settings.full, &call.settings.data) {
-        (false, _) => ("gossip", Vec::new()),
-        (true, None) => bail!("--full needs {DATA}"),
-        (true, Some(data)) => ("gossip-full", vec![format!("data={}", data.display())]),
-    };
-    let Some(swept) = call.sweep(grid, &data)? else { return Ok(None) };
+    let Some(swept) = call.sweep("gossip", &[])? else { return Ok(None) };
     let (mut text, mut plots) = (String::new(), Vec::new());
     for group in &swept.grid.groups {
         let mut cells = swept.cells(&group.name)?;
@@ -44,7 +38,8 @@ pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
             let _ = writeln!(text, "{gains}");
         }
         let _ = writeln!(text, "![{}]({svg})\n", group.title);
-        plots.push((svg, accuracy_over_bytes(&group.title, "averaged model", &curves(&cells))?));
+        let axes = ["MB sent by all nodes", "test accuracy, averaged model"];
+        plots.push((svg, accuracy_over_bytes(&group.title, axes, &curves(&cells))?));
     }
     text += &swept.missing()?;
     text += &effort(&swept)?;
@@ -72,7 +67,7 @@ fn table(axes: &[&str], cells: &[Cell]) -> Table {
     table
 }
 
-/// What AdaGossip's averaged model is better than CHOCO-SGD's, in points, seed by seed; nothing where one of them is missing.
+/// What an averaged model is better than CHOCO-SGD's, in points, seed by seed; nothing where one of them is missing.
 fn gains(cells: &[Cell]) -> String {
     let mut text = String::new();
     for cell in cells {

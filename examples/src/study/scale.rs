@@ -3,7 +3,7 @@
 use super::call::{Call, effort};
 use super::page::Figures;
 use crate::report::{Align, Table};
-use crate::sweep::Cell;
+use crate::sweep::{Cell, Outcome};
 use anyhow::Result;
 use kronfleet_core::compress::Identity;
 use kronfleet_core::gossip::{Mixing, Rule, Topology, Tuning, agreement};
@@ -36,7 +36,7 @@ fn table(cells: &[Cell]) -> Table {
     let mut table = Table::new(&[
         ("method", Align::Left),
         ("nodes", Align::Right),
-        ("seconds", Align::Right),
+        ("processor seconds", Align::Right),
         ("times as many as with half the nodes", Align::Right),
         ("kB sent per node", Align::Right),
         ("rounds", Align::Right),
@@ -45,7 +45,8 @@ fn table(cells: &[Cell]) -> Table {
     ]);
     let mut sorted: Vec<&Cell> = cells.iter().collect();
     sorted.sort_by_key(|cell| (cell.values.get(1).cloned(), nodes(cell)));
-    let seconds = |cell: &Cell| cell.spread(|outcome| Some(outcome.seconds)).map(|spread| spread.mean);
+    let processor = |outcome: &Outcome| outcome.processor_seconds;
+    let seconds = |cell: &Cell| cell.spread(processor).map(|spread| spread.mean);
     for &cell in &sorted {
         let half = |other: &&&Cell| other.values.get(1) == cell.values.get(1) && 2 * nodes(other) == nodes(cell);
         let before = sorted.iter().find(half).and_then(|half| seconds(half));
@@ -53,7 +54,7 @@ fn table(cells: &[Cell]) -> Table {
         table.row([
             cell.values.get(1).cloned().unwrap_or_default(),
             nodes(cell).to_string(),
-            cell.show(1, |outcome| Some(outcome.seconds)),
+            cell.show(1, processor),
             growth.unwrap_or_else(|| "–".into()),
             cell.show(1, |outcome| Some(outcome.bytes as f64 / 1e3 / f64::from(nodes(cell)))),
             cell.show(0, |outcome| Some(outcome.rounds as f64)),
@@ -113,15 +114,18 @@ fn exchanges(counts: &[u32]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sweep::Outcome;
 
     #[test]
     fn seconds_are_compared_with_those_of_half_the_nodes_and_no_others() {
         let cell = |nodes: u32, seconds: f64| Cell {
             values: vec![nodes.to_string(), "choco".to_owned()],
             settings: [("nodes".to_owned(), nodes.to_string())].into(),
-            seeds: vec![1],
-            outcomes: vec![Outcome { seconds, ..Outcome::default() }],
+            seeds: vec![1, 2],
+            outcomes: vec![
+                Outcome { processor_seconds: Some(seconds), ..Outcome::default() },
+                // Of an earlier build, which knew the clock alone.
+                Outcome { seconds: 1e6, ..Outcome::default() },
+            ],
         };
         let text =
             table(&[cell(125, 1.0), cell(250, 3.0), cell(300, 4.0), cell(500, 12.0), cell(1000, 60.0)]).to_string();

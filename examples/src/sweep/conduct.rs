@@ -1,5 +1,6 @@
 //! Runs side by side, and what has been done is kept.
 
+use super::build::build;
 use super::estimate::span;
 use super::files;
 use super::grid::{Run, fleet};
@@ -42,6 +43,7 @@ pub(super) fn conduct(
     let started = Instant::now();
     let hall = Mutex::new(Hall { ledger, next: 0, done: 0, cost: 0.0, failure: None });
     let locked = "no thread panics while it holds this lock";
+    let build = build();
     let work = || {
         loop {
             let index = {
@@ -62,7 +64,7 @@ pub(super) fn conduct(
                 Ok(None) => return,
                 Err(error) => Outcome { failure: Some(format!("{error:#}")), ..Outcome::default() },
             };
-            let outcome = Outcome { files, ..outcome };
+            let outcome = Outcome { files, build: Some(build.clone()), ..outcome };
             if let Some(failure) = &outcome.failure {
                 bar.suspend(|| eprintln!("seed {} {} failed: {failure}", run.seed, run.name()));
             }
@@ -104,6 +106,7 @@ fn perform(run: &Run, stop: &Arc<AtomicBool>) -> Result<Option<Outcome>> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().context("cannot start a thread")?;
     let started = Instant::now();
     pool.install(|| {
+        let worked = processor_seconds();
         let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, None)?.sharing(&averaging.sharing)?;
         let workshop = workshop.correcting(&averaging.drift);
         let text = run.name();
@@ -113,6 +116,13 @@ fn perform(run: &Run, stop: &Arc<AtomicBool>) -> Result<Option<Outcome>> {
             return Ok(None);
         }
         story.seconds = started.elapsed().as_secs_f64();
-        Ok(Some(Outcome::of(&story, task.iterations)))
+        let processor_seconds = Some(processor_seconds() - worked);
+        Ok(Some(Outcome { processor_seconds, ..Outcome::of(&story, task.iterations) }))
     })
+}
+
+/// What this thread has had of a processor.
+fn processor_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + 1e-9 * time.tv_nsec as f64
 }

@@ -13,12 +13,17 @@ use std::io::ErrorKind;
 /// The file's name.
 const FILE: &str = "runs.csv";
 
-/// The file's first line.
+/// The file's first line, without what came later.
 const HEADING: &str = "settings,seed,accuracy,accuracy_early,own_mean,own_worst,iterations,iterations_own,last,\
-                       bytes_to_target,rounds_to_target,offline_fraction,rounds,rounds_per_node,samples,samples_lost,bytes,virtual_seconds,seconds,failure,files";
+                       bytes_to_target,rounds_to_target,offline_fraction,rounds,rounds_per_node,samples,samples_lost,bytes,virtual_seconds,seconds,failure";
 
-/// What files have lacked that earlier builds wrote.
-const ADDED: &str = ",files";
+/// Columns that came later, each of which files of earlier builds lack with all that follow it.
+const ADDED: [&str; 3] = ["files", "build", "processor_seconds"];
+
+/// The first line of a file that has so many of the later columns.
+fn heading(added: usize) -> String {
+    [&[HEADING], &ADDED[..added]].concat().join(",")
+}
 
 /// What one run gave.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,6 +67,10 @@ pub struct Outcome {
     /// The digest of the files that its settings name, as they were when it began; `None` if there are none, or it was made
     /// by an earlier build.
     pub files: Option<String>,
+    /// The version and commit that it was made with; `None` if by an earlier build.
+    pub build: Option<String>,
+    /// Seconds of a processor, of which it takes one; `None` if it was made by an earlier build.
+    pub processor_seconds: Option<f64>,
 }
 
 impl Outcome {
@@ -88,7 +97,7 @@ impl Outcome {
             virtual_seconds: story.virtual_seconds,
             seconds: story.seconds,
             failure: story.failure.clone(),
-            files: None,
+            ..Self::default()
         }
     }
 
@@ -108,12 +117,14 @@ impl Outcome {
         }
         let Self { offline_fraction, rounds, rounds_per_node, samples, samples_lost, bytes, .. } = self;
         let _ = write!(line, ",{offline_fraction},{rounds},{rounds_per_node},{samples},{samples_lost},{bytes}");
-        let _ = write!(line, ",{},{:.1},{failure},{}", self.virtual_seconds, self.seconds, cell(&self.files));
+        let _ = write!(line, ",{},{:.1},{failure}", self.virtual_seconds, self.seconds);
+        let processor = self.processor_seconds.map(|seconds| format!("{seconds:.1}"));
+        let _ = write!(line, ",{},{},{}", cell(&self.files), cell(&self.build), cell(&processor));
         line
     }
 
-    /// A line of a file that says of files, or of one that does not.
-    fn read(line: &str, with_files: bool) -> Option<(Run, Self)> {
+    /// A line of a file that has so many of the later columns.
+    fn read(line: &str, added: usize) -> Option<(Run, Self)> {
         let mut cells = line.split(',');
         let settings = cells.next()?.split(' ').filter(|pair| !pair.is_empty());
         let settings = settings.map(|pair| pair.split_once('=').map(|(key, value)| (Run::key(key), value.to_owned())));
@@ -130,7 +141,7 @@ impl Outcome {
         };
         let (iterations, iterations_own, last) = (count()?, count()?, count()?);
         let (bytes_to_target, rounds_to_target) = (count()?, count()?);
-        let outcome = Self {
+        let mut outcome = Self {
             accuracy,
             accuracy_early,
             own_mean,
@@ -149,11 +160,16 @@ impl Outcome {
             virtual_seconds: cells.next()?.parse().ok()?,
             seconds: cells.next()?.parse().ok()?,
             failure: Some(cells.next()?.to_owned()).filter(|failure| !failure.is_empty()),
-            files: match with_files {
-                true => Some(cells.next()?.to_owned()).filter(|files| !files.is_empty()),
-                false => None,
-            },
+            ..Self::default()
         };
+        for column in &ADDED[..added] {
+            let Some(cell) = Some(cells.next()?.to_owned()).filter(|cell| !cell.is_empty()) else { continue };
+            match *column {
+                "files" => outcome.files = Some(cell),
+                "build" => outcome.build = Some(cell),
+                _ => outcome.processor_seconds = Some(cell.parse().ok()?),
+            }
+        }
         cells.next().is_none().then_some((run, outcome))
     }
 }
@@ -185,14 +201,13 @@ impl Ledger {
     /// If it has another heading, or a line that is no outcome: the message says which.
     pub fn read(text: &str) -> Result<Self> {
         let mut lines = text.lines();
-        let heading = lines.next().unwrap_or_default();
-        let with_files = heading == HEADING;
-        if !with_files && Some(heading) != HEADING.strip_suffix(ADDED) {
-            bail!("the first line is {heading:?}, expected {HEADING:?}");
-        }
+        let first = lines.next().unwrap_or_default();
+        let Some(added) = (0..=ADDED.len()).find(|&added| heading(added) == first) else {
+            bail!("the first line is {first:?}, expected {:?}", heading(ADDED.len()));
+        };
         let mut outcomes = BTreeMap::new();
         for (number, line) in lines.enumerate() {
-            let Some((run, outcome)) = Outcome::read(line, with_files) else {
+            let Some((run, outcome)) = Outcome::read(line, added) else {
                 bail!("line {} is no outcome of a run: {line:?}", number + 2);
             };
             outcomes.insert(run, outcome);
@@ -202,7 +217,7 @@ impl Ledger {
 
     /// The file's text.
     pub fn text(&self) -> String {
-        let mut text = HEADING.to_owned() + "\n";
+        let mut text = heading(ADDED.len()) + "\n";
         for (run, outcome) in &self.outcomes {
             text += &outcome.line(run);
             text.push('\n');
@@ -254,8 +269,10 @@ mod tests {
             counts in proptest::array::uniform4(any::<u64>()),
             rest in proptest::array::uniform3(0.0..1e6_f64),
             seconds in 0_u32..10_000,
+            processor in of(0_u32..10_000),
             failure in of("[a-z ]{1,20}"),
             files in of("[0-9a-f]{16}"),
+            build in of("[0-9a-f. ]{1,16}"),
         ) -> Outcome {
             let [accuracy, accuracy_early, own_mean, own_worst] = shares;
             let [iterations, iterations_own, last, bytes_to_target, rounds_to_target] = reached;
@@ -264,7 +281,8 @@ mod tests {
             Outcome {
                 accuracy, accuracy_early, own_mean, own_worst, iterations, iterations_own, last, bytes_to_target,
                 rounds_to_target, offline_fraction, rounds, rounds_per_node, samples, samples_lost, bytes, virtual_seconds,
-                seconds: f64::from(seconds) / 10.0, failure, files,
+                seconds: f64::from(seconds) / 10.0, failure, files, build,
+                processor_seconds: processor.map(|seconds| f64::from(seconds) / 10.0),
             }
         }
     }
@@ -282,20 +300,27 @@ mod tests {
         #[test]
         fn arbitrary_text_is_an_error_not_a_panic(text in any::<String>()) {
             let _ = Ledger::read(&text);
-            let _ = Ledger::read(&format!("{HEADING}\n{text}"));
+            let _ = Ledger::read(&format!("{}\n{text}", heading(ADDED.len())));
         }
     }
 
     #[test]
     fn files_of_earlier_builds_are_read_and_their_runs_found() -> Result<()> {
         let line = "batch=16 check_every=2,7,0.6,,0.3,0.1,,,195,,,0,0,0,99840,0,85588317,19.5,27.5,";
-        let heading = HEADING.strip_suffix(ADDED).expect("the last column");
-        let ledger = Ledger::read(&format!("{heading}\n{line}\n"))?;
         let settings = [("batch", "16"), ("check-every", "2")].map(|(key, value)| (key.into(), value.into())).into();
-        let found = ledger.find(&Run { seed: 7, settings }).expect("its run");
-        assert_eq!((found.accuracy, found.bytes, &found.files), (Some(0.6), 85_588_317, &None));
-        assert_eq!(Ledger::read(&ledger.text())?, ledger);
-        assert!(Ledger::read(&format!("{HEADING}\n{line}")).is_err(), "a cell is missing");
+        let run = Run { seed: 7, settings };
+        let later = [",", ",a1b2", ",0.1.0 c3d4", ",2.5"];
+        for added in 0..=ADDED.len() {
+            let line = line.to_owned() + &later[1..=added].concat();
+            let ledger = Ledger::read(&format!("{}\n{line}\n", heading(added)))?;
+            let found = ledger.outcomes.get(&run).expect("its run");
+            assert_eq!((found.accuracy, found.bytes, &found.failure), (Some(0.6), 85_588_317, &None));
+            let there = [found.files.is_some(), found.build.is_some(), found.processor_seconds == Some(2.5)];
+            assert_eq!(there.map(usize::from).iter().sum::<usize>(), added);
+            assert!(ledger.find(&run).is_some() && Ledger::read(&ledger.text())? == ledger);
+            let wide = format!("{}\n{line}", heading((added + 1) % (ADDED.len() + 1)));
+            assert!(Ledger::read(&wide).is_err(), "a cell is missing or there is one more");
+        }
         Ok(())
     }
 

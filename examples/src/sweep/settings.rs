@@ -17,8 +17,8 @@ pub struct SweepSettings {
     /// unstable (the study of docs/unstable.md), gossip (that of docs/reproduce/gossip.md; gossip-search: other rates and
     /// consensus steps, at another seed), choosing (every policy at every share of the time offline), outer (outer
     /// optimisers), daso (sites and slow lines between them), scale (what a node costs in fleets of up to a thousand), fda
-    /// (averages when models have drifted apart, on MNIST: --set data=DIR), fda-full and gossip-full (as published), smoke
-    /// (seconds), or a TOML file
+    /// (averages when models have drifted apart, on MNIST: --set data=DIR), fda-full, gossip-full, daso-full and
+    /// unstable-full (as published), smoke (seconds), or a TOML file
     #[arg(default_value = "unstable", value_name = "NAME|FILE")]
     pub grid: String,
     /// Instead of the grid's groups: vary a setting, such as `offline-fraction=0,0.4,0.8`; several are crossed, the last
@@ -56,8 +56,9 @@ pub struct SweepSettings {
 }
 
 /// Grids that come with the program.
-const KNOWN: [(&str, &str); 11] = [
+const KNOWN: [(&str, &str); 13] = [
     ("unstable", include_str!("../../sweeps/unstable.toml")),
+    ("unstable-full", include_str!("../../sweeps/unstable-full.toml")),
     ("gossip", include_str!("../../sweeps/gossip.toml")),
     ("gossip-search", include_str!("../../sweeps/gossip-search.toml")),
     ("gossip-full", include_str!("../../sweeps/gossip-full.toml")),
@@ -66,6 +67,7 @@ const KNOWN: [(&str, &str); 11] = [
     ("fda", include_str!("../../sweeps/fda.toml")),
     ("fda-full", include_str!("../../sweeps/fda-full.toml")),
     ("daso", include_str!("../../sweeps/daso.toml")),
+    ("daso-full", include_str!("../../sweeps/daso-full.toml")),
     ("scale", include_str!("../../sweeps/scale.toml")),
     ("smoke", include_str!("../../sweeps/smoke.toml")),
 ];

@@ -47,7 +47,8 @@ impl Summary {
     pub fn write(&self, folder: &Folder) -> Result<()> {
         for shown in &self.groups {
             folder.write(&format!("{}.svg", shown.group.name), &shown.plot()?)?;
-            let plot = accuracy_over_bytes(&shown.group.title, "own models, mean", &shown.traffic())?;
+            let axes = ["MB sent by all nodes", "test accuracy, own models, mean"];
+            let plot = accuracy_over_bytes(&shown.group.title, axes, &shown.traffic())?;
             folder.write(&format!("{}-bytes.svg", shown.group.name), &plot)?;
         }
         folder.write("summary.csv", &self.csv())?;
