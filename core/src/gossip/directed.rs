@@ -197,6 +197,14 @@ impl Place {
         }
     }
 
+    /// Whether it sends to a node in exchange `k`.
+    pub(crate) fn sends(&self, to: NodeId, exchange: u64) -> bool {
+        match &self.0 {
+            Ends::Turns(phases) => phases[(exchange % phases.len() as u64) as usize].0.contains(&to),
+            Ends::Drawn(node, graph) => graph.receivers(node.0, exchange).contains(&to.0),
+        }
+    }
+
     /// To whom it may ever send.
     pub fn receivers(&self) -> BTreeSet<NodeId> {
         self.ever(|(receivers, _)| receivers)

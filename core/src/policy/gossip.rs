@@ -270,7 +270,7 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
             // Nothing new could be said: it is said with the next exchange.
             Note::Ask if neighbour.whole_said == Some(*sequence) => neighbour.follows = false,
             Note::Ask => self.say_whole(from),
-            Note::AskAs(_) => {}
+            Note::AskAs { .. } => {}
             Note::Piece(piece) => {
                 let len = consensus.own().len();
                 let of_whole = Compressor::<S>::sizes(&Identity, len);

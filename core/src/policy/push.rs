@@ -9,8 +9,9 @@
 //!
 //! # For implementers
 //! - Nothing is given to a node before it has asked. Its request says which of its starts it is, so that a later one is not
-//!   taken for one that has had something already, and has it asked for all that it gives if it gives to the receiver, too.
-//!   Whoever was lost or has missed something asks again.
+//!   taken for one that has had something already, and has it asked for all that it gives if it gives to the receiver, too;
+//!   and for which exchange it waits: who has had its turn in that one answers at once, with all that it ever gave, be it
+//!   nothing, so that the two are in step from then on. Whoever was lost or has missed something asks again.
 //! - Every message carries the digest of the copy and of the sums that it leads to, and of the starts of both ends: what does
 //!   not lead there, or would leave no weight or no numbers, is not taken, and all of it is asked for. A later start takes
 //!   nothing that was meant for a former one; what is given before its request has come is lost with that.
@@ -33,7 +34,10 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
-use ends::{BIRTH, Receiver, Sender};
+use ends::{HEAD, Receiver, Sender};
+
+/// How many exchanges are looked at to see which turns one has missed who asks.
+const MOST_TURNS: usize = 16;
 
 /// The knobs of a [`PushSum`] policy.
 #[derive(Clone, Debug)]
@@ -185,7 +189,7 @@ impl<S: Scalar> Exchange<S> for PushSum<S> {
         let State { birth, receivers, senders, push, exchange, waiting } = &mut self.state;
         let push = push.get_or_insert_with(|| Push::new(self.pace, &self.tensors, &model));
         let told = push.head().saturating_add(*self.turns.compressor.sizes(model.len()).end());
-        check_length(BIRTH.saturating_add(push.whole_len().max(told)), model.len());
+        check_length(HEAD.saturating_add(push.whole_len().max(told)), model.len());
         // A model of another length than what was restored fits nothing that others have.
         let fits = model.len() == push.mass().values.len();
         if !self.turns.take_due() || !fits || !model.iter().all(|value| value.is_finite()) {
@@ -199,7 +203,7 @@ impl<S: Scalar> Exchange<S> for PushSum<S> {
             if !peers.contains(&node) {
                 sender.part();
             } else if sender.is_to_be_asked() {
-                sender.ask(node, *birth, &mut self.turns.actions);
+                sender.ask(node, (*birth, *exchange), &mut self.turns.actions);
             }
         }
         let (mut to, mut from) = self.place.at(*exchange);
@@ -209,33 +213,43 @@ impl<S: Scalar> Exchange<S> for PushSum<S> {
         // What cannot be said is not given; a model that is no numbers ends training.
         for (node, body) in push.give(&to, &mut *self.turns.compressor, &mut random).unwrap_or_default() {
             let receiver = receivers.get_mut(&node).expect("one of them");
-            say(Self::FAMILY, &mut self.turns.actions, node, &receiver.letter(push, *birth, node, body));
+            say(Self::FAMILY, &mut self.turns.actions, node, &receiver.letter(push, (*birth, 1), node, &body));
         }
         *waiting = Some((self.turns.pause(now), from));
         self.end_if_complete();
     }
 
     fn told(&mut self, from: NodeId, note: Note<'_>) {
-        let State { birth, receivers, senders, push: Some(push), .. } = &mut self.state else { return };
+        let State { birth, receivers, senders, push: Some(push), exchange, .. } = &mut self.state else { return };
+        let actions = &mut self.turns.actions;
         match note {
-            Note::AskAs(birth) => {
+            Note::AskAs { birth: theirs, exchange: asked } => {
                 if let Some(receiver) = receivers.get_mut(&from) {
-                    if receiver.birth.is_some_and(|known| known != birth) {
+                    if receiver.birth.is_some_and(|known| known != theirs) {
                         push.forget_receiver(from);
                     }
-                    receiver.birth = Some(birth);
+                    receiver.birth = Some(theirs);
                     receiver.follows = false;
+                    // Whoever asks waits for what it was not given in its turns since, be it nothing.
+                    let missed = (asked..=*exchange).take(MOST_TURNS).filter(|&turn| self.place.sends(from, turn));
+                    // Who is further behind has begun later, and counts from another beginning.
+                    let most = if *exchange < asked.saturating_add(MOST_TURNS as u64) { MOST_TURNS } else { 1 };
+                    let turns = missed.take(most).count() as u64;
+                    if turns > 0 {
+                        say(Self::FAMILY, actions, from, &receiver.letter(push, (*birth, turns), from, &[]));
+                    }
                 }
-                if let Some(sender) = senders.get_mut(&from) {
-                    sender.begins_anew(birth);
-                    self.end_if_complete();
+                if let Some(sender) = senders.get_mut(&from)
+                    && sender.begins_anew(theirs)
+                {
+                    sender.ask(from, (*birth, *exchange), actions);
                 }
             }
             Note::Piece(piece) => {
                 let Some(sender) = senders.get_mut(&from) else { return };
                 let sizes = self.turns.compressor.sizes(push.mass().values.len());
-                let [least, most] = [sizes.start(), sizes.end()].map(|size| BIRTH + push.head() + size);
-                let whole = BIRTH + push.whole_len();
+                let [least, most] = [sizes.start(), sizes.end()].map(|size| HEAD + push.head() + size);
+                let whole = HEAD + push.whole_len();
                 let can_have = |total| if piece.whole { total == whole } else { (least..=most).contains(&total) };
                 let taken = match sender.partial.add(&piece, can_have) {
                     Assembled::Wrong => false,
@@ -247,7 +261,7 @@ impl<S: Scalar> Exchange<S> for PushSum<S> {
                 if taken {
                     self.end_if_complete();
                 } else {
-                    sender.lose(from, *birth, &mut self.turns.actions);
+                    sender.lose(from, (*birth, *exchange), &mut self.turns.actions);
                 }
             }
             Note::Ask => {}

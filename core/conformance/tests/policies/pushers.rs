@@ -47,6 +47,8 @@ struct Hall {
     untaught: bool,
     /// The largest `Σw` since it was last looked at.
     heaviest: f64,
+    /// The first who did not wait.
+    hasty: Option<String>,
 }
 
 impl Hall {
@@ -66,6 +68,7 @@ impl Hall {
             steps: vec![0.0; LEN],
             untaught: false,
             heaviest: 0.0,
+            hasty: None,
         };
         for node in 0..graph.nodes() {
             let model: Vec<f64> = (0..LEN).map(|_| random.normal()).collect();
@@ -133,6 +136,9 @@ impl Hall {
             assert_eq!(self.members[node].policy.save(), saved);
         }
         self.heaviest = self.heaviest.max(self.weight());
+        if self.hasty.is_none() {
+            self.hasty = self.ahead();
+        }
     }
 
     /// Lets things happen until all have made so many iterations and wait for nobody.
@@ -213,6 +219,17 @@ impl Hall {
         self.held().weights[0]
     }
 
+    /// Somebody who trains on although one of those whose turn it was to give has not come to that exchange.
+    fn ahead(&self) -> Option<String> {
+        let ready = (0_u32..).zip(&self.members).filter(|(_, member)| !member.paused && member.iteration > 0);
+        ready.into_iter().find_map(|(node, member)| {
+            let at = member.iteration;
+            let (_, senders) = self.graph.place(NodeId(node)).at(at);
+            let late = senders.into_iter().find(|sender| self.members[sender.0 as usize].iteration < at)?;
+            Some(format!("{node} goes on after exchange {at}, to which {late} has not come"))
+        })
+    }
+
     fn disagreement(&self) -> f64 {
         let range = |place: usize| {
             let values = || self.members.iter().map(|member| member.model[place]);
@@ -276,6 +293,21 @@ fn steps_count_and_nodes_agree(untaught: bool) -> Result<(), Broken> {
 fn policies_agree_and_keep_their_masses_and_all_steps_whoever_went_and_came_back() {
     assert_eq!(steps_count_and_nodes_agree(false), Ok(()));
     assert!(steps_count_and_nodes_agree(true).is_err());
+}
+
+#[test]
+fn everybody_waits_for_first_messages_too_and_for_no_deadline() {
+    let law = |(graph, seed, iterations, restores): (Directed, u64, u64, bool)| {
+        let mut hall = Hall::new(&graph, 0, false, seed, restores);
+        // Nobody is kept from going on before others.
+        hall.run(iterations);
+        if let Some(hasty) = hall.hasty {
+            return Err(hasty);
+        }
+        if hall.now > Instant::ORIGIN { Err(format!("a deadline passed: it is {:?}", hall.now)) } else { Ok(()) }
+    };
+    let cases = (graphs(), any::<u64>(), 1_u64..40, any::<bool>());
+    assert_eq!(Check { cases: 256, ..Check::default() }.hold(cases, law), Ok(()));
 }
 
 #[test]

@@ -15,8 +15,8 @@ pub(in crate::policy) enum Note<'a> {
     Piece(Piece<'a>),
     /// The sender's copy of the receiver's model is of no use: it wants it whole.
     Ask,
-    /// The same, and which start of the sender it is.
-    AskAs(u64),
+    /// The same, which start of the sender it is, and for which of its exchanges.
+    AskAs { birth: u64, exchange: u64 },
 }
 
 /// A part of a message.
@@ -69,9 +69,10 @@ impl<'a> Note<'a> {
                 bytes
             }
             Self::Ask => vec![Tag::GossipAsk as u8],
-            Self::AskAs(birth) => {
+            Self::AskAs { birth, exchange } => {
                 let mut bytes = vec![Tag::PushAsk as u8];
                 bytes.extend_from_slice(&birth.to_le_bytes());
+                bytes.extend_from_slice(&exchange.to_le_bytes());
                 bytes
             }
         }
@@ -83,7 +84,11 @@ impl<'a> Note<'a> {
         let tag = Tag::of(tag)?;
         match (tag, family) {
             (Tag::GossipAsk, Family::Gossip) => return rest.is_empty().then_some(Self::Ask),
-            (Tag::PushAsk, Family::Push) => return Some(Self::AskAs(u64::from_le_bytes(rest.try_into().ok()?))),
+            (Tag::PushAsk, Family::Push) => {
+                let (birth, exchange) = rest.split_first_chunk()?;
+                let [birth, exchange] = [*birth, exchange.try_into().ok()?].map(u64::from_le_bytes);
+                return Some(Self::AskAs { birth, exchange });
+            }
             _ => {}
         }
         let whole = tag == family.piece(true);
@@ -135,15 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_one_byte() {
+    fn requests_are_read_as_they_were_written() {
         let ask = Note::Ask.encode(Family::Gossip);
         assert_eq!((ask.len(), Note::decode(&ask, Family::Gossip)), (1, Some(Note::Ask)));
         assert_eq!(Note::decode(&[ask[0], 0], Family::Gossip), None);
         assert_eq!(Note::decode(&ask, Family::Push), None);
-        let ask = Note::AskAs(7).encode(Family::Push);
-        assert_eq!(
-            (Note::decode(&ask, Family::Push), Note::decode(&ask, Family::Gossip)),
-            (Some(Note::AskAs(7)), None)
-        );
+        let note = Note::AskAs { birth: 7, exchange: 9 };
+        let ask = note.encode(Family::Push);
+        assert_eq!((Note::decode(&ask, Family::Push), Note::decode(&ask, Family::Gossip)), (Some(note), None));
     }
 }

@@ -11,11 +11,11 @@ use crate::transport::NodeId;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-/// Of what both ends of a way have after a message: the starts of the sender and of the receiver, the copy, and the sum of
-/// what was given.
-fn digest<S: Scalar>(births: [u64; 2], copy: &[S], given: Option<&Mass>) -> Digest {
+/// Of what both ends of a way have after a message: its head and the start of the receiver, the copy, and the sum of what
+/// was given.
+fn digest<S: Scalar>(head: &[u8], to: u64, copy: &[S], given: Option<&Mass>) -> Digest {
     let mut digester = Digester::new();
-    births.iter().for_each(|birth| digester.update(&birth.to_le_bytes()));
+    [head, &to.to_le_bytes()].into_iter().for_each(|bytes| digester.update(bytes));
     digester.update_values(copy);
     if let Some(Mass { values, weights }) = given {
         digester.update_values(weights);
@@ -36,14 +36,23 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    /// The message to it with this body, or with all that it was ever given if it does not follow.
-    pub(super) fn letter<S: Scalar>(&mut self, push: &mut Push<S>, birth: u64, to: NodeId, body: Vec<u8>) -> Message {
+    /// The message to it with this body, or with all that it was ever given if it does not follow; it stands for so many
+    /// turns.
+    pub(super) fn letter<S: Scalar>(
+        &mut self,
+        push: &mut Push<S>,
+        (birth, turns): (u64, u64),
+        to: NodeId,
+        body: &[u8],
+    ) -> Message {
         self.sequence = self.sequence.wrapping_add(1);
         let whole = !core::mem::replace(&mut self.follows, true);
-        let body = if whole { push.whole(to) } else { body };
-        let bytes = [&birth.to_le_bytes()[..], &body].concat();
-        let (births, copy) = ([birth, self.birth.unwrap_or_default()], push.copy_at(to).unwrap_or_default());
-        Message { sequence: self.sequence, digest: digest(births, copy, push.given(to)), whole, bytes }
+        let all = if whole { push.whole(to) } else { Vec::new() };
+        let head = [birth.to_le_bytes(), turns.to_le_bytes()].concat();
+        let copy = push.copy_at(to).unwrap_or_default();
+        let digest = digest(&head, self.birth.unwrap_or_default(), copy, push.given(to));
+        let bytes = [&head[..], if whole { &all } else { body }].concat();
+        Message { sequence: self.sequence, digest, whole, bytes }
     }
 
     pub(super) fn save(&self, words: &mut Words) {
@@ -65,8 +74,8 @@ pub(super) struct Sender {
     held: Option<u64>,
     /// It has been asked for that.
     asked: bool,
-    /// It has given since it was last waited for.
-    fresh: bool,
+    /// Turns that it has had and that were not waited for yet: it may be some exchanges ahead.
+    ahead: u64,
     /// Turns of it that have ended without anything.
     silent: u32,
     /// A message of which pieces are missing.
@@ -80,13 +89,13 @@ const MOST_SILENT: u32 = 4;
 /// asked.
 const LONG_SILENT: u32 = 16;
 
-/// Bytes in front of a message that say which start of its sender it comes from.
-pub(super) const BIRTH: usize = 8;
+/// Bytes in front of a message that say which start of its sender it comes from, and for how many turns it stands.
+pub(super) const HEAD: usize = 16;
 
 impl Sender {
     /// Whether there is nothing to wait for.
     pub(super) fn is_done(&self) -> bool {
-        self.fresh || self.held.is_none() || self.silent >= MOST_SILENT
+        self.ahead > 0 || self.silent >= MOST_SILENT
     }
 
     /// Whether it has not been asked, or has said nothing for so long that the request or what it answered may be lost, or
@@ -95,10 +104,11 @@ impl Sender {
         (self.held.is_none() && !self.asked) || (self.silent >= LONG_SILENT && self.silent.is_power_of_two())
     }
 
-    /// Asks for a whole message.
-    pub(super) fn ask(&mut self, node: NodeId, birth: u64, actions: &mut VecDeque<PolicyAction>) {
+    /// Asks for a whole message, as this start of the receiver in this exchange.
+    pub(super) fn ask(&mut self, node: NodeId, (birth, exchange): (u64, u64), actions: &mut VecDeque<PolicyAction>) {
         self.asked = true;
-        actions.push_back(PolicyAction::Tell { to: node, bytes: Note::AskAs(birth).encode(Family::Push) });
+        let bytes = Note::AskAs { birth, exchange }.encode(Family::Push);
+        actions.push_back(PolicyAction::Tell { to: node, bytes });
     }
 
     /// It cannot be reached: what it says from now on is not what follows what it said before.
@@ -106,24 +116,28 @@ impl Sender {
         *self = Self { birth: self.birth, ..Self::default() };
     }
 
-    /// It says which start of it it is: a later one than is known has given nothing yet, and gives nothing until it is asked.
-    pub(super) fn begins_anew(&mut self, birth: u64) {
-        if self.birth.is_some_and(|known| known != birth) {
+    /// It says which start of it it is: whether a later one than is known, which has given nothing yet, and gives nothing
+    /// until it is asked.
+    pub(super) fn begins_anew(&mut self, birth: u64) -> bool {
+        let anew = self.birth.is_some_and(|known| known != birth);
+        if anew {
             self.part();
         }
+        anew
     }
 
     /// What it has said last is of no use; asks for all of it if that was not done yet.
-    pub(super) fn lose(&mut self, node: NodeId, birth: u64, actions: &mut VecDeque<PolicyAction>) {
+    pub(super) fn lose(&mut self, node: NodeId, me: (u64, u64), actions: &mut VecDeque<PolicyAction>) {
         self.held = None;
         if !self.asked {
-            self.ask(node, birth, actions);
+            self.ask(node, me, actions);
         }
     }
 
     /// Its turn has ended.
     pub(super) fn end(&mut self) {
-        self.silent = if core::mem::take(&mut self.fresh) { 0 } else { self.silent.saturating_add(1) };
+        self.silent = if self.ahead > 0 { 0 } else { self.silent.saturating_add(1) };
+        self.ahead = self.ahead.saturating_sub(1);
     }
 
     /// Whether the message could be taken, `to` this start of the receiver; if it is none, nothing of what is known of the
@@ -135,12 +149,12 @@ impl Sender {
         (from, to): (NodeId, u64),
         message: &Message,
     ) -> bool {
-        let Some((birth, body)) = message.bytes.split_first_chunk() else { return false };
-        let birth = u64::from_le_bytes(*birth);
+        let Some((head, body)) = message.bytes.split_first_chunk::<HEAD>() else { return false };
+        let [birth, turns] = [0, 8].map(|at| u64::from_le_bytes(core::array::from_fn(|place| head[at + place])));
         if message.whole {
             let Ok(whole) = push.read_whole(body) else { return false };
             let anew = self.birth.is_some_and(|known| known != birth);
-            let is_theirs = digest([birth, to], whole.copy(), Some(whole.given())) == message.digest;
+            let is_theirs = digest(head, to, whole.copy(), Some(whole.given())) == message.digest;
             if !is_theirs || push.take_whole(from, whole, anew).is_err() {
                 return false;
             }
@@ -152,27 +166,27 @@ impl Sender {
                 return false;
             }
             let Ok(part) = push.read(from, body, compressor) else { return false };
-            let is_theirs = digest([birth, to], part.copy(), Some(part.given())) == message.digest;
+            let is_theirs = digest(head, to, part.copy(), Some(part.given())) == message.digest;
             if !is_theirs || push.take_part(from, part).is_err() {
                 return false;
             }
         }
         self.held = Some(message.sequence);
-        self.fresh = true;
+        self.ahead = self.ahead.saturating_add(turns);
         true
     }
 
     pub(super) fn save(&self, words: &mut Words) {
-        words.0.extend([u64::from(self.asked), u64::from(self.fresh), u64::from(self.silent)]);
+        words.0.extend([u64::from(self.asked), self.ahead, u64::from(self.silent)]);
         words.optional(self.birth.as_ref(), |words, &birth| words.0.push(birth));
         words.optional(self.held.as_ref(), |words, &held| words.0.push(held));
         self.partial.save(words);
     }
 
     pub(super) fn restore(words: &mut Saved<'_>) -> Option<Self> {
-        let (asked, fresh) = (words.flag()?, words.flag()?);
+        let (asked, ahead) = (words.flag()?, words.word()?);
         let silent = u32::try_from(words.word()?).ok()?;
         let (birth, held) = (words.optional()?, words.optional()?);
-        Some(Self { birth, held, asked, fresh, silent, partial: Assembly::restore(words)? })
+        Some(Self { birth, held, asked, ahead, silent, partial: Assembly::restore(words)? })
     }
 }
