@@ -45,7 +45,7 @@ pub struct Study {
 }
 
 /// All studies, in the order in which `all` runs them.
-pub const STUDIES: [Study; 8] = [
+pub const STUDIES: [Study; 9] = [
     Study {
         name: "fda",
         about: "Averages when models have drifted apart, to an accuracy: LeNet-5 on the whole of MNIST (--data)",
@@ -72,6 +72,15 @@ pub const STUDIES: [Study; 8] = [
         data: CIFAR,
         is_grid: true,
         run: daso::run,
+    },
+    Study {
+        name: "daso-measured",
+        about: "The same with steps as long as they are on this machine, and lines as fast as they are",
+        needs_data: false,
+        has_full: false,
+        data: "",
+        is_grid: true,
+        run: daso::measured,
     },
     Study {
         name: "consensus",

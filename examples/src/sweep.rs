@@ -25,6 +25,7 @@ mod statistics;
 mod summary;
 
 pub use cell::Cell;
+pub use estimate::step;
 pub use grid::{Grid, Group, Run};
 pub use ledger::{Ledger, Outcome};
 pub use settings::SweepSettings;

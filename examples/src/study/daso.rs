@@ -5,10 +5,12 @@ use super::page::Figures;
 use super::scatter::{Mark, Scatter};
 use crate::data::source::Source;
 use crate::report::{Align, Table};
-use crate::sweep::{Cell, Outcome, Run, Spread, Swept};
-use anyhow::{Result, bail};
+use crate::sweep::{self, Cell, Outcome, Run, Spread, SweepSettings, Swept};
+use anyhow::{Context, Result, bail};
+use clap::Parser;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
 
 /// What others are compared with.
 const BASELINE: &str = "blocking";
@@ -19,15 +21,57 @@ const BASELINE: &str = "blocking";
 /// If it is asked for what it does not have, or as [`Call::sweep`].
 pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
     ends_at_target(&call.settings.set)?;
-    let full = call.settings.full;
-    let installed = Source::FashionMnist.load().is_ok();
-    let data = if installed { Source::FashionMnist } else { Source::Embedded };
-    if !full && !installed {
-        println!("daso: the whole of Fashion-MNIST is not installed; its runs have the embedded 10,000 images");
-    }
-    let data = if full { Vec::new() } else { vec![format!("data={data}")] };
+    let data = if call.settings.full { Vec::new() } else { vec![data(call)] };
     let Some(swept) = call.sweep("daso", &data)? else { return Ok(None) };
     figures(&swept).map(Some)
+}
+
+/// The file of a study's folder that says how long a step takes: measured once, so that a study that is gone on with is one.
+const STEP: &str = "step-duration";
+
+/// Runs it with steps as long as they are on this machine.
+///
+/// # Errors
+/// As [`run`], or if a step cannot be measured.
+pub(super) fn measured(call: &Call<'_>) -> Result<Option<Figures>> {
+    ends_at_target(&call.settings.set)?;
+    let mut more = vec![data(call)];
+    let path = call.output.join(STEP);
+    let step = match fs::read_to_string(&path) {
+        Ok(text) => text.trim().to_owned(),
+        Err(_) => {
+            let grid =
+                SweepSettings::try_parse_from(["reproduce", call.name, &format!("--set={}", more[0])])?.grid()?.1;
+            let runs = grid.runs()?;
+            let step = format!("{}us", sweep::step(runs.first().context("a grid without runs")?)?.as_micros());
+            if !call.settings.dry_run {
+                fs::create_dir_all(&call.output).with_context(|| call.output.display().to_string())?;
+                fs::write(&path, &step).with_context(|| path.display().to_string())?;
+            }
+            step
+        }
+    };
+    println!("{}: a step takes {step}, as measured on this machine; kept in {}", call.name, path.display());
+    more.push(format!("step-duration={step}"));
+    let Some(swept) = call.sweep(call.name, &more)? else { return Ok(None) };
+    let Figures { text, plots } = figures(&swept)?;
+    let said = format!(
+        "A step takes {step}: the fastest of nine times twenty steps of LeNet-5 with 32 images on one core of this machine, by \
+         SGD.\n\n"
+    );
+    Ok(Some(Figures { text: said + &text, plots }))
+}
+
+/// All of Fashion-MNIST, where it is installed.
+fn data(call: &Call<'_>) -> String {
+    let installed = Source::FashionMnist.load().is_ok();
+    if !installed {
+        println!(
+            "{}: the whole of Fashion-MNIST is not installed; its runs have the embedded 10,000 images",
+            call.name
+        );
+    }
+    format!("data={}", if installed { Source::FashionMnist } else { Source::Embedded })
 }
 
 /// Times are those of the ends of runs, which have to be where the target is reached.

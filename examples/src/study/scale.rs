@@ -2,11 +2,13 @@
 
 use super::call::{Call, effort};
 use super::page::Figures;
+use super::scatter::{Mark, Scatter};
 use crate::report::{Align, Table};
 use crate::sweep::{Cell, Outcome};
 use anyhow::Result;
 use kronfleet_core::compress::Identity;
 use kronfleet_core::gossip::{Mixing, Rule, Topology, Tuning, agreement};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Runs it.
@@ -15,12 +17,22 @@ use std::fmt::Write as _;
 /// As [`Call::sweep`].
 pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
     let Some(swept) = call.sweep("scale", &[])? else { return Ok(None) };
-    let mut text = String::new();
+    let (mut text, mut marks) = (String::new(), BTreeMap::<String, Vec<(f64, f64)>>::new());
     // Groups of one title differ in what goes with the number of nodes.
     for groups in swept.grid.groups.chunk_by(|one, other| one.title == other.title) {
         let cells: Result<Vec<_>> = groups.iter().map(|group| swept.cells(&group.name)).collect();
-        let _ = writeln!(text, "### {}\n\n{}", groups[0].title, table(&cells?.concat()));
+        let cells = cells?.concat();
+        let _ = writeln!(text, "### {}\n\n{}", groups[0].title, table(&cells));
+        for cell in &cells {
+            let seconds = cell.spread(|outcome| outcome.processor_seconds);
+            let name = cell.values.get(1).cloned().unwrap_or_default();
+            marks.entry(name).or_default().extend(seconds.map(|seconds| (f64::from(nodes(cell)), seconds.mean)));
+        }
     }
+    let title = "Processor seconds of a run by the number of nodes";
+    let marks = marks.into_iter().map(|(name, points)| Mark { name, points }).collect();
+    let plot = Scatter { title, x: "nodes", y: "seconds", marks }.draw()?;
+    let _ = writeln!(text, "![{title}](scale.svg)\n");
     text += "### Exchanges of everything until a thousandth of the disagreement is left\n\nCounted is \
              Σ‖x − x̄‖² + Σ‖x − x̂‖², x̂ being what neighbours have of a model: what it was before the exchange. The theory \
              beside it is of the first sum alone.\n\n";
@@ -28,7 +40,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<Option<Figures>> {
     text += "\n";
     text += &swept.missing()?;
     text += &effort(&swept)?;
-    Ok(Some(Figures { text, plots: Vec::new() }))
+    Ok(Some(Figures { text, plots: vec![("scale.svg".into(), plot)] }))
 }
 
 /// One line for each cell, beside the one of the same method with half the nodes.

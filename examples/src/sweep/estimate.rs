@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Steps that are timed: one period of decompositions and a little more, as they come in training.
 const STEPS: u32 = 12;
@@ -91,6 +91,34 @@ fn measure(job: &JobSettings) -> Result<Pace> {
         evaluation = evaluate()?;
     }
     Ok(Pace { step, evaluation })
+}
+
+/// Steps of one batch of timings.
+const BATCH: u32 = 20;
+
+/// Batches of steps, of which the fastest counts: whatever else the machine does makes steps slower and none faster.
+const BATCHES: u32 = 9;
+
+/// How long a step of a run takes on one core of this machine, without others.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn step(run: &Run) -> Result<Duration> {
+    let job = run.job()?;
+    let JobSettings { task, averaging, kfac, optimiser, .. } = &job;
+    let workshop = Workshop::open(task, kfac, optimiser, averaging.nodes, None)?;
+    let fleet = fleet(&job, &workshop, "", Arc::new(AtomicBool::new(false)));
+    let mut trainer = fleet.workshop.trainer(Faer::<f32>::new(1), 0)?;
+    let mut best = Duration::MAX;
+    for _ in 0..BATCHES {
+        let start = Instant::now();
+        for _ in 0..BATCH {
+            trainer.step()?;
+        }
+        trainer.settle()?;
+        best = best.min(start.elapsed() / BATCH);
+    }
+    Ok(best)
 }
 
 /// The estimate in words; `early` if runs may end before their last iteration.

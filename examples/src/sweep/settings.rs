@@ -56,7 +56,7 @@ pub struct SweepSettings {
 }
 
 /// Grids that come with the program.
-const KNOWN: [(&str, &str); 13] = [
+const KNOWN: [(&str, &str); 14] = [
     ("unstable", include_str!("../../sweeps/unstable.toml")),
     ("unstable-full", include_str!("../../sweeps/unstable-full.toml")),
     ("gossip", include_str!("../../sweeps/gossip.toml")),
@@ -68,6 +68,7 @@ const KNOWN: [(&str, &str); 13] = [
     ("fda-full", include_str!("../../sweeps/fda-full.toml")),
     ("daso", include_str!("../../sweeps/daso.toml")),
     ("daso-full", include_str!("../../sweeps/daso-full.toml")),
+    ("daso-measured", include_str!("../../sweeps/daso-measured.toml")),
     ("scale", include_str!("../../sweeps/scale.toml")),
     ("smoke", include_str!("../../sweeps/smoke.toml")),
 ];

@@ -62,8 +62,8 @@ fn models_are_refused_whose_messages_would_be_longer_than_can_be_said() {
         let graph = Directed::ring(2);
         begins(move || Box::new(PushSum::new(PushSumOptions::new(&graph, NodeId(0)), Box::new(Spacious { most }))))
     };
-    // What goes together stands in front; a start, a share and a weight do.
+    // What goes together stands in front; a start, turns, a share and a weight do.
     let longest = u32::MAX as usize;
     assert!(gossip(longest - 8) && !gossip(longest - 7));
-    assert!(push(longest - 24) && !push(longest - 23));
+    assert!(push(longest - 32) && !push(longest - 31));
 }
