@@ -6,7 +6,7 @@
 //! next to nothing, by which the others see that it is wanted: of a layer that nobody else has reached they do not take it, and
 //! contribute what they have in the next round.
 
-use super::overlap::DOUBTED;
+use super::overlap::{DOUBTED, Overlapping};
 use super::{Participant, Summary, Training, TrainingError};
 use crate::cluster::Contribution;
 use crate::collective::differences::CERTAIN;
@@ -225,21 +225,28 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         if healed {
             self.overlapping.doubted = (0..layers.len() as u32).collect();
         }
-        self.overlapping.wanted.clear();
         let mut landed = Contribution::default();
         landed.iteration = average.iteration;
         let came = average.segments().iter().take(layers.len()).any(|segment| segment.weight > 0.0);
         let target = landed.segment(&model.name, model.values.len(), f64::from(u8::from(came)));
         target.copy_from_slice(&model.values);
-        for (number, (range, segment)) in (0..).zip(layers.iter().zip(average.segments())) {
-            let certain = segment.weight >= CERTAIN;
-            if certain || (segment.weight > 0.0 && self.overlapping.doubted.contains(&number)) {
+        let of_layers = || (0..).zip(average.segments().iter().take(layers.len()));
+        let Overlapping { doubted, wanted, .. } = &mut self.overlapping;
+        for (range, (number, segment)) in layers.iter().zip(of_layers()) {
+            if segment.weight >= CERTAIN || (segment.weight > 0.0 && doubted.contains(&number)) {
                 target[range.clone()].copy_from_slice(&segment.values);
             }
-            if certain {
-                self.overlapping.doubted.remove(&number);
+        }
+        // Read as no numbers, it may be sound all the same; the next average brings what this one would have.
+        if !target.iter().all(|value| value.is_finite()) {
+            return;
+        }
+        wanted.clear();
+        for (number, segment) in of_layers() {
+            if segment.weight >= CERTAIN {
+                doubted.remove(&number);
             } else if segment.weight > 0.0 {
-                self.overlapping.wanted.insert(number);
+                wanted.insert(number);
             }
         }
         if self.policy.deadline().is_some_and(|deadline| deadline.unbiased) {

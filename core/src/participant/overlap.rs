@@ -30,7 +30,7 @@ pub(super) struct Flight<S> {
     pub(super) overlap: Overlap,
     /// The iteration at which it began.
     begun: u64,
-    /// The model at that time; empty where nobody asks, or where training does not go on from it.
+    /// The model at that time; empty where nobody asks, where it could not be read, or where training does not go on from it.
     snapshot: Vec<S>,
 }
 
@@ -133,8 +133,9 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             divide(&self.observed, parts, counts, self.outer.as_ref(), &mut contribution);
         } else {
             training.contribute(request, &mut contribution);
-            if let (Blend::Progress, Some(segment)) = (overlap.blend, contribution.segments().first()) {
-                snapshot.clone_from(&segment.values);
+            let model = contribution.segments().first().filter(|model| measures(model));
+            if let (Blend::Progress, Some(model)) = (overlap.blend, model) {
+                snapshot.clone_from(&model.values);
             }
             if let Some(outer) = &self.outer {
                 outer.contribute(&mut contribution);
@@ -221,21 +222,24 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         // What cannot be read must not be written back; the next step says why.
         let Some(model) = self.observed.segments_mut().first_mut().filter(|model| model.weight > 0.0) else { return };
         let (name, mut model) = (core::mem::take(&mut model.name), core::mem::take(&mut model.values));
+        let came = || (0..parts).zip(made.segments()).filter(|(_, segment)| segment.weight > 0.0);
         let mut weight = 0.0;
-        for number in 0..parts {
-            let range = part(model.len(), number, parts);
-            let segment = &made.segments()[number as usize];
-            if segment.weight == 0.0 {
-                continue;
-            }
+        for (number, segment) in came() {
             weight = segment.weight;
-            let lacked = self.overlapping.doubted.remove(&number);
+            let lacked = self.overlapping.doubted.contains(&number);
             let blend = if healed || lacked || lost { Blend::Share(0.0) } else { blend };
-            for (place, &made) in range.zip(&segment.values) {
+            for (place, &made) in part(model.len(), number, parts).zip(&segment.values) {
                 let x = model[place].wide();
                 let then = flight.snapshot.get(place).map_or(x, |then| then.wide());
                 model[place] = S::of(blend.of(x, then, made.wide()));
             }
+        }
+        // Read as no numbers, it may be sound all the same; the next average brings what this one would have.
+        if !model.iter().all(|value| value.is_finite()) {
+            return;
+        }
+        for (number, _) in came() {
+            self.overlapping.doubted.remove(&number);
         }
         let mut landed = Contribution::default();
         landed.iteration = average.iteration;
@@ -245,6 +249,11 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
         }
         training.adopt(&landed, healed);
     }
+}
+
+/// Whether a model that was read is one, and not what a device shows that cannot be read.
+fn measures<S: Scalar>(model: &Segment<S>) -> bool {
+    model.weight > 0.0 && model.values.iter().all(|value| value.is_finite())
 }
 
 /// Puts the parts of a model, each of which `counts` so much, and everything else into `target`.

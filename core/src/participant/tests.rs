@@ -1,5 +1,6 @@
 //! Participants that train a handful of numbers, in virtual time.
 
+mod absent;
 mod layers;
 mod overlap;
 

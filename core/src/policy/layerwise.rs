@@ -20,7 +20,9 @@ pub struct Layerwise {
     /// What a node contributes that is late.
     pub late: Late,
     /// Whether steps of a layer that nobody has contributed in a share `p` of the rounds so far are made `1/(1 − p)` times as
-    /// long, at most ten times, where it is contributed: the paper's `w ← (w̄ − p·w_then)/(1 − p)`, which is right in the mean.
+    /// long, at most ten times, where it is contributed: the paper's `w ← (w̄ − p·w_then)/(1 − p)`. That is right in the mean
+    /// where all nodes are late with the same odds, which share `p` tells ever better. Where some are always late, layers in
+    /// front are averages over the others, made longer or not.
     /// How often a layer was absent is averaged with the models, so that all members of a round count alike. Steps that a node
     /// has made alone are contributed as long as they are.
     pub unbiased: bool,

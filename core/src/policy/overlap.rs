@@ -30,6 +30,8 @@ impl Blend {
     pub fn of(self, x: f64, then: f64, made: f64) -> f64 {
         match self {
             Self::Progress => made + (x - then),
+            // Whatever it was.
+            Self::Share(0.0) => made,
             Self::Share(own) => own * x + (1.0 - own) * made,
         }
     }

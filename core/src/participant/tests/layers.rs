@@ -1,7 +1,6 @@
 //! Steps that end by a deadline and averages layer by layer, against plain loops.
 
 use super::*;
-use crate::participant::layers::Absence;
 use crate::policy::{Late, Layerwise};
 use crate::seed::Seed;
 use alloc::format;
@@ -9,37 +8,50 @@ use proptest::prelude::*;
 
 /// Goes a way of its own, as far as there is time, the last layers first.
 #[derive(Debug)]
-struct Tower {
+pub(super) struct Tower {
     node: u32,
     /// How many values each layer has.
     lengths: Vec<usize>,
-    model: Vec<f64>,
+    pub(super) model: Vec<f64>,
     iteration: u64,
     /// Whether it leaves rubbish in the layers that a step has not reached.
     dirty: bool,
-    /// Whether its steps reach now more layers and now less, whatever the time.
-    moody: bool,
+    /// How many layers a step of a node reaches, by its number, whatever the time.
+    mood: Option<Mood>,
     interrupted: u32,
+    /// How often it was read, and at which of those times one value is shown as no number.
+    readings: u64,
+    glitch: Option<u64>,
+}
+
+/// Of a node, an iteration, and so many layers.
+pub(super) type Mood = fn(u32, u64, usize) -> usize;
+
+impl Tower {
+    fn new(node: u32, lengths: &[usize]) -> Self {
+        let (lengths, model) = (lengths.to_vec(), vec![0.0; lengths.iter().sum()]);
+        Self { node, lengths, model, iteration: 0, dirty: false, mood: None, interrupted: 0, readings: 0, glitch: None }
+    }
+
+    /// Whose steps reach so many layers.
+    pub(super) fn moody(node: u32, lengths: &[usize], mood: Mood) -> Self {
+        Self { mood: Some(mood), ..Self::new(node, lengths) }
+    }
 }
 
 /// Steps have so many times as long as a usual one takes.
-fn layerwise(time: f64, change: impl Fn(&mut Layerwise)) -> Box<dyn AveragingPolicy> {
+pub(super) fn layerwise(time: f64, change: impl Fn(&mut Layerwise)) -> Box<dyn AveragingPolicy> {
     let mut policy = Layerwise::new(STEP.mul_f64(time));
     change(&mut policy);
     Box::new(policy)
 }
 
 /// What step `iteration` of a node adds to a value.
-fn pace(node: u32, iteration: u64, place: usize) -> f64 {
+pub(super) fn pace(node: u32, iteration: u64, place: usize) -> f64 {
     Seed(7).derive("pace", u64::from(node) << 32 | iteration << 8 | place as u64).random().normal()
 }
 
-/// How many layers a step reaches of a node that has moods.
-fn mood(node: u32, iteration: u64, layers: usize) -> usize {
-    Seed(8).derive("mood", u64::from(node) << 32 | iteration).random().below(layers as u64 + 1) as usize
-}
-
-fn ranges(lengths: &[usize]) -> Vec<Range<usize>> {
+pub(super) fn ranges(lengths: &[usize]) -> Vec<Range<usize>> {
     let end = |layer: usize| lengths[..layer].iter().sum::<usize>();
     (0..lengths.len()).map(|layer| end(layer)..end(layer + 1)).collect()
 }
@@ -65,7 +77,7 @@ impl Training<f64> for Tower {
     fn step_while(&mut self, goes_on: &mut dyn FnMut(f64) -> bool, whole: bool) -> Result<Summary, TrainingError> {
         let layers = self.lengths.len();
         let mut reached = (1..=layers).take_while(|&done| goes_on(share(done, layers))).count();
-        if self.moody {
+        if let Some(mood) = self.mood {
             reached = mood(self.node, self.iteration + 1, layers);
         }
         let missing = if whole && reached < layers { layers } else { layers - reached };
@@ -85,7 +97,12 @@ impl Training<f64> for Tower {
     }
 
     fn contribute(&mut self, request: &Request, contribution: &mut Contribution<f64>) {
-        contribution.segment("parameters", self.model.len(), request.weight).copy_from_slice(&self.model);
+        self.readings += 1;
+        let shown = contribution.segment("parameters", self.model.len(), request.weight);
+        shown.copy_from_slice(&self.model);
+        if self.glitch == Some(self.readings) {
+            shown[0] = f64::NAN;
+        }
         contribution.segment("running", 1, request.weight).fill(f64::from(self.node));
     }
 
@@ -117,15 +134,8 @@ impl Story {
     }
 
     fn run(&self, policy: impl Fn() -> Box<dyn AveragingPolicy>, dirty: bool) -> World<Tower> {
-        let mut world = World::with(self.slow.len() as u32, self.iterations, policy, |node| Tower {
-            node,
-            lengths: self.lengths.clone(),
-            model: vec![0.0; self.lengths.iter().sum()],
-            iteration: 0,
-            dirty,
-            moody: false,
-            interrupted: 0,
-        });
+        let make = |node| Tower { dirty, ..Tower::new(node, &self.lengths) };
+        let mut world = World::with(self.slow.len() as u32, self.iterations, policy, make);
         for (member, slow) in world.members.iter_mut().zip(&self.slow) {
             member.schedule.step = STEP.mul_f64(*slow);
         }
@@ -182,7 +192,7 @@ enum Mistake {
 }
 
 /// Some tens of operations on values of some units.
-fn close(world: &World<Tower>, expected: &[f64]) -> Result<(), String> {
+pub(super) fn close(world: &World<Tower>, expected: &[f64]) -> Result<(), String> {
     for member in &world.members {
         let model = &member.training().expect("no step is under way").model;
         if model.iter().zip(expected).any(|(a, b)| (a - b).abs() > 1e-11) {
@@ -246,272 +256,11 @@ proptest! {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
-
-    /// Where layers are missing at random, each contribution is as much longer as the layer was missing before; and what was
-    /// counted for that is in what is saved.
-    #[test]
-    fn absent_layers_are_made_up_for(nodes in 1_u32..4, lengths in prop::collection::vec(1_usize..3, 1..4), iterations in 4_u64..25) {
-        let (nodes, layers) = (nodes + 1, lengths.len());
-        let policy = || layerwise(1.0, |policy| policy.unbiased = true);
-        let len = lengths.iter().sum();
-        let mut world = World::with(nodes, iterations, policy, |node| Tower {
-            node, lengths: lengths.clone(), model: vec![0.0; len], iteration: 0, dirty: false, moody: true, interrupted: 0,
-        });
-        for member in &mut world.members {
-            member.schedule.step = 2 * STEP;
-        }
-        world.run(Duration::from_secs(20));
-        let model = |unbiased: bool| {
-            let (mut model, mut absent, mut late) = (vec![0.0; len], vec![0_u64; layers], false);
-            for iteration in 1..=iterations {
-                for (layer, range) in ranges(&lengths).into_iter().enumerate() {
-                    let brings = |node: &u32| layer >= layers - mood(*node, iteration, layers);
-                    let contributors: Vec<u32> = (0..nodes).filter(brings).collect();
-                    let (before, missed) = (iteration - 1, absent[layer]);
-                    let longer = if unbiased && missed < before { before as f64 / (before - missed) as f64 } else { 1.0 };
-                    absent[layer] += u64::from(contributors.is_empty());
-                    late |= longer > 1.0 && !contributors.is_empty();
-                    for place in range.filter(|_| !contributors.is_empty()) {
-                        let sum: f64 = contributors.iter().map(|&node| pace(node, iteration, place)).sum();
-                        model[place] += longer.min(10.0) * sum / contributors.len() as f64;
-                    }
-                }
-            }
-            (model, late)
-        };
-        let (expected, made_up) = model(true);
-        prop_assert_eq!(close(&world, &expected), Ok(()));
-        prop_assert_eq!(close(&world, &model(false).0).is_err(), made_up, "the bias is noticed");
-        let absence = &world.members[0].absence;
-        prop_assert_eq!(&Absence::restore(&absence.save()), absence);
-    }
-}
-
-/// What is made up for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Longer {
-    /// The step since the last round, by what members have counted together.
-    Shared,
-    /// Everything since the last round of the node, by what members have counted together.
-    Everything,
-    /// The step since the last round, by what each has counted.
-    Own,
-}
-
-/// What a node has at some time.
-#[derive(Clone, Debug, Default)]
-struct State {
-    iteration: u64,
-    model: Vec<f64>,
-    /// The iteration and the model of its last round.
-    base: Option<(u64, Vec<f64>)>,
-    rounds: u64,
-    absent: Vec<u64>,
-}
-
-/// One node, as a plain loop has it.
-#[derive(Clone, Debug, Default)]
-struct Plain {
-    now: State,
-    /// What it had after each iteration, before the round that may have followed: a contribution may have been to a round that
-    /// others know of, and the node does not.
-    brought: Vec<State>,
-}
-
-impl Plain {
-    fn advance(&mut self, node: u32, lengths: &[usize], iteration: u64) {
-        for iteration in self.now.iteration + 1..=iteration {
-            let missing = lengths.len() - mood(node, iteration, lengths.len());
-            for place in lengths[..missing].iter().sum()..self.now.model.len() {
-                self.now.model[place] += pace(node, iteration, place);
-            }
-            self.now.iteration = iteration;
-            self.brought.push(self.now.clone());
-        }
-    }
-}
-
-/// A fleet of moody nodes, of which one is away for some time.
-#[derive(Clone, Debug)]
-struct Absentee {
-    nodes: u32,
-    lengths: Vec<usize>,
-    iterations: u64,
-    who: usize,
-    /// From when to when, in milliseconds.
-    away: (u64, u64),
-}
-
-impl Absentee {
-    fn run(&self) -> World<Tower> {
-        let policy = || layerwise(1.0, |policy| policy.unbiased = true);
-        let len = self.lengths.iter().sum();
-        let mut world = World::with(self.nodes, self.iterations, policy, |node| Tower {
-            node,
-            lengths: self.lengths.clone(),
-            model: vec![0.0; len],
-            iteration: 0,
-            dirty: false,
-            moody: true,
-            interrupted: 0,
-        });
-        for member in &mut world.members {
-            member.schedule.step = 2 * STEP;
-        }
-        world.run(Duration::from_millis(self.away.0));
-        world.offline = Some(self.who);
-        world.run(Duration::from_millis(self.away.1));
-        world.offline = None;
-        world.run(Duration::from_secs(60));
-        assert!(world.members.iter().all(Participant::is_over));
-        world
-    }
-
-    /// What each node has in the end, by who was in which round.
-    fn models(&self, world: &World<Tower>, longer: Longer) -> Vec<Vec<f64>> {
-        let mut rounds = BTreeMap::new();
-        for record in &world.records {
-            if let Occurrence::Committed { certificate } = &record.what {
-                let round = rounds.entry(certificate.id()).or_insert_with(|| (certificate.clone(), Vec::new()));
-                round.1.push(record.node.0 as usize);
-            }
-        }
-        let layers = self.lengths.len();
-        let ranges = ranges(&self.lengths);
-        let model = vec![0.0; self.lengths.iter().sum()];
-        let now = State { model, absent: vec![0; layers], ..State::default() };
-        let mut nodes = vec![Plain { now, brought: Vec::new() }; self.nodes as usize];
-        for (certificate, committed) in rounds.into_values() {
-            let members = certificate.members.iter().map(|member| {
-                let node = member.node.0;
-                let plain = &mut nodes[node as usize];
-                plain.advance(node, &self.lengths, member.iteration);
-                let brought = plain.brought[member.iteration as usize - 1].clone();
-                (brought, layers - mood(node, member.iteration, layers))
-            });
-            let members: Vec<(State, usize)> = members.collect();
-            let average: Vec<Option<Vec<f64>>> = (0..layers)
-                .map(|layer| {
-                    let brought = members.iter().filter(|(_, missing)| layer >= *missing).map(|(state, _)| {
-                        let State { iteration, model, base, rounds, absent } = state;
-                        let factor = match rounds - absent[layer] {
-                            0 => 1.0,
-                            present => (*rounds as f64 / present as f64).min(10.0),
-                        };
-                        let made_up = |(at, _): &&(u64, Vec<f64>)| longer == Longer::Everything || at + 1 == *iteration;
-                        let from = base.as_ref().filter(made_up).map_or(model, |(_, base)| base);
-                        let place = |place: usize| from[place] + factor * (model[place] - from[place]);
-                        ranges[layer].clone().map(place).collect()
-                    });
-                    let brought: Vec<Vec<f64>> = brought.collect();
-                    let mean = |at: usize| brought.iter().map(|of| of[at]).sum::<f64>() / brought.len() as f64;
-                    (!brought.is_empty()).then(|| (0..self.lengths[layer]).map(mean).collect())
-                })
-                .collect();
-            let counted: u64 = members.iter().map(|(state, _)| state.rounds).sum();
-            let shared = |of: &dyn Fn(&State) -> u64| {
-                let sum: u64 = members.iter().map(|(state, _)| state.rounds * of(state)).sum();
-                (sum as f64 / counted as f64).round() as u64
-            };
-            let together = (
-                shared(&|state| state.rounds),
-                (0..layers).map(|layer| shared(&|state| state.absent[layer])).collect(),
-            );
-            for node in committed {
-                let node = &mut nodes[node].now;
-                if counted > 0 && longer != Longer::Own {
-                    (node.rounds, node.absent) = together.clone();
-                }
-                node.rounds += 1;
-                for (layer, mean) in average.iter().enumerate() {
-                    node.absent[layer] += u64::from(mean.is_none());
-                    if let Some(mean) = mean {
-                        node.model[ranges[layer].clone()].copy_from_slice(mean);
-                    }
-                }
-                node.base = Some((node.iteration, node.model.clone()));
-            }
-        }
-        for (node, plain) in (0..).zip(&mut nodes) {
-            plain.advance(node, &self.lengths, self.iterations);
-        }
-        nodes.into_iter().map(|plain| plain.now.model).collect()
-    }
-
-    /// How far models are from what they should be.
-    fn error(&self, world: &World<Tower>, longer: Longer) -> f64 {
-        let models = self.models(world, longer).into_iter().flatten();
-        let found = world.members.iter().flat_map(|member| &member.training().expect("no step is under way").model);
-        found.zip(models).map(|(found, expected)| (found - expected).abs()).fold(0.0, f64::max)
-    }
-}
-
-fn absentees() -> impl Strategy<Value = Absentee> {
-    let lengths = prop::collection::vec(1_usize..3, 1..4);
-    (3_u32..5, lengths, 60_u64..120, 0_usize..3, 0_u64..600, 200_u64..900).prop_map(
-        |(nodes, lengths, iterations, who, from, span)| {
-            let away = (from, from + span);
-            Absentee { nodes, lengths, iterations, who, away }
-        },
-    )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
-
-    #[test]
-    fn what_a_node_has_trained_alone_is_not_made_longer(absentee in absentees()) {
-        // Some hundreds of operations on values of some tens.
-        let error = absentee.error(&absentee.run(), Longer::Shared);
-        prop_assert!(error < 1e-9, "{error}");
-    }
-}
-
-/// It commits a round alone, as the others hear nothing of that any more; without it they hold one of the same number.
-#[test]
-fn a_proposer_that_leaves_after_its_commit_is_told_apart_from_the_others() {
-    let absentee = Absentee { nodes: 4, lengths: vec![1], iterations: 60, who: 0, away: (46, 591) };
-    let error = absentee.error(&absentee.run(), Longer::Shared);
-    assert!(error < 1e-9, "{error}");
-}
-
-#[test]
-fn making_all_of_a_way_longer_or_by_a_count_of_ones_own_is_noticed() {
-    let mut most = [0.0_f64; 3];
-    // Whoever comes back with a step that has not reached a layer that is often absent shows nothing.
-    for (who, from) in [(0, 300), (1, 300), (2, 300), (0, 400), (1, 400), (2, 400)] {
-        let away = (from, from + 600);
-        let absentee = Absentee { nodes: 3, lengths: vec![2, 1, 1], iterations: 120, who, away };
-        let world = absentee.run();
-        for (most, longer) in most.iter_mut().zip([Longer::Shared, Longer::Everything, Longer::Own]) {
-            *most = most.max(absentee.error(&world, longer));
-        }
-    }
-    let [shared, everything, own] = most;
-    assert!(shared < 1e-9, "{shared}");
-    assert!(everything > 0.1 && own > 1e-3, "{everything}, {own}");
-}
-
 /// A node whose own clock says when time is up.
 #[test]
 fn in_real_time_the_clock_is_asked() {
     let slow = Story { slow: vec![1.0; 3], lengths: vec![2; 4], iterations: 5, time: 1.0, late: Late::Layers };
-    let mut world = World::with(
-        3,
-        slow.iterations,
-        || slow.policy(),
-        |node| Tower {
-            node,
-            lengths: slow.lengths.clone(),
-            model: vec![0.0; 8],
-            iteration: 0,
-            dirty: false,
-            moody: false,
-            interrupted: 0,
-        },
-    );
+    let mut world = World::with(3, slow.iterations, || slow.policy(), |node| Tower::new(node, &slow.lengths));
     // Every look at this clock takes longer; the first is at the beginning of a step.
     let looks = alloc::sync::Arc::new(core::sync::atomic::AtomicU64::new(0));
     let clock: Clock = alloc::sync::Arc::new(move || {
@@ -557,15 +306,7 @@ fn whoever_is_healed_has_no_opinion_on_layers_that_it_lacks() {
     let story =
         Story { slow: vec![2.0, 2.0, 2.0], lengths: vec![2, 3], iterations: 300, time: 1.4, late: Late::Layers };
     let policy = || layerwise(1.4, |policy| policy.rejoin = Rejoin::HealFirst);
-    let mut world = World::with(3, story.iterations, policy, |node| Tower {
-        node,
-        lengths: story.lengths.clone(),
-        model: vec![0.0; 5],
-        iteration: 0,
-        dirty: false,
-        moody: false,
-        interrupted: 0,
-    });
+    let mut world = World::with(3, story.iterations, policy, |node| Tower::new(node, &story.lengths));
     for member in &mut world.members {
         member.schedule.step = 2 * STEP;
     }
@@ -584,5 +325,25 @@ fn whoever_is_healed_has_no_opinion_on_layers_that_it_lacks() {
     for member in &world.members {
         assert!(member.is_over() && member.overlapping.doubted.is_empty());
         assert!(member.training().expect("no step is under way").model.iter().all(|value| value.abs() < 1e4));
+    }
+}
+
+#[test]
+fn what_is_shown_wrongly_once_is_not_written_back() {
+    for unbiased in [false, true] {
+        for at in 1..30 {
+            // The third does not reach the first of two layers, and shows that wrongly.
+            let make = |node| Tower { glitch: (node == 2).then_some(at), ..Tower::new(node, &[2, 3]) };
+            let policy = || layerwise(1.0, |policy| policy.unbiased = unbiased);
+            let mut world = World::with(3, 20, policy, make);
+            world.members[2].schedule.step = STEP.mul_f64(1.4);
+            world.run(Duration::from_secs(5));
+            let models = world.members.iter().map(|member| &member.training().expect("no step is under way").model);
+            let models: Vec<_> = models.collect();
+            assert!(world.members[2].training().expect("no step is under way").readings > 38);
+            assert!(models[2].iter().all(|value| value.is_finite()), "{:?} after reading {at}", models[2]);
+            assert!(world.members.iter().all(Participant::is_over) && models[2] == models[0], "{models:?}");
+            assert!(world.commits(0) - world.commits(2) <= 1);
+        }
     }
 }
