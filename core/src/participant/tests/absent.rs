@@ -384,7 +384,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     /// Where all nodes are late with the same odds and these are known, the mean over all that chance can do is the average of
-    /// nodes that are never late (arXiv 2403.18375, Lemma 1).
+    /// nodes that are never late (SALF, arXiv 2403.18375).
     #[test]
     fn layers_that_come_at_random_are_right_in_the_mean(odds in odds()) {
         prop_assert_eq!(odds.is_unbiased(|reached| odds.real(reached, true)), Ok(()));
