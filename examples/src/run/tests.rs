@@ -1,7 +1,5 @@
 //! Runs that are stopped anywhere and gone on with are the runs that never were.
 
-mod product;
-
 use super::{Ending, Fleet, Keeper, Keeping, Workshop};
 use crate::checkpoint::{Disk, Saved, Store};
 use crate::settings::{
