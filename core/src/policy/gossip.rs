@@ -22,6 +22,7 @@
 //!   whole copy, and sends one.
 //! - With [`Rule::Partial`] a node that nobody follows, as in the first exchange, begins its copy with the model as it is, which
 //!   costs nothing, as copies are sent whole then.
+//! - A difference that the code cannot say, as one above 65,504 in fp16, is not told: the copy is sent whole.
 //! - A copy is sent whole once between two exchanges at most, however often it is asked for.
 
 mod neighbour;
@@ -29,7 +30,7 @@ mod neighbour;
 use super::exchange::{Assembled, Exchange, Family, Message, Note, Turns, check_length, digest, say};
 use super::words::{Saved, Words};
 use super::{AveragingPolicy, PolicyAction, PolicyInput};
-use crate::compress::{Compressor, Identity};
+use crate::compress::{CompressError, Compressor, Identity};
 use crate::gossip::{Consensus, Row, Rule};
 use crate::scalar::Scalar;
 use crate::seed::Seed;
@@ -227,8 +228,17 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
         let is_new = |(node, neighbour): (&NodeId, &Neighbour)| !neighbour.follows || !peers.contains(node);
         let is_free = matches!(self.rule, Rule::Partial { .. }) && self.state.neighbours.iter().all(is_new);
         let compressor: &mut dyn Compressor<S> = if is_free { &mut Identity } else { &mut *self.turns.compressor };
-        if consensus.send(&model, compressor, &mut random, &mut bytes).is_err() {
-            // No numbers, or more than the code can say; training ends soon.
+        let told = match consensus.send(&model, compressor, &mut random, &mut bytes) {
+            Err(CompressError::TooLarge { .. }) => {
+                // More than the code can say: this time the copy is sent whole, to all.
+                bytes.truncate(MATE);
+                self.state.neighbours.values_mut().for_each(|neighbour| neighbour.follows = false);
+                consensus.send(&model, &mut Identity, &mut random, &mut bytes)
+            }
+            told => told,
+        };
+        if told.is_err() {
+            // No numbers; training ends soon.
             return;
         }
         self.state.sequence = self.state.sequence.wrapping_add(1);

@@ -5,6 +5,7 @@ mod compressors;
 mod dynamic;
 mod gossip;
 mod hierarchical;
+mod large;
 mod lengths;
 mod losses;
 mod measured;

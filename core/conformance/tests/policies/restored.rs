@@ -4,11 +4,11 @@ use crate::gossip::compressor;
 use crate::push::pace;
 use kronfleet_conformance::check::{Broken, Check};
 use kronfleet_core::cluster::{AbandonReason, Algorithm, Attempt, Certificate, Digest, Incarnation, Member, Round};
-use kronfleet_core::gossip::Directed;
+use kronfleet_core::gossip::{AdaGossip, Directed, Mixing, Rule, Topology, Unit};
 use kronfleet_core::participant::Summary;
 use kronfleet_core::policy::{
-    Asynchronous, AveragingPolicy, Confidence, Drifts, Dynamic, DynamicOptions, Gauge, PolicyAction, PolicyInput,
-    PushSum, PushSumOptions, Streaming, StreamingOptions, Threshold,
+    Asynchronous, AveragingPolicy, Confidence, Drifts, Dynamic, DynamicOptions, Gauge, Gossip, GossipOptions,
+    PolicyAction, PolicyInput, PushSum, PushSumOptions, Streaming, StreamingOptions, Threshold,
 };
 use kronfleet_core::scalar::Values;
 use kronfleet_core::seed::{Random, Seed};
@@ -55,6 +55,23 @@ fn adaptive_push(node: NodeId) -> Box<dyn AveragingPolicy> {
     let mut options = PushSumOptions::new(&Directed::exponential(NODES), node);
     (options.pace, options.tensors) = (pace(1, true), vec![2, 1]);
     Box::new(PushSum::<f64>::new(options, compressor(3)))
+}
+
+fn gossip(node: NodeId, rule: Rule, which: usize) -> Box<dyn AveragingPolicy> {
+    let row = Mixing::metropolis(&Topology::complete(NODES)).row(node).clone();
+    Box::new(Gossip::<f64>::new(GossipOptions::new(row, rule), compressor(which)))
+}
+
+fn choco(node: NodeId) -> Box<dyn AveragingPolicy> {
+    gossip(node, Rule::Choco { step: 0.3 }, 1)
+}
+
+fn ada(node: NodeId) -> Box<dyn AveragingPolicy> {
+    gossip(node, Rule::Ada(AdaGossip { unit: Unit::Measured, ..AdaGossip::default() }), 1)
+}
+
+fn partial(node: NodeId) -> Box<dyn AveragingPolicy> {
+    gossip(node, Rule::Partial { step: 0.5 }, 2)
 }
 
 /// One node and what its policy has it do.
@@ -230,7 +247,7 @@ fn goes_on(make: Make, kept: &Kept) -> Result<(), Broken> {
     })
 }
 
-const ALL: [(&str, Make); 7] = [
+const ALL: [(&str, Make); 10] = [
     ("lasgd", lasgd),
     ("streaming", streaming),
     ("naive", naive),
@@ -238,6 +255,9 @@ const ALL: [(&str, Make); 7] = [
     ("sketch", sketch),
     ("push", push),
     ("adaptive push", adaptive_push),
+    ("choco", choco),
+    ("ada", ada),
+    ("partial", partial),
 ];
 
 #[test]
@@ -250,8 +270,8 @@ fn policies_that_are_read_back_go_on_as_if_they_had_not_been() {
 #[test]
 fn what_is_forgotten_is_noticed() {
     // Words that stand in the same place whatever else there is. The others of the first two are of what is asked for at once,
-    // and the number of an exchange is counted anew with every step.
-    let words: [&[usize]; 7] = [
+    // and the number of an exchange is counted anew with every step. Only AdaGossip needs what it has counted and measured.
+    let words: [&[usize]; 10] = [
         &[1, 2, 3, 4],
         &[0, 2, 3],
         &[0, 1, 2, 3, 4, 5, 6, 7],
@@ -259,6 +279,9 @@ fn what_is_forgotten_is_noticed() {
         &[0, 1, 2, 3, 4, 5, 6, 7],
         &[0, 2, 3, 4, 5, 6, 7],
         &[0, 2, 3, 4, 5, 6, 7],
+        &[0, 1, 2, 3, 4, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19],
+        &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19],
+        &[0, 1, 2, 3, 4, 8, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19],
     ];
     for ((name, make), places) in ALL.into_iter().zip(words) {
         for &place in places {
