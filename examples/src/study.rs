@@ -15,6 +15,7 @@ mod daso;
 mod fda;
 mod gossip;
 mod page;
+mod processes;
 mod scale;
 mod scatter;
 
@@ -45,7 +46,7 @@ pub struct Study {
 }
 
 /// All studies, in the order in which `all` runs them.
-pub const STUDIES: [Study; 9] = [
+pub const STUDIES: [Study; 10] = [
     Study {
         name: "fda",
         about: "Averages when models have drifted apart, to an accuracy: LeNet-5 on the whole of MNIST (--data)",
@@ -81,6 +82,15 @@ pub const STUDIES: [Study; 9] = [
         data: "",
         is_grid: true,
         run: daso::measured,
+    },
+    Study {
+        name: "daso-processes",
+        about: "Sites among real processes, on lines that are held to a rate: time to an accuracy by the clock",
+        needs_data: false,
+        has_full: false,
+        data: "",
+        is_grid: false,
+        run: processes::run,
     },
     Study {
         name: "consensus",

@@ -24,6 +24,7 @@ mod settings;
 mod statistics;
 mod summary;
 
+pub(crate) use build::build;
 pub use cell::Cell;
 pub use estimate::step;
 pub use grid::{Grid, Group, Run};

@@ -107,6 +107,8 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             for (target, &value) in segment.values.iter_mut().zip(parameters) {
                 *target = S::of(value);
             }
+            // Whatever could be read of its own before.
+            segment.weight = 1.0;
             training.adopt(&self.observed, false);
         }
     }

@@ -104,17 +104,23 @@ fn data(swept: &Swept) -> Result<String> {
 /// The data, the machine, the builds, and the time that all runs took.
 pub(super) fn effort(swept: &Swept) -> Result<String> {
     let outcomes = swept.outcomes()?;
+    Ok(format!(
+        "\nData: {}. {} runs of one thread each: {}, on {}. {}\n",
+        data(swept)?,
+        outcomes.len(),
+        minutes(&outcomes),
+        machine(),
+        builds(&outcomes)
+    ))
+}
+
+/// What this computes on.
+pub(super) fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name"));
     let model = model.map_or("an unknown processor", |rest| rest.trim_matches([' ', '\t', ':']));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(format!(
-        "\nData: {}. {} runs of one thread each: {}, on {cores} cores of {model}. {}\n",
-        data(swept)?,
-        outcomes.len(),
-        minutes(&outcomes),
-        builds(&outcomes)
-    ))
+    format!("{cores} cores of {model}")
 }
 
 /// Minutes of a processor, and by the clock.

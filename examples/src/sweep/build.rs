@@ -8,7 +8,7 @@ const SOURCES: [&str; 6] = ["core", "backends", "transport", "examples", "Cargo.
 /// The version of this program and the commit of its sources as they are now, with a `+` if they differ from it; the version
 /// alone where they lie in no repository. `cargo run` builds what it runs of the sources as they are; of a program that was
 /// built before and is started by itself it is what has become of its sources since.
-pub(super) fn build() -> String {
+pub(crate) fn build() -> String {
     let version = env!("CARGO_PKG_VERSION");
     let git = |words: &[&str]| {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
