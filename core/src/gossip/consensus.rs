@@ -209,6 +209,21 @@ impl<S: Scalar> Consensus<S> {
         Ok(())
     }
 
+    /// Makes the public copy `model` itself, where the difference cannot be encoded; neighbours then need it as a
+    /// [whole](Self::replace).
+    ///
+    /// # Panics
+    /// If it does not have the expected length.
+    #[track_caller]
+    pub fn copy(&mut self, model: &[S]) {
+        assert_eq!(model.len(), self.own.len(), "values of a model that is gossiped");
+        if let Some(news) = &mut self.news {
+            news.others.clear();
+            news.own = model.iter().zip(&self.own).map(|(x, copy)| x != copy).collect();
+        }
+        self.own.copy_from_slice(model);
+    }
+
     /// Takes in a neighbour's message: `x̂_j += q_j`. One of somebody else changes nothing.
     ///
     /// # Errors

@@ -107,7 +107,7 @@ impl<T: Training<S>, S: Scalar> Participant<T, S> {
             for (target, &value) in segment.values.iter_mut().zip(parameters) {
                 *target = S::of(value);
             }
-            // Whatever could be read of its own before.
+            // Also where its own could not be read: all of it is replaced.
             segment.weight = 1.0;
             training.adopt(&self.observed, false);
         }

@@ -375,7 +375,9 @@ impl Training<f64> for Blind {
     }
 
     fn adopt(&mut self, average: &Contribution<f64>, healed: bool) {
-        self.1.adopt(average, healed);
+        if average.segments()[0].weight > 0.0 {
+            self.1.adopt(average, healed);
+        }
     }
 }
 
@@ -387,6 +389,35 @@ fn a_model_that_cannot_be_read_is_shown_to_no_policy() {
     world.run(Duration::from_secs(2));
     assert!(world.members[0].is_finished());
     assert_eq!(world.members[0].policy().save(), [7]);
+}
+
+/// Puts a value in the place of the model after the third step.
+#[derive(Debug, Default)]
+struct Replacer {
+    due: bool,
+}
+
+impl AveragingPolicy for Replacer {
+    fn name(&self) -> &'static str {
+        "replacer"
+    }
+
+    fn handle(&mut self, _: Instant, input: PolicyInput<'_>) {
+        self.due |= matches!(input, PolicyInput::Stepped { iteration: 3, .. });
+    }
+
+    fn poll(&mut self) -> Option<PolicyAction> {
+        core::mem::take(&mut self.due).then(|| PolicyAction::Adopt(vec![100.0; 3]))
+    }
+}
+
+#[test]
+fn a_model_that_cannot_be_read_can_be_replaced() {
+    let counter = Counter { value: 0.0, rate: 1.0, iteration: 0, fails_at: None, healed: 0 };
+    let make = |_| Blind(4, Counter { ..counter });
+    let mut world = World::with(1, 11, || Box::new(Replacer::default()), make);
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.members[0].training().expect("it is finished").1.value, 108.0);
 }
 
 /// A fleet of three that averages every 5 iterations, with this outer optimiser.

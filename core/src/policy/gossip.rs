@@ -30,7 +30,7 @@ mod neighbour;
 use super::exchange::{Assembled, Exchange, Family, Message, Note, Turns, check_length, digest, say};
 use super::words::{Saved, Words};
 use super::{AveragingPolicy, PolicyAction, PolicyInput};
-use crate::compress::{CompressError, Compressor, Identity};
+use crate::compress::{Compressor, Identity};
 use crate::gossip::{Consensus, Row, Rule};
 use crate::scalar::Scalar;
 use crate::seed::Seed;
@@ -228,18 +228,14 @@ impl<S: Scalar> Exchange<S> for Gossip<S> {
         let is_new = |(node, neighbour): (&NodeId, &Neighbour)| !neighbour.follows || !peers.contains(node);
         let is_free = matches!(self.rule, Rule::Partial { .. }) && self.state.neighbours.iter().all(is_new);
         let compressor: &mut dyn Compressor<S> = if is_free { &mut Identity } else { &mut *self.turns.compressor };
-        let told = match consensus.send(&model, compressor, &mut random, &mut bytes) {
-            Err(CompressError::TooLarge { .. }) => {
-                // More than the code can say: this time the copy is sent whole, to all.
-                bytes.truncate(MATE);
-                self.state.neighbours.values_mut().for_each(|neighbour| neighbour.follows = false);
-                consensus.send(&model, &mut Identity, &mut random, &mut bytes)
+        if consensus.send(&model, compressor, &mut random, &mut bytes).is_err() {
+            if !model.iter().all(|value| value.is_finite()) {
+                // Training ends soon.
+                return;
             }
-            told => told,
-        };
-        if told.is_err() {
-            // No numbers; training ends soon.
-            return;
+            // A difference that cannot be said: this time the copy is sent whole, to all.
+            consensus.copy(&model);
+            self.state.neighbours.values_mut().for_each(|neighbour| neighbour.follows = false);
         }
         self.state.sequence = self.state.sequence.wrapping_add(1);
         if !consensus.own().iter().all(|value| value.is_finite()) {

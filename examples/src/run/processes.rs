@@ -20,6 +20,8 @@ mod node;
 mod warnings;
 
 pub use claim::{Claim, SUPERSEDED, Superseded};
+#[cfg(test)]
+pub(crate) use command::understands;
 pub use command::{Launcher, NoSettings, Preparation, Run, main, main_with};
 pub use fleet::Fleet;
 pub use message::Message;

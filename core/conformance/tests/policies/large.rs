@@ -2,7 +2,7 @@
 
 use kronfleet_core::cluster::Incarnation;
 use kronfleet_core::compress::{Compressor, Rounding, Short};
-use kronfleet_core::gossip::{Mixing, Rule, Topology};
+use kronfleet_core::gossip::{AdaGossip, Mixing, Rule, Topology, Unit};
 use kronfleet_core::participant::Summary;
 use kronfleet_core::policy::{AveragingPolicy, Gossip, GossipOptions, PolicyAction, PolicyInput};
 use kronfleet_core::scalar::Values;
@@ -27,7 +27,10 @@ fn exchanged(rule: Rule, exchanges: u64) -> [Vec<f64>; 2] {
                         let (parameters, peers) = (Values::Double(&models[node]), &[NodeId(1 - node as u32)]);
                         policies[node].handle(Instant::ORIGIN, PolicyInput::Observed { parameters, peers });
                     }
-                    PolicyAction::Tell { to, bytes } => mail.push_back((node, to.0 as usize, bytes)),
+                    PolicyAction::Tell { to, bytes } => {
+                        assert!(bytes.len() > 1, "{rule:?}: somebody had to ask for a copy");
+                        mail.push_back((node, to.0 as usize, bytes));
+                    }
                     PolicyAction::Adopt(model) => models[node] = model,
                     PolicyAction::Pause | PolicyAction::Proceed => {}
                     other => panic!("gossip does not {other:?}"),
@@ -59,11 +62,13 @@ fn exchanged(rule: Rule, exchanges: u64) -> [Vec<f64>; 2] {
 
 #[test]
 fn what_the_code_cannot_say_is_sent_whole() {
-    for rule in [Rule::Choco { step: 0.5 }, Rule::Partial { step: 0.5 }] {
-        let models = exchanged(rule, 40);
-        let apart = (models[0][0] - models[1][0]).abs();
-        assert!(apart < 1.0, "{rule:?}: {models:?}");
-        let mean = (models[0][0] + models[1][0]) / 2.0;
-        assert!((mean - 500_002.0).abs() < 1.0, "{rule:?}: a mean of {mean}");
+    let ada = AdaGossip { step: 0.5, cap: 0.5, unit: Unit::Error, ..AdaGossip::default() };
+    for rule in [Rule::Choco { step: 0.5 }, Rule::Partial { step: 0.5 }, Rule::Ada(ada)] {
+        let [one, other] = exchanged(rule, 40);
+        for (one, other, mean) in [(one[0], other[0], 500_002.0), (one[1], other[1], 500_003.0)] {
+            assert!((one - other).abs() < 1.0, "{rule:?}: {one} and {other}");
+            // Two nodes see the same errors, so that AdaGossip keeps their mean, too.
+            assert!((0.5 * (one + other) - mean).abs() < 1.0, "{rule:?}: {one} and {other}");
+        }
     }
 }

@@ -270,7 +270,8 @@ fn policies_that_are_read_back_go_on_as_if_they_had_not_been() {
 #[test]
 fn what_is_forgotten_is_noticed() {
     // Words that stand in the same place whatever else there is. The others of the first two are of what is asked for at once,
-    // and the number of an exchange is counted anew with every step. Only AdaGossip needs what it has counted and measured.
+    // and the number of an exchange is counted anew with every step. Those of gossip are of the public copies: what is known of
+    // neighbours stands elsewhere from one exchange to the next. Only AdaGossip needs what it has counted and measured.
     let words: [&[usize]; 10] = [
         &[1, 2, 3, 4],
         &[0, 2, 3],

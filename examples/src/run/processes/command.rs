@@ -118,6 +118,12 @@ impl Preparation {
     }
 }
 
+/// Whether a trainer with these transport settings can be told so; otherwise what it would say.
+#[cfg(test)]
+pub(crate) fn understands<'a, T: Args>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
+    Settings::<T>::try_parse_from(words).map(drop).map_err(|error| error.to_string())
+}
+
 /// The trainer called `kind`, `about` which its help says this; `open` opens a node's end of the transport.
 ///
 /// `T` are the transport's own settings. The process is to end as this says: with [`SUPERSEDED`] if a later start has taken
