@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let started = Instant::now();
     let JobSettings { task, averaging, kfac, optimiser, network, checkpoints, output } = &settings;
     network.check(averaging).map_err(anyhow::Error::msg)?;
-    if let Some(caution) = network.caution(averaging.nodes) {
+    for caution in network.caution(averaging.nodes).into_iter().chain(averaging.caution()) {
         eprintln!("{caution}");
     }
     let folder = prepare(output, "lossy")?;

@@ -202,6 +202,19 @@ impl AveragingSettings {
         Budget::new(self.stall_budget).map_err(|error| anyhow!("--stall-budget: {error}"))
     }
 
+    /// What these settings are known not to be good at, in words.
+    pub fn caution(&self) -> Option<String> {
+        let (Code::Top(kept) | Code::Random(kept)) = self.gossip.code() else { return None };
+        let measured = self.policy == Policy::Ada && self.gossip.consensus_step == Some(ConsensusStep::Measured);
+        (measured && kept.of(1000) < 50).then(|| {
+            format!(
+                "--consensus-step measured with --compress {}: where so little is told, a step that keeps nodes together is \
+                 too small to train with (docs/gossip.md); --policy gossip:partial needs none, or give a number",
+                self.gossip.code()
+            )
+        })
+    }
+
     /// The cluster settings of one node.
     ///
     /// # Errors

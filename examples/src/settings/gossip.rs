@@ -197,14 +197,18 @@ mod tests {
         }
     }
 
-    /// Why there is no policy, or no cluster, with these flags.
-    fn refused(given: &str) -> String {
+    fn averaging(given: &str) -> AveragingSettings {
         #[derive(Parser)]
         struct Program {
             #[command(flatten)]
             averaging: AveragingSettings,
         }
-        let averaging = Program::parse_from(format!("program {given}").split_whitespace()).averaging;
+        Program::parse_from(format!("program {given}").split_whitespace()).averaging
+    }
+
+    /// Why there is no policy, or no cluster, with these flags.
+    fn refused(given: &str) -> String {
+        let averaging = averaging(given);
         let cluster = averaging.cluster(RunId(0), NodeId(0), Incarnation(1)).map(drop);
         cluster
             .and_then(|()| averaging.policy(NodeId(0)).map(drop))
@@ -232,6 +236,21 @@ mod tests {
         }
         let error = refused("--policy periodic --compress rank:32");
         assert!(error.contains("64 by 64") && error.contains("at most rank:31"), "{error}");
+    }
+
+    #[test]
+    fn a_measured_step_with_little_told_is_warned_of() {
+        for (given, warned) in [
+            ("--policy gossip:ada --consensus-step measured --compress top:0.01", true),
+            ("--policy gossip:ada --consensus-step measured --compress random:0.049", true),
+            ("--policy gossip:ada --consensus-step measured --compress top:0.05", false),
+            ("--policy gossip:ada --consensus-step measured --compress sign", false),
+            ("--policy gossip:ada --consensus-step measured", false),
+            ("--policy gossip:ada --compress top:0.01", false),
+            ("--policy gossip:choco --compress top:0.01", false),
+        ] {
+            assert_eq!(averaging(given).caution().is_some(), warned, "{given}");
+        }
     }
 
     #[test]

@@ -366,12 +366,12 @@ impl Run {
     }
 }
 
-/// What the outages of these runs cannot be, in words.
+/// What the outages of these runs cannot be, and their policies are not good at, in words.
 pub(super) fn cautions(runs: &[Run]) -> Result<BTreeSet<String>> {
     let mut cautions = BTreeSet::new();
     for run in runs {
         let job = run.job()?;
-        cautions.extend(job.network.caution(job.averaging.nodes));
+        cautions.extend(job.network.caution(job.averaging.nodes).into_iter().chain(job.averaging.caution()));
     }
     Ok(cautions)
 }

@@ -256,6 +256,9 @@ fn train(
     if !output.quiet {
         announce(timeouts.trim_end());
     }
+    if let Some(caution) = averaging.caution().filter(|_| first.number.is_none_or(|number| number == 0)) {
+        announce(&caution);
+    }
     let workshop = Workshop::open(task, kfac, optimiser, first.nodes, output.load.as_deref())?;
     let workshop = workshop.sharing(&averaging.sharing)?.correcting(&averaging.drift);
     let kind = first.number.map_or(kind.to_owned(), |number| format!("{kind}-n{number}"));
