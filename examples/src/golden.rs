@@ -31,6 +31,8 @@ use kronfleet_core::matrix::Region;
 use kronfleet_core::network::Network;
 use kronfleet_core::preconditioner::{Form, Kronecker, Options, Preconditioner};
 use kronfleet_core::scalar::Scalar;
+use kronfleet_faer::Faer;
+use kronfleet_nalgebra::Nalgebra;
 use std::collections::BTreeMap;
 
 /// The groups, in the order in which a step computes them.
@@ -127,11 +129,23 @@ impl Case {
     }
 }
 
-/// Runs the case on a backend and compares; one entry for each of [`GROUPS`].
+/// Runs the case on faer, with one thread, and compares; one entry for each of [`GROUPS`].
 ///
 /// # Errors
 /// If the model does not build, names or shapes differ, metadata are missing, or the backend fails.
-pub fn check<B>(backend: &mut B, model: &Model, case: &Case) -> anyhow::Result<BTreeMap<&'static str, Deviation>>
+pub fn on_faer(model: &Model, case: &Case) -> anyhow::Result<BTreeMap<&'static str, Deviation>> {
+    check(&mut Faer::<f64>::new(1), model, case)
+}
+
+/// The same on nalgebra.
+///
+/// # Errors
+/// As [`on_faer`].
+pub fn on_nalgebra(model: &Model, case: &Case) -> anyhow::Result<BTreeMap<&'static str, Deviation>> {
+    check(&mut Nalgebra::<f64>::new(), model, case)
+}
+
+fn check<B>(backend: &mut B, model: &Model, case: &Case) -> anyhow::Result<BTreeMap<&'static str, Deviation>>
 where
     B: Backend<Scalar = f64, Download: Send, Verdict: Send> + Send,
 {

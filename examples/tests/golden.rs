@@ -1,25 +1,20 @@
 //! The golden cases of `tests/data`, computed by PyTorch in double precision, on both CPU backends.
 
-use kronfleet_core::backend::Backend;
-use kronfleet_examples::golden::{Case, GROUPS, check};
+use kronfleet_examples::golden::{Case, Deviation, GROUPS, on_faer, on_nalgebra};
 use kronfleet_examples::model::Model;
 use kronfleet_examples::model::tensors::Tensors;
-use kronfleet_faer::Faer;
-use kronfleet_nalgebra::Nalgebra;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Rounding in another order: far below what a wrong formula gives, far above 401² sums in double precision.
 const TOLERANCE: f64 = 1e-9;
 
-fn passes<B>(backend: &mut B, name: &str)
-where
-    B: Backend<Scalar = f64, Download: Send, Verdict: Send> + Send,
-{
+fn passes(check: fn(&Model, &Case) -> anyhow::Result<BTreeMap<&'static str, Deviation>>, name: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let model = Model::read(&folder.join(format!("models/{name}.toml"))).expect("the model is shipped");
     let tensors = Tensors::read(&folder.join(format!("tests/data/{name}.safetensors"))).expect("the case is shipped");
     let case = Case::new(tensors, model.input).expect("the case fits");
-    let deviations = check(backend, &model, &case).expect("the case runs");
+    let deviations = check(&model, &case).expect("the case runs");
     for group in GROUPS {
         let deviation = &deviations[group];
         assert!(deviation.compared > 0, "{name} has {group}");
@@ -29,23 +24,23 @@ where
 
 #[test]
 fn lenet5_on_faer() {
-    passes(&mut Faer::<f64>::new(1), "lenet5");
+    passes(on_faer, "lenet5");
 }
 
 #[test]
 fn lenet5_on_nalgebra() {
-    passes(&mut Nalgebra::<f64>::new(), "lenet5");
+    passes(on_nalgebra, "lenet5");
 }
 
 /// Means over a whole image after layers that keep nothing: normalisation that is its own activation.
 #[test]
 fn evonorm_on_faer() {
-    passes(&mut Faer::<f64>::new(1), "evonorm");
+    passes(on_faer, "evonorm");
 }
 
 #[test]
 fn evonorm_on_nalgebra() {
-    passes(&mut Nalgebra::<f64>::new(), "evonorm");
+    passes(on_nalgebra, "evonorm");
 }
 
 #[test]
@@ -65,17 +60,17 @@ fn what_no_case_can_hold_is_named() {
         let mut tensors = read();
         tensors.metadata.insert(key.to_owned(), value.to_owned());
         let case = Case::new(tensors, model.input).expect("the case fits");
-        let says = check(&mut Nalgebra::<f64>::new(), &model, &case).expect_err("no such number").to_string();
+        let says = on_nalgebra(&model, &case).expect_err("no such number").to_string();
         assert!(says.contains(key) && says.contains(value), "{says}");
     }
 }
 
 #[test]
 fn mini_resnet_on_faer() {
-    passes(&mut Faer::<f64>::new(1), "mini_resnet");
+    passes(on_faer, "mini_resnet");
 }
 
 #[test]
 fn mini_resnet_on_nalgebra() {
-    passes(&mut Nalgebra::<f64>::new(), "mini_resnet");
+    passes(on_nalgebra, "mini_resnet");
 }

@@ -4,11 +4,9 @@
 
 use anyhow::Context;
 use clap::Parser;
-use kronfleet_examples::golden::{Case, Deviation, GROUPS, check};
+use kronfleet_examples::golden::{Case, Deviation, GROUPS, on_faer, on_nalgebra};
 use kronfleet_examples::model::Model;
 use kronfleet_examples::model::tensors::Tensors;
-use kronfleet_faer::Faer;
-use kronfleet_nalgebra::Nalgebra;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,8 +31,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let (extent, classes) = Case::shape(&tensors)?;
     let model = Model::choose(&arguments.model, extent, classes)?;
     let case = Case::new(tensors, model.input)?;
-    let faer = check(&mut Faer::<f64>::new(1), &model, &case).context("on faer")?;
-    let nalgebra = check(&mut Nalgebra::<f64>::new(), &model, &case).context("on nalgebra")?;
+    let faer = on_faer(&model, &case).context("on faer")?;
+    let nalgebra = on_nalgebra(&model, &case).context("on nalgebra")?;
     Ok(report(&[("faer", faer), ("nalgebra", nalgebra)], arguments.tolerance))
 }
 
